@@ -1,0 +1,68 @@
+import type { ResourceUpdate } from '#api/resource.ts';
+import type { Svid } from '#certs/svid.ts';
+import type { AccessRecord } from './access-log.ts';
+
+/** A pod as ZDS announced it. */
+export interface PodInfo {
+  readonly uid: string;
+  readonly name: string;
+  readonly namespace: string;
+  readonly serviceAccount: string;
+}
+
+/** What a byte worker is started with; it reads nothing else of the main thread's. */
+export interface WorkerConfig {
+  readonly index: number;
+  readonly node: string;
+  readonly network: string;
+  readonly clusterId: string;
+  readonly clusterDomain: string;
+  /** What a connection does whose workload names a policy that is not there (after 2 s). */
+  readonly missingPolicy: 'deny' | 'allow';
+  /** Namespace from which connections that leave the mesh are dialled; absent: from the pod's own. */
+  readonly egressNetnsFd?: number;
+  /** Prefixes that are dialled from the pod although an egress namespace is set: `10.244.0.0/16`. */
+  readonly fabricCidrs: readonly string[];
+  readonly originalSource: boolean;
+  readonly hbone: {
+    readonly streamWindowBytes: number;
+    readonly connectionWindowBytes: number;
+    readonly frameBytes: number;
+    readonly maxStreamsPerConnection: number;
+    readonly poolIdleMs: number;
+    readonly pingIntervalMs: number;
+    readonly pingTimeoutMs: number;
+  };
+}
+
+/** Main thread to byte worker. Every `request` is answered by one `done` with the same number. */
+export type ToWorker =
+  | { readonly kind: 'tables'; readonly update: ResourceUpdate }
+  | { readonly kind: 'svid'; readonly svid: Svid }
+  | { readonly kind: 'forget-identity'; readonly identity: string }
+  | { readonly kind: 'add-pod'; readonly request: number; readonly pod: PodInfo; readonly netnsFd: number }
+  /** Stop listening; connections go on until they end (`cut: false`) or are cut at once. */
+  | { readonly kind: 'remove-pod'; readonly request: number; readonly uid: string; readonly cut: boolean }
+  /** Stop listening everywhere, GOAWAY; cut what is left at the deadline. */
+  | { readonly kind: 'drain'; readonly request: number; readonly deadlineMs: number }
+  /** Ask for the live connections, for admin. */
+  | { readonly kind: 'list-connections'; readonly request: number };
+
+/** Byte worker to main thread. */
+export type FromWorker =
+  | { readonly kind: 'ready' }
+  | { readonly kind: 'done'; readonly request: number; readonly error?: string; readonly value?: unknown }
+  /** A connection needs an SVID that the worker lacks. */
+  | { readonly kind: 'need-svid'; readonly identity: string }
+  /** Batched, at most every 50 ms. */
+  | { readonly kind: 'records'; readonly records: readonly AccessRecord[] };
+
+/** Live connection, as admin shows it. */
+export interface ConnectionInfo {
+  readonly podUid: string;
+  readonly direction: 'inbound' | 'outbound';
+  readonly source: string;
+  readonly destination: string;
+  readonly identity?: string;
+  readonly protocol: 'HBONE' | 'TCP';
+}
