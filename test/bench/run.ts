@@ -64,9 +64,9 @@ async function measure(
   path: Path,
   round: number,
 ): Promise<Sample> {
-  const before = usageOf(path.proxies());
+  const before = usageOf(path.proxies);
   const measured = await row.measure(machineRoom, path.client, path.server, seconds);
-  const after = usageOf(path.proxies());
+  const after = usageOf(path.proxies);
   const cpu = cpuPerUnit(measured, after.cpuSeconds - before.cpuSeconds);
   console.error(
     `${topology}, round ${round}, ${row.name}, ${path.name}: ${measured.value.toFixed(2)} ${row.unit}`,
