@@ -30,6 +30,8 @@ export interface Tables {
   readonly serviceByVip: (network: string, ip: Ip, clientNamespace: string) => Service | undefined;
   /** Exact hostname, lower case; same order of preference. */
   readonly serviceByHostname: (hostname: string, clientNamespace: string) => Service | undefined;
+  /** All services of that hostname, lower case, by key: for those that choose by more than the client's namespace. */
+  readonly servicesByHostname: (hostname: string) => readonly Service[];
   readonly serviceByKey: (key: string) => Service | undefined;
   /** Endpoints that may be chosen: healthy ones, or all where the service says ALLOW_ALL. */
   readonly endpointsOf: (service: Service) => readonly Endpoint[];
