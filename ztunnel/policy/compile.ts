@@ -1,0 +1,166 @@
+import { type Cidr, familyOf, type Ip, ipToBigInt } from '#api/address.ts';
+import type { Authorization, Clause, Match, ServiceAccountMatch, StringMatch } from '#api/policy.ts';
+import { principalOf } from '#certs/identity.ts';
+import type { InboundConnection } from './verdict.ts';
+
+/** A connection's facts in the form that policies compare; made once for all policies. */
+export interface Facts {
+  /** `cluster.local/ns/a/sa/b`; absent without an identity. */
+  readonly principal?: string;
+  /** Empty without an identity. */
+  readonly namespace: string;
+  /** `namespace/account`; absent without an identity. */
+  readonly serviceAccount?: string;
+  readonly sourceIp: IpNumber;
+  readonly destinationIp: IpNumber;
+  readonly destinationPort: number;
+}
+
+/** Number of the first rule that matches, from 0; undefined when none does. */
+export type MatchingRule = (facts: Facts) => number | undefined;
+
+type Condition = (facts: Facts) => boolean;
+type IpNumber =
+  | { readonly family: 4; readonly value: number }
+  | { readonly family: 6; readonly value: bigint };
+
+/** The facts of a connection. */
+export function factsOf(connection: InboundConnection): Facts {
+  const identity = connection.sourceIdentity;
+  const addresses = {
+    sourceIp: ipNumber(connection.sourceIp),
+    destinationIp: ipNumber(connection.destinationIp),
+    destinationPort: connection.destinationPort,
+  };
+  if (identity === undefined) return { namespace: '', ...addresses };
+  return {
+    principal: principalOf(identity),
+    namespace: identity.namespace,
+    serviceAccount: accountKey(identity),
+    ...addresses,
+  };
+}
+
+/**
+ * A policy as a function, its prefixes parsed and its exact values in sets; compiled once per policy object.
+ * Semantics: fact sheet ambient-wire.md, 4.6, the "match logic".
+ */
+export function matcherOf(policy: Authorization): MatchingRule {
+  const known = COMPILED.get(policy);
+  if (known !== undefined) return known;
+  const rules = policy.rules.map(({ clauses }) => clauses.map(compileClause));
+  const matcher: MatchingRule = (facts) => {
+    const index = rules.findIndex((clauses) => clauses.every((clause) => clause(facts)));
+    return index < 0 ? undefined : index;
+  };
+  COMPILED.set(policy, matcher);
+  return matcher;
+}
+
+const COMPILED = new WeakMap<Authorization, MatchingRule>();
+
+function compileClause({ matches }: Clause): Condition {
+  if (matches.length === 0) return () => true;
+  const compiled = matches.map(compileMatch);
+  return (facts) => compiled.some((match) => match(facts));
+}
+
+/** All fields that say something must hold; a match that says nothing is never true. */
+function compileMatch(match: Match): Condition {
+  const conditions = [
+    anyOf(match.namespaces, namespaceIn),
+    noneOf(match.notNamespaces, namespaceIn),
+    anyOf(match.principals, principalIn),
+    noneOf(match.notPrincipals, principalIn),
+    anyOf(match.sourceIps, (cidrs) => ipIn(cidrs, (facts) => facts.sourceIp)),
+    noneOf(match.notSourceIps, (cidrs) => ipIn(cidrs, (facts) => facts.sourceIp)),
+    anyOf(match.destinationIps, (cidrs) => ipIn(cidrs, (facts) => facts.destinationIp)),
+    noneOf(match.notDestinationIps, (cidrs) => ipIn(cidrs, (facts) => facts.destinationIp)),
+    anyOf(match.destinationPorts, portIn),
+    noneOf(match.notDestinationPorts, portIn),
+    anyOf(match.serviceAccounts, serviceAccountIn),
+    noneOf(match.notServiceAccounts, serviceAccountIn),
+  ].filter((condition) => condition !== undefined);
+  if (conditions.length === 0) return () => false;
+  return (facts) => conditions.every((condition) => condition(facts));
+}
+
+function anyOf<Value>(
+  values: readonly Value[],
+  compile: (values: readonly Value[]) => Condition,
+): Condition | undefined {
+  return values.length === 0 ? undefined : compile(values);
+}
+
+function noneOf<Value>(
+  values: readonly Value[],
+  compile: (values: readonly Value[]) => Condition,
+): Condition | undefined {
+  if (values.length === 0) return undefined;
+  const anyMatches = compile(values);
+  return (facts) => !anyMatches(facts);
+}
+
+function namespaceIn(patterns: readonly StringMatch[]): Condition {
+  const matches = compilePatterns(patterns);
+  return (facts) => matches(facts.namespace);
+}
+
+function principalIn(patterns: readonly StringMatch[]): Condition {
+  const matches = compilePatterns(patterns);
+  return (facts) => facts.principal !== undefined && matches(facts.principal);
+}
+
+function serviceAccountIn(accounts: readonly ServiceAccountMatch[]): Condition {
+  const keys = new Set(accounts.map(accountKey));
+  return (facts) => facts.serviceAccount !== undefined && keys.has(facts.serviceAccount);
+}
+
+function portIn(ports: readonly number[]): Condition {
+  const set = new Set(ports);
+  return (facts) => set.has(facts.destinationPort);
+}
+
+function compilePatterns(patterns: readonly StringMatch[]): (text: string) => boolean {
+  const exact = new Set(patterns.flatMap((pattern) => (pattern.kind === 'exact' ? [pattern.value] : [])));
+  const others = patterns.filter((pattern) => pattern.kind !== 'exact');
+  return (text) => exact.has(text) || others.some((pattern) => matchesPattern(pattern, text));
+}
+
+function matchesPattern(pattern: StringMatch, text: string): boolean {
+  switch (pattern.kind) {
+    case 'exact':
+      return text === pattern.value;
+    case 'prefix':
+      return text.startsWith(pattern.value);
+    case 'suffix':
+      return text.endsWith(pattern.value);
+    case 'presence':
+      return text !== '';
+  }
+}
+
+function ipIn(cidrs: readonly Cidr[], addressOf: (facts: Facts) => IpNumber): Condition {
+  const prefixes = cidrs.map(compileCidr);
+  return (facts) => prefixes.some((contains) => contains(addressOf(facts)));
+}
+
+function compileCidr({ address, length }: Cidr): (ip: IpNumber) => boolean {
+  const prefix = ipNumber(address);
+  if (prefix.family === 4) {
+    // A shift by 32 would be one by 0.
+    const mask = length === 0 ? 0 : -1 << (32 - length);
+    return (ip) => ip.family === 4 && (ip.value & mask) === (prefix.value & mask);
+  }
+  const shift = BigInt(128 - length);
+  return (ip) => ip.family === 6 && ip.value >> shift === prefix.value >> shift;
+}
+
+function ipNumber(ip: Ip): IpNumber {
+  if (familyOf(ip) === 6) return { family: 6, value: ipToBigInt(ip) };
+  return { family: 4, value: ip.split('.').reduce((value, octet) => (value << 8) | Number(octet), 0) };
+}
+
+function accountKey(account: ServiceAccountMatch): string {
+  return `${account.namespace}/${account.serviceAccount}`;
+}
