@@ -120,7 +120,7 @@ export interface GatewayObject extends ObjectBase<'Gateway'> {
       readonly name: string;
       readonly port: number;
       readonly protocol: string;
-      /** `Same` when not written. */
+      /** `Same` when not written; `None` also for a selector that cannot be evaluated. */
       readonly allowedFrom: 'Same' | 'All' | 'Selector' | 'None';
       readonly allowedSelector?: Selector;
     }[];
@@ -312,5 +312,7 @@ export interface BrokenPolicy {
   readonly namespace: string;
   /** What it selects as far as it could be read; absent: everything in its namespace (or, in the root namespace, the mesh). */
   readonly selector?: Selector;
+  /** What it targets instead of selecting workloads, if that could be read: it denies at these only. */
+  readonly targetRefs?: readonly TargetRef[];
   readonly position: Position;
 }

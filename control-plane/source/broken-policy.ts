@@ -1,0 +1,81 @@
+import type { SourceDocument } from './documents.ts';
+import { nearest } from './faults.ts';
+import type { BrokenPolicy, TargetRef } from './objects.ts';
+import { isRecord, valueAt } from './plain-value.ts';
+import { labels } from './schema-parts.ts';
+import { targetRef } from './schema-security.ts';
+
+const KINDS = ['AuthorizationPolicy', 'PeerAuthentication'] as const;
+const KINDS_OF_GROUP = [...KINDS, 'RequestAuthentication'];
+
+// For text so broken that even these cannot be parsed.
+const KIND_LINE = /^[\s{]*["']?kind["']?:\s*["']?(\w+)/m;
+const NAMESPACE_LINE = /^[\s{]*["']?namespace["']?:\s*["']?([\w.-]+)/m;
+
+/** A document, or a part of one. */
+type BrokenSource = Pick<SourceDocument, 'value' | 'locate' | 'isAmbiguous'> & { readonly text?: string };
+
+/**
+ * What a policy denies that could not be read, as far as its selection could be; undefined for what is not a policy
+ * or would not deny anything if it were read: audits and dry runs.
+ */
+export function brokenPolicy(source: BrokenSource): BrokenPolicy | undefined {
+  const { value, text = '' } = source;
+  const kind = meantKind(value, text);
+  if (kind === undefined || isHarmless(value)) return undefined;
+  const position = source.locate([], 'value');
+  return {
+    kind,
+    name: textAt(value, ['metadata', 'name']) ?? `unnamed-${position.line}`,
+    namespace: textAt(value, ['metadata', 'namespace']) ?? NAMESPACE_LINE.exec(text)?.[1] ?? 'default',
+    position,
+    ...(source.isAmbiguous ? {} : readableSelection(value)),
+  };
+}
+
+function meantKind(value: unknown, text: string): BrokenPolicy['kind'] | undefined {
+  const written = textAt(value, ['kind']) ?? KIND_LINE.exec(text)?.[1] ?? '';
+  const isOfGroup = textAt(value, ['apiVersion'])?.startsWith('security.istio.io/') ?? false;
+  const meant = isOfGroup ? nearest(written, KINDS_OF_GROUP) : written;
+  return KINDS.find((one) => one === meant);
+}
+
+function isHarmless(value: unknown): boolean {
+  const isDryRun = valueAt(value, ['metadata', 'annotations', 'istio.io/dry-run']) === 'true';
+  return isDryRun || valueAt(value, ['spec', 'action']) === 'AUDIT';
+}
+
+function readableSelection(value: unknown): Pick<BrokenPolicy, 'selector' | 'targetRefs'> {
+  const selector = valueAt(value, ['spec', 'selector']);
+  return selector === undefined ? readableTargets(valueAt(value, ['spec'])) : readableSelector(selector);
+}
+
+/** The labels that can be read select at least what all of them would. */
+function readableSelector(written: unknown): Pick<BrokenPolicy, 'selector'> {
+  const matchLabels = valueAt(written, ['matchLabels']);
+  if (!isRecord(matchLabels)) return {};
+  const readable = Object.entries(matchLabels).flatMap((entry) => {
+    const { data } = labels.safeParse(Object.fromEntries([entry]));
+    return [...(data ?? [])];
+  });
+  return readable.length === 0 ? {} : { selector: { matchLabels: new Map(readable) } };
+}
+
+/** Targets, if each of them can be read. */
+function readableTargets(spec: unknown): Pick<BrokenPolicy, 'targetRefs'> {
+  const several = valueAt(spec, ['targetRefs']) ?? [];
+  const single = valueAt(spec, ['targetRef']);
+  if (!Array.isArray(several)) return {};
+  const written: readonly unknown[] = single === undefined ? several : [...several, single];
+  const targetRefs = written.flatMap((one): TargetRef[] => {
+    const { data } = targetRef.safeParse(one);
+    return data === undefined ? [] : [data];
+  });
+  return targetRefs.length > 0 && targetRefs.length === written.length ? { targetRefs } : {};
+}
+
+/** Text; also of a number that was meant to be text. */
+function textAt(value: unknown, path: readonly string[]): string | undefined {
+  const text = valueAt(value, path);
+  return typeof text === 'string' || typeof text === 'number' ? String(text) : undefined;
+}
