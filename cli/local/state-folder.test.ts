@@ -1,0 +1,44 @@
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { createStateFolder, findStateFolder, writeAtomic } from './state-folder.ts';
+
+let folder: string;
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'tulle-state-'));
+});
+afterEach(() => {
+  rmSync(folder, { recursive: true, force: true });
+});
+
+test('a new folder is readable for its owner only', () => {
+  const state = createStateFolder(join(folder, 'a', 'state'));
+  expect(statSync(state.path).mode & 0o777).toBe(0o700);
+});
+
+test('a folder that holds something else is refused and left as it is', () => {
+  const other = join(folder, 'other');
+  mkdirSync(other, { mode: 0o755 });
+  writeFileSync(join(other, 'thesis.txt'), 'x');
+  expect(() => createStateFolder(other)).toThrow(/is not a state folder: it holds thesis.txt/);
+  expect(statSync(other).mode & 0o777).toBe(0o755);
+});
+
+test('a mesh has the same name through a link to its folder', () => {
+  const state = createStateFolder(join(folder, 'state'));
+  symlinkSync(state.path, join(folder, 'link'));
+  expect(findStateFolder(join(folder, 'link'))).toEqual(state);
+});
+
+test('a folder that is not there is not found', () => {
+  expect(findStateFolder(join(folder, 'nowhere'))).toBeUndefined();
+});
+
+test('a file is replaced whole', () => {
+  const file = join(folder, 'x.json');
+  writeAtomic(file, 'one');
+  writeAtomic(file, 'two');
+  expect(readFileSync(file, 'utf8')).toBe('two');
+  expect(statSync(file).mode & 0o777).toBe(0o600);
+});

@@ -1,0 +1,127 @@
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  renameSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
+import { basename, dirname, join, resolve } from 'node:path';
+import { CliError } from '../cli-error.ts';
+import { meshName, podFileName, type WorkloadRef } from './names.ts';
+
+/** A mesh's folder: the one place on disk that it writes to. Every file in it has one writer, and is replaced by rename. */
+export interface StateFolder {
+  /** Real path. */
+  readonly path: string;
+  /** `tulle-1a2b3c`: what all of this mesh is called by on this host. */
+  readonly mesh: string;
+}
+
+/** What a state folder holds; anything else in a folder means that it is not one. */
+const ENTRIES: ReadonlySet<string> = new Set([
+  'ca',
+  'tokens',
+  'nodes',
+  'pods',
+  'config',
+  'run',
+  'logs',
+  'issued.sqlite',
+  'issued.sqlite-shm',
+  'issued.sqlite-wal',
+  'issued.sqlite-journal',
+  'fabric.json',
+  'up.lock',
+]);
+
+/** What {@link writeAtomic} may leave behind. */
+const TEMPORARY = /^\..+\.\d+$/;
+
+/**
+ * Makes the folder (0700) unless it is there.
+ * @throws CliError when it cannot be made or is a folder of something else.
+ */
+export function createStateFolder(path: string): StateFolder {
+  try {
+    mkdirSync(path, { recursive: true, mode: 0o700 });
+  } catch (cause) {
+    throw new CliError(`cannot make the state folder ${path}`, { cause });
+  }
+  const foreign = readdirSync(path).find((name) => !ENTRIES.has(name) && !TEMPORARY.test(name));
+  if (foreign !== undefined) {
+    throw new CliError(
+      `${path} is not a state folder: it holds ${foreign}; give another folder with --state, or an empty one`,
+    );
+  }
+  chmodSync(path, 0o700);
+  for (const name of ['tokens', 'nodes', 'pods', 'config', 'run', 'logs']) {
+    mkdirSync(join(path, name), { recursive: true, mode: 0o700 });
+  }
+  return describe(path);
+}
+
+/** The folder if it is there; its name does not depend on that. */
+export function findStateFolder(path: string): StateFolder | undefined {
+  return existsSync(path) && statSync(path).isDirectory() ? describe(path) : undefined;
+}
+
+function describe(path: string): StateFolder {
+  const real = realpathSync(resolve(path));
+  return { path: real, mesh: meshName(real) };
+}
+
+/** Socket of the supervisor. */
+export function supervisorSocket(state: StateFolder): string {
+  return join(state.path, 'run', 'tulle.sock');
+}
+
+export function controlPlaneSocket(state: StateFolder): string {
+  return join(state.path, 'run', 'control-plane.sock');
+}
+
+/** `run/NODE`: sockets and reports of a node. */
+export function nodeRunFolder(state: StateFolder, node: string): string {
+  return join(state.path, 'run', node);
+}
+
+export function nodeFile(state: StateFolder, node: string): string {
+  return join(state.path, 'nodes', `${node}.json`);
+}
+
+export function tokenFile(state: StateFolder, node: string): string {
+  return join(state.path, 'tokens', node);
+}
+
+export function podFile(state: StateFolder, pod: WorkloadRef): string {
+  return join(state.path, 'pods', `${podFileName(pod)}.json`);
+}
+
+/** The resolver configuration that a workload sees as /etc/resolv.conf. */
+export function resolverFile(state: StateFolder, pod: WorkloadRef): string {
+  return join(state.path, 'pods', `${podFileName(pod)}.resolv.conf`);
+}
+
+/** Where a process's output goes: `control-plane`, `ztunnel-n1`, `node-agent-n1`. */
+export function logFile(state: StateFolder, process: string): string {
+  return join(state.path, 'logs', `${process}.log`);
+}
+
+/** Replaces a file whole: a reader sees the old text or the new one, never a part. */
+export function writeAtomic(file: string, text: string, mode = 0o600): void {
+  const next = join(dirname(file), `.${basename(file)}.${process.pid}`);
+  writeFileSync(next, text, { mode });
+  renameSync(next, file);
+}
+
+/** Reads JSON that another process replaces by rename; undefined when it is not there or not JSON. */
+export function readJson(file: string): unknown {
+  try {
+    return JSON.parse(readFileSync(file, 'utf8')) as unknown;
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,29 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { CliError } from '../cli-error.ts';
+
+/**
+ * Runs a tool of the system (ip, nsenter, mount …) to its end, with some text as its input, and returns what it printed.
+ * @throws CliError with what it complained about.
+ */
+export async function runTool(command: readonly string[], input = ''): Promise<string> {
+  const [file = '', ...args] = command;
+  const child = spawn(file, args, { stdio: ['pipe', 'pipe', 'pipe'] });
+  const stdout: Buffer[] = [];
+  const stderr: Buffer[] = [];
+  child.stdout.on('data', (chunk: Buffer) => stdout.push(chunk));
+  child.stderr.on('data', (chunk: Buffer) => stderr.push(chunk));
+  // A tool that ends before it has read everything is judged by its exit code.
+  child.stdin.on('error', () => undefined);
+  child.stdin.end(input);
+  let code: number | null;
+  try {
+    [code] = (await once(child, 'close')) as [number | null];
+  } catch (cause) {
+    throw new CliError(`cannot run ${file}: is it installed? (cli/prepare installs what is missing)`, {
+      cause,
+    });
+  }
+  if (code === 0) return Buffer.concat(stdout).toString();
+  throw new CliError(`${command.join(' ')} failed: ${Buffer.concat(stderr).toString().trim()}`);
+}
