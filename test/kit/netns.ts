@@ -70,13 +70,14 @@ export async function linkNetns(a: LinkEnd, b: LinkEnd): Promise<void> {
   }
 }
 
-function execInside(path: string, command: string, args: readonly string[], input = ''): Promise<string> {
+function execInside(path: string, command: string, args: readonly string[], input?: string): Promise<string> {
   return new Promise((resolve, reject) => {
     const child = execFile('nsenter', [`--net=${path}`, command, ...args], (error, stdout, stderr) => {
       if (error)
         reject(new Error(`${command} ${args.join(' ')}: ${stderr || error.message}`, { cause: error }));
       else resolve(stdout);
     });
+    child.stdin?.on('error', () => undefined); // it ended before it read its input; its exit code tells
     child.stdin?.end(input);
   });
 }

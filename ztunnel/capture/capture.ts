@@ -4,16 +4,36 @@
  */
 export interface Capture {
   readonly method: 'nftables' | 'ebpf';
-  /** Starts to capture. The ztunnel already listens. Connections that are established go on untouched. */
-  readonly install: (pod: CapturedPod) => Promise<void>;
-  /** Changes what may change while captured (UDP), without touching connections. */
-  readonly update: (pod: CapturedPod) => Promise<void>;
-  /** Stops capturing new connections; captured ones go on. */
-  readonly release: (pod: CapturedPod) => Promise<void>;
-  /** Connections that still run through the ztunnel's sockets in the pod. */
+  /**
+   * Makes it so that new connections of that scope are captured, and no others: at first, again, or after another scope
+   * (also of an agent that crashed). Connections that are established, captured or not, go on as they are, and whatever
+   * the ztunnel opens towards the application finds its way back.
+   * @throws CaptureError
+   */
+  readonly apply: (pod: CapturedPod, scope: CaptureScope) => Promise<void>;
+  /** Connections that would break if everything were removed now. */
   readonly countCaptured: (pod: CapturedPod) => Promise<number>;
-  /** Removes everything, once nothing captured is left or the pod is gone. */
+  /** UDP packets that were refused since the capture was installed. */
+  readonly countRefusedUdp: (pod: CapturedPod) => Promise<RefusedUdp>;
+  /** Removes everything, once nothing captured is left. A pod that is gone is no error. */
   readonly remove: (pod: CapturedPod) => Promise<void>;
+}
+
+/**
+ * Which new connections are captured. `outbound` alone is a step on the way in and out: the pod takes tunnels already or
+ * still, and plain connections reach it directly until, or as soon as, every peer knows better.
+ */
+export type CaptureScope = 'both' | 'outbound' | 'nothing';
+
+/** Packets, by direction as seen from the pod. */
+export interface RefusedUdp {
+  readonly inbound: number;
+  readonly outbound: number;
+}
+
+/** Packet rules could not be changed; the message names the pod, what the tool said, and the remedy. */
+export class CaptureError extends Error {
+  override readonly name = 'CaptureError';
 }
 
 /** A pod to capture. */
