@@ -1,0 +1,102 @@
+import type {
+  AuthorizationPolicyObject,
+  ConfigMapObject,
+  EndpointSliceObject,
+  GatewayObject,
+  MeshObject,
+  NamespaceObject,
+  NodeObject,
+  PeerAuthenticationObject,
+  PodObject,
+  RouteObject,
+  ServiceEntryObject,
+  ServiceObject,
+  StringMap,
+  WorkloadEntryObject,
+} from '../source/objects.ts';
+
+/** The objects by kind, each list oldest first (see {@link compareAge}), whatever order they came in. */
+export interface Inventory {
+  readonly namespaces: ReadonlyMap<string, NamespaceObject>;
+  readonly nodes: ReadonlyMap<string, NodeObject>;
+  readonly services: readonly ServiceObject[];
+  readonly pods: readonly PodObject[];
+  readonly endpointSlices: readonly EndpointSliceObject[];
+  readonly gateways: readonly GatewayObject[];
+  readonly gatewayClasses: ReadonlyMap<string, RouteObject>;
+  readonly authorizationPolicies: readonly AuthorizationPolicyObject[];
+  readonly peerAuthentications: readonly PeerAuthenticationObject[];
+  readonly workloadEntries: readonly WorkloadEntryObject[];
+  readonly serviceEntries: readonly ServiceEntryObject[];
+  readonly configMaps: readonly ConfigMapObject[];
+}
+
+/** Sorts objects by kind. */
+export function takeInventory(objects: Iterable<MeshObject>): Inventory {
+  const byKind = Map.groupBy(objects, (object) => object.kind);
+  const listOf = <Kind extends MeshObject['kind']>(kind: Kind): Extract<MeshObject, { kind: Kind }>[] =>
+    // The group of a kind holds objects of that kind only.
+    [...((byKind.get(kind) ?? []) as Extract<MeshObject, { kind: Kind }>[])].sort(compareAge);
+  const byName = <Object extends MeshObject>(list: readonly Object[]): ReadonlyMap<string, Object> =>
+    new Map(list.map((object) => [object.metadata.name, object]));
+  return {
+    namespaces: byName(listOf('Namespace')),
+    nodes: byName(listOf('Node')),
+    services: listOf('Service'),
+    pods: listOf('Pod'),
+    endpointSlices: listOf('EndpointSlice'),
+    gateways: listOf('Gateway'),
+    gatewayClasses: byName(
+      ((byKind.get('GatewayClass') ?? []) as RouteObject[]).filter(({ kind }) => kind === 'GatewayClass'),
+    ),
+    authorizationPolicies: listOf('AuthorizationPolicy'),
+    peerAuthentications: listOf('PeerAuthentication'),
+    workloadEntries: listOf('WorkloadEntry'),
+    serviceEntries: listOf('ServiceEntry'),
+    configMaps: listOf('ConfigMap'),
+  };
+}
+
+/**
+ * Older first, then by namespace and name. An object without a creation time counts as younger than all that have one:
+ * it comes from a file that was just written.
+ */
+export function compareAge(a: MeshObject, b: MeshObject): number {
+  return ageOf(a) - ageOf(b) || compareKeys(a, b);
+}
+
+/**
+ * Older first, then in the order in which they are written: the order in which a cluster would have been told of them.
+ */
+export function compareCreation(a: MeshObject, b: MeshObject): number {
+  return (
+    ageOf(a) - ageOf(b) ||
+    compareText(a.position.file, b.position.file) ||
+    a.position.line - b.position.line ||
+    a.position.column - b.position.column ||
+    compareKeys(a, b)
+  );
+}
+
+/** Labels of a namespace as a cluster has them: with its own name; also for one that no object describes. */
+export function namespaceLabels(inventory: Inventory, namespace: string): StringMap {
+  const labels = new Map(inventory.namespaces.get(namespace)?.metadata.labels);
+  return labels.set('kubernetes.io/metadata.name', namespace);
+}
+
+/** Order of text by code units, as a cluster sorts names. */
+export function compareText(a: string, b: string): number {
+  return a < b ? -1 : a > b ? 1 : 0;
+}
+
+const NO_AGE = Number.MAX_SAFE_INTEGER;
+
+function ageOf(object: MeshObject): number {
+  return object.metadata.creationTimestampMs ?? NO_AGE;
+}
+
+function compareKeys(a: MeshObject, b: MeshObject): number {
+  return (
+    compareText(a.metadata.namespace, b.metadata.namespace) || compareText(a.metadata.name, b.metadata.name)
+  );
+}

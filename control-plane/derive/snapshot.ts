@@ -1,0 +1,119 @@
+import {
+  ADDRESS_TYPE,
+  AUTHORIZATION_TYPE,
+  type Resource,
+  type ResourceType,
+  resourceName,
+} from '#api/resource.ts';
+import type { Workload } from '#api/workload.ts';
+import { type MeshObject, type ObjectSet, objectKey, type Problem } from '../source/objects.ts';
+import type { Context, Derived } from './context.ts';
+import { deriveEnrolment, type EnrolmentPod } from './enrolment.ts';
+import { deriveEndpoints, deriveSlice, deriveWorkloadEntry } from './external-workloads.ts';
+import { compareText, type Inventory, takeInventory } from './inventory.ts';
+import { derivePolicies } from './policies.ts';
+import { type PolicyStatus, summarizePolicies } from './policy-status.ts';
+import { settleConflicts } from './service-conflicts.ts';
+import { deriveServiceEntries } from './service-entries.ts';
+import { deriveServices, type ServiceInfo } from './services.ts';
+import { type MeshSettings, readSettings } from './settings.ts';
+import type { VipAllocations } from './vips.ts';
+import { reportWaypoints } from './waypoint-readiness.ts';
+import { collectWaypoints } from './waypoints.ts';
+import { derivePod, type Lookups, prepareLookups } from './workloads.ts';
+
+/** What is derived from. */
+export interface SnapshotInput {
+  readonly objects: ObjectSet;
+  /** Of {@link ./vips.ts}, for the same objects. */
+  readonly vips: VipAllocations;
+  /** First part of every uid; `Kubernetes` when not given. */
+  readonly clusterId?: string;
+  /** Domain of service names; `cluster.local` when not given. */
+  readonly domain?: string;
+}
+
+/** All that the mesh is told, whole, and what is wrong with what it was derived from. Never changed once made. */
+export interface Snapshot {
+  readonly settings: MeshSettings;
+  /** By type, then by xDS resource name, sorted. */
+  readonly resources: ReadonlyMap<ResourceType, ReadonlyMap<string, Derived>>;
+  /** What each node's agent is to do with its pods, by node. */
+  readonly enrolment: ReadonlyMap<string, readonly EnrolmentPod[]>;
+  readonly policies: readonly PolicyStatus[];
+  /** Those of the objects, then those found here. */
+  readonly problems: readonly Problem[];
+}
+
+/** Derives everything from the objects. The order in which they come does not matter; nothing makes it throw. */
+export function deriveSnapshot(input: SnapshotInput): Snapshot {
+  const problems: Problem[] = [...input.objects.problems];
+  const context = makeContext(input, problems);
+  const policies = derivePolicies(context, input.objects.broken);
+  const services = settleConflicts(context, [...deriveServices(context), ...deriveServiceEntries(context)]);
+  const lookups = prepareLookups(context, services, policies.policiesOf);
+  const workloads = deriveWorkloads(context, lookups, services);
+  reportWaypoints(context, services, workloads);
+  const statuses = summarizePolicies(context, policies, workloads);
+  return {
+    settings: context.settings,
+    resources: new Map([
+      [AUTHORIZATION_TYPE, byName(policies.authorizations)],
+      [ADDRESS_TYPE, byName([...[...services.values()].map(fromService), ...workloads])],
+    ]),
+    enrolment: deriveEnrolment(context, policies),
+    policies: statuses,
+    problems,
+  };
+}
+
+function makeContext(input: SnapshotInput, problems: Problem[]): Context {
+  const inventory = takeInventory(input.objects.objects.values());
+  const { settings, problems: faults } = readSettings(inventory.configMaps);
+  problems.push(...faults);
+  const domain = input.domain ?? 'cluster.local';
+  const network = networkOf(inventory, settings);
+  const waypoints = collectWaypoints(inventory, domain, network);
+  const clusterId = input.clusterId ?? 'Kubernetes';
+  const report = (problem: Problem): void => void problems.push(problem);
+  return { inventory, settings, waypoints, vips: input.vips, clusterId, domain, network, report };
+}
+
+/** The mesh's network is a label of its root namespace. */
+function networkOf(inventory: Inventory, settings: MeshSettings): string {
+  const root = inventory.namespaces.get(settings.rootNamespace);
+  return root?.metadata.labels.get('topology.istio.io/network') ?? '';
+}
+
+function deriveWorkloads(
+  context: Context,
+  lookups: Lookups,
+  services: ReadonlyMap<string, ServiceInfo>,
+): readonly Derived<Workload>[] {
+  const { pods, workloadEntries, serviceEntries, endpointSlices } = context.inventory;
+  const ofEntries = Map.groupBy(services.values(), ({ object }) => object);
+  return [
+    ...pods.flatMap((pod) => {
+      const workload = derivePod(context, lookups, pod);
+      return workload === undefined ? [] : [fromObject(pod, workload)];
+    }),
+    ...workloadEntries.map((entry) => fromObject(entry, deriveWorkloadEntry(context, lookups, entry))),
+    ...serviceEntries.flatMap((entry) =>
+      deriveEndpoints(context, lookups, entry, ofEntries.get(entry) ?? []),
+    ),
+    ...endpointSlices.flatMap((slice) => deriveSlice(context, services, slice)),
+  ];
+}
+
+function fromService({ service, object }: ServiceInfo): Derived {
+  return fromObject(object, service);
+}
+
+function fromObject<R extends Resource>(source: MeshObject, resource: R): Derived<R> {
+  return { resource, origin: { object: objectKey(source), position: source.position }, source };
+}
+
+function byName(derived: readonly Derived[]): ReadonlyMap<string, Derived> {
+  const named = derived.map((one): [string, Derived] => [resourceName(one.resource), one]);
+  return new Map(named.sort(([a], [b]) => compareText(a, b)));
+}
