@@ -1,0 +1,85 @@
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { eventually } from '#test/kit/eventually.ts';
+import { SupervisedProcess } from './supervised-process.ts';
+
+let folder: string;
+const running: SupervisedProcess[] = [];
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'tulle-supervise-'));
+  // Stands in for a cgroup: a file that takes the id of a process.
+  writeFileSync(join(folder, 'cgroup.procs'), '');
+});
+afterEach(async () => {
+  await Promise.all(running.splice(0).map((one) => one.stop()));
+  rmSync(folder, { recursive: true, force: true });
+});
+
+/** A shell script under supervision; it is ready when it has made the file `ready-INSTANCE`. */
+function supervise(script: string, graceMs = 2_000): SupervisedProcess {
+  const supervised = new SupervisedProcess(
+    {
+      name: 'part',
+      command: (instance) => ['sh', '-c', script, folder, `${instance}`],
+      env: process.env,
+      logFile: join(folder, 'part.log'),
+      cgroup: folder,
+      hostNetnsFd: 2,
+      graceMs,
+      isReady: async (instance) => existsSync(join(folder, `ready-${instance}`)),
+    },
+    () => undefined,
+  );
+  running.push(supervised);
+  return supervised;
+}
+
+const pidOf = ({ state }: SupervisedProcess): number => (state.kind === 'running' ? state.pid : 0);
+
+test('a process that crashes is started again and counted', async () => {
+  const part = supervise('[ "$1" -ge 3 ] && exec sleep 60; exit 4');
+  part.start();
+  await eventually('the third start lives', () => part.restarts === 2 && pidOf(part) > 0);
+  expect(part.lastEnd).toBe('ended with exit code 4');
+});
+
+test('a process that is stopped stays so, and its output is in the log', async () => {
+  const part = supervise('echo hello; exec sleep 60');
+  part.start();
+  await eventually('it said hello', () => readFileSync(join(folder, 'part.log'), 'utf8') === 'hello\n');
+  await part.stop();
+  expect(part.state).toEqual({ kind: 'stopped' });
+  expect(part.restarts).toBe(0);
+});
+
+test('a process that takes no notice of SIGTERM is killed after its grace', async () => {
+  const part = supervise('trap \'\' TERM; touch "$0/ready-$1"; while :; do sleep 1; done', 100);
+  part.start();
+  await eventually('it runs', () => part.isReady());
+  await part.stop();
+  expect(part.state).toEqual({ kind: 'stopped' });
+});
+
+test('the old one ends only when the new one is ready', async () => {
+  const part = supervise(
+    'sleep 0.2; touch "$0/ready-$1"; trap "touch $0/ended-$1; exit" TERM; while :; do sleep 0.05; done',
+  );
+  part.start();
+  await eventually('it is ready', () => part.isReady());
+  const first = pidOf(part);
+  await part.replace();
+  expect(existsSync(join(folder, 'ready-2'))).toBe(true);
+  expect(existsSync(join(folder, 'ended-1'))).toBe(true);
+  expect(pidOf(part)).not.toBe(first);
+  expect(part.restarts).toBe(0);
+});
+
+test('a new one that does not start leaves the old one alone', async () => {
+  const part = supervise('[ "$1" = 1 ] || exit 9; exec sleep 60');
+  part.start();
+  const first = pidOf(part);
+  await expect(part.replace()).rejects.toThrow(/ended with exit code 9; the old one goes on/);
+  expect(pidOf(part)).toBe(first);
+});
