@@ -1,0 +1,28 @@
+import type { MessageInitShape } from '@bufbuild/protobuf';
+import type { NodeSchema } from './gen/envoy/config/core/v3/base_pb.ts';
+
+/** Who a client of the workload API says it is. */
+export interface NodeDescription {
+  /** Address of the proxy itself; `1.1.1.1` where it is not known, as a stock ztunnel has it. */
+  readonly ip: string;
+  readonly podName: string;
+  readonly podNamespace: string;
+  readonly nodeName: string;
+  /** Further metadata, text only: `ISTIO_META_…` without the prefix. */
+  readonly metadata?: ReadonlyMap<string, string>;
+}
+
+/** The node as a request carries it. */
+export function encodeNode(node: NodeDescription): MessageInitShape<typeof NodeSchema> {
+  const { ip, podName, podNamespace, nodeName, metadata } = node;
+  return {
+    id: `ztunnel~${ip}~${podName}.${podNamespace}~${podNamespace}.svc.cluster.local`,
+    metadata: {
+      NAME: podName,
+      NAMESPACE: podNamespace,
+      INSTANCE_IPS: ip,
+      NODE_NAME: nodeName,
+      ...Object.fromEntries(metadata ?? []),
+    },
+  };
+}

@@ -1,0 +1,239 @@
+import { WILDCARD } from '#api/discovery.ts';
+import type { ResourceType } from '#api/resource.ts';
+import { type Changes, changesBetween, type ServedResource, type ServedSnapshot } from './served-snapshot.ts';
+
+/** What a client says about one type, in the first request and in later ones. */
+export interface SubscriptionRequest {
+  readonly subscribe: readonly string[];
+  readonly unsubscribe: readonly string[];
+  /** Read in the first request only: what the client still holds, name to version. */
+  readonly initialVersions: ReadonlyMap<string, string>;
+  /** Nonce of the response that is answered; empty: none. */
+  readonly nonce: string;
+  /** What the client says is wrong with that response; undefined: nothing. */
+  readonly error: string | undefined;
+}
+
+/** A resource that a client refused, and why. */
+export interface Rejection {
+  readonly name: string;
+  readonly message: string;
+}
+
+/** How far a client is. */
+export interface SubscriptionStatus {
+  readonly type: ResourceType;
+  /** Resources of the last snapshot that were sent, taken or not. */
+  readonly sent: number;
+  readonly acked: number;
+  readonly rejected: readonly Rejection[];
+}
+
+/** What became of an answer to a response. `stale`: of a nonce that is not waited for. */
+export type Answer = 'none' | 'stale' | 'acked' | 'nacked';
+
+/** A client that asks for more than this, or waits to be told of more than this. */
+export class TooManyNamesError extends Error {
+  override readonly name = 'TooManyNamesError';
+}
+
+const LONGEST_MESSAGE = 2048;
+
+/**
+ * One client's subscription to one type: what it wants, what it was sent, what it acknowledged. No I/O. The server asks
+ * {@link take} for what the client lacks of a snapshot and says with {@link sent} that it went out.
+ *
+ *   request ──► wanted, owed ──► take(snapshot) ──► sent(nonce) ──► request with that nonce ──► acked or rejected
+ *
+ * What the client has is never listed: it is what is wanted of `synced`, the snapshot last taken, so a hundred clients
+ * with everything cost no more than one.
+ */
+export class Subscription {
+  readonly type: ResourceType;
+  readonly #maxNames: number;
+  #isFirst = true;
+  #wantsAll = false;
+  readonly #names = new Set<string>();
+  /** Names to be answered, whether they changed or not. */
+  readonly #owed = new Set<string>();
+  #owesAll = false;
+  #initialVersions: ReadonlyMap<string, string> = new Map();
+  #synced: ServedSnapshot | undefined;
+  readonly #unanswered = new Map<string, readonly ServedResource[]>();
+  readonly #rejected = new Map<string, { readonly resource: ServedResource; readonly message: string }>();
+
+  constructor(type: ResourceType, maxNames: number) {
+    this.type = type;
+    this.#maxNames = maxNames;
+  }
+
+  /** Responses that the client has not answered. */
+  get unanswered(): number {
+    return this.#unanswered.size;
+  }
+
+  /** Whether the client was answered once. */
+  get isAnswered(): boolean {
+    return this.#synced !== undefined;
+  }
+
+  /**
+   * Takes in a request. A stale nonce acknowledges nothing; what it subscribes to counts all the same.
+   * @throws TooManyNamesError
+   */
+  request(request: SubscriptionRequest): Answer {
+    const answer = this.#isFirst ? 'none' : this.#takeAnswer(request.nonce, request.error);
+    if (this.#isFirst) {
+      this.#initialVersions = request.initialVersions;
+      this.#wantsAll = request.subscribe.length === 0;
+      this.#owesAll = true;
+      this.#isFirst = false;
+    }
+    for (const name of request.subscribe) this.#subscribe(name);
+    for (const name of request.unsubscribe) this.#unsubscribe(name);
+    if (this.#names.size + this.#owed.size + this.#initialVersions.size > this.#maxNames) {
+      throw new TooManyNamesError(`more than ${this.#maxNames} resource names`);
+    }
+    return answer;
+  }
+
+  /** What the client lacks of the snapshot, which it has from then on; undefined: nothing, and no answer is due. */
+  take(snapshot: ServedSnapshot): Changes | undefined {
+    const { isFirst, changes } =
+      this.#synced === undefined
+        ? { isFirst: true, changes: this.#first(snapshot) }
+        : { isFirst: false, changes: this.#step(this.#synced, snapshot) };
+    this.#synced = snapshot;
+    this.#initialVersions = new Map();
+    this.#owed.clear();
+    this.#owesAll = false;
+    for (const name of changes.removed) this.#rejected.delete(name);
+    return isFirst || changes.updated.length > 0 || changes.removed.length > 0 ? changes : undefined;
+  }
+
+  /** A response went out; its resources wait for the client's answer. */
+  sent(nonce: string, resources: readonly ServedResource[]): void {
+    this.#unanswered.set(nonce, resources);
+  }
+
+  /** Counts, for people. */
+  status(): SubscriptionStatus {
+    const sent = this.#sentNames();
+    const waiting = new Set([...this.#unanswered.values()].flat().map((resource) => resource.name));
+    const rejected = [...this.#rejected].filter(([name]) => sent.has(name) && !waiting.has(name));
+    const waits = [...waiting].filter((name) => sent.has(name)).length;
+    return {
+      type: this.type,
+      sent: sent.size,
+      acked: sent.size - waits - rejected.length,
+      rejected: rejected.map(([name, { message }]) => ({ name, message })),
+    };
+  }
+
+  /** Whether the client took that resource as it is in the snapshot that it has. */
+  hasAcked(name: string): boolean {
+    const resource = this.#synced?.[this.type].get(name);
+    if (!resource || !this.#wants(name) || this.#rejected.get(name)?.resource === resource) return false;
+    return ![...this.#unanswered.values()].some((resources) => resources.includes(resource));
+  }
+
+  #subscribe(name: string): void {
+    if (name === WILDCARD) {
+      this.#wantsAll = true;
+      this.#owesAll = true;
+      return;
+    }
+    this.#names.add(name);
+    this.#owed.add(name);
+  }
+
+  #unsubscribe(name: string): void {
+    if (name === WILDCARD) {
+      this.#wantsAll = false;
+      return;
+    }
+    this.#names.delete(name);
+    if (this.#wantsAll)
+      this.#owed.add(name); // The client may have dropped what the wildcard still covers.
+    else this.#owed.delete(name);
+  }
+
+  #wants(name: string): boolean {
+    return this.#wantsAll || this.#names.has(name);
+  }
+
+  /** The first answer: everything wanted that the client does not hold already, and what it holds in vain. */
+  #first(snapshot: ServedSnapshot): Changes {
+    const held = this.#initialVersions;
+    const resources = snapshot[this.type];
+    const wanted = this.#wantsAll
+      ? [...resources.values()]
+      : [...this.#names].flatMap((name) => resources.get(name) ?? []);
+    const names = this.#wantsAll ? new Set([...held.keys(), ...this.#names]) : this.#names;
+    return {
+      updated: wanted.filter((resource) => held.get(resource.name) !== resource.version),
+      removed: [...names].filter((name) => !resources.has(name)),
+    };
+  }
+
+  #step(synced: ServedSnapshot, snapshot: ServedSnapshot): Changes {
+    const resources = snapshot[this.type];
+    const changes = changesBetween(synced, snapshot, this.type);
+    if (this.#wantsAll && this.#owed.size === 0 && !this.#owesAll) return changes;
+    const updated = new Map<string, ServedResource>();
+    const removed = new Set(changes.removed.filter((name) => this.#wants(name)));
+    const due = this.#owesAll && this.#wantsAll ? resources.values() : changes.updated;
+    for (const resource of due) if (this.#wants(resource.name)) updated.set(resource.name, resource);
+    for (const name of this.#owed) {
+      const resource = resources.get(name);
+      if (resource) updated.set(name, resource);
+      else removed.add(name);
+    }
+    return { updated: [...updated.values()], removed: [...removed] };
+  }
+
+  /** An answer to one response speaks for those before it, too. */
+  #takeAnswer(nonce: string, error: string | undefined): Answer {
+    if (nonce === '') return 'none';
+    const resources = this.#unanswered.get(nonce);
+    if (!resources) return 'stale';
+    for (const [earlier, taken] of this.#unanswered) {
+      this.#unanswered.delete(earlier);
+      for (const resource of taken) this.#rejected.delete(resource.name);
+      if (earlier === nonce) break;
+    }
+    if (error === undefined) return 'acked';
+    for (const [resource, message] of rejections(resources, error)) {
+      this.#rejected.set(resource.name, { resource, message });
+    }
+    return 'nacked';
+  }
+
+  #sentNames(): ReadonlySet<string> {
+    const resources = this.#synced?.[this.type] ?? new Map<string, ServedResource>();
+    if (this.#wantsAll) return new Set(resources.keys());
+    return new Set([...this.#names].filter((name) => resources.has(name)));
+  }
+}
+
+/**
+ * Which resources of a response a NACK means. A ztunnel writes `name: reason; name: reason`; a message in which no name of
+ * the response is found is about all of it.
+ */
+function rejections(
+  resources: readonly ServedResource[],
+  error: string,
+): ReadonlyMap<ServedResource, string> {
+  const byName = new Map(resources.map((resource) => [resource.name, resource]));
+  const reasons = new Map<ServedResource, string>();
+  let current: ServedResource | undefined;
+  for (const part of error.split('; ')) {
+    const colon = part.indexOf(': ');
+    const named = colon < 0 ? undefined : byName.get(part.slice(0, colon));
+    current = named ?? current;
+    if (named) reasons.set(named, part.slice(colon + 2));
+    else if (current) reasons.set(current, `${reasons.get(current)}; ${part}`);
+  }
+  const found = reasons.size > 0 ? reasons : new Map(resources.map((resource) => [resource, error]));
+  return new Map([...found].map(([resource, reason]) => [resource, reason.slice(0, LONGEST_MESSAGE)]));
+}
