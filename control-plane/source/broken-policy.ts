@@ -2,7 +2,7 @@ import type { SourceDocument } from './documents.ts';
 import { nearest } from './faults.ts';
 import type { BrokenPolicy, TargetRef } from './objects.ts';
 import { isRecord, valueAt } from './plain-value.ts';
-import { labels } from './schema-parts.ts';
+import { dnsLabel, dnsSubdomain, labels } from './schema-parts.ts';
 import { targetRef } from './schema-security.ts';
 
 const KINDS = ['AuthorizationPolicy', 'PeerAuthentication'] as const;
@@ -26,8 +26,8 @@ export function brokenPolicy(source: BrokenSource): BrokenPolicy | undefined {
   const position = source.locate([], 'value');
   return {
     kind,
-    name: textAt(value, ['metadata', 'name']) ?? `unnamed-${position.line}`,
-    namespace: textAt(value, ['metadata', 'namespace']) ?? NAMESPACE_LINE.exec(text)?.[1] ?? 'default',
+    name: nameIn(value) ?? `unnamed-${position.line}`,
+    namespace: namespaceIn(value, text),
     position,
     ...(source.isAmbiguous ? {} : readableSelection(value)),
   };
@@ -40,6 +40,15 @@ function meantKind(value: unknown, text: string): BrokenPolicy['kind'] | undefin
   return KINDS.find((one) => one === meant);
 }
 
+function nameIn(value: unknown): string | undefined {
+  return dnsSubdomain.safeParse(textAt(value, ['metadata', 'name'])).data;
+}
+
+function namespaceIn(value: unknown, text = ''): string {
+  const written = textAt(value, ['metadata', 'namespace']) ?? NAMESPACE_LINE.exec(text)?.[1];
+  return dnsLabel.safeParse(written?.toLowerCase()).data ?? 'default';
+}
+
 function isHarmless(value: unknown): boolean {
   const isDryRun = valueAt(value, ['metadata', 'annotations', 'istio.io/dry-run']) === 'true';
   return isDryRun || valueAt(value, ['spec', 'action']) === 'AUDIT';
@@ -47,7 +56,8 @@ function isHarmless(value: unknown): boolean {
 
 function readableSelection(value: unknown): Pick<BrokenPolicy, 'selector' | 'targetRefs'> {
   const selector = valueAt(value, ['spec', 'selector']);
-  return selector === undefined ? readableTargets(valueAt(value, ['spec'])) : readableSelector(selector);
+  if (selector !== undefined) return readableSelector(selector);
+  return readableTargets(valueAt(value, ['spec']), namespaceIn(value));
 }
 
 /** The labels that can be read select at least what all of them would. */
@@ -62,14 +72,14 @@ function readableSelector(written: unknown): Pick<BrokenPolicy, 'selector'> {
 }
 
 /** Targets, if each of them can be read. */
-function readableTargets(spec: unknown): Pick<BrokenPolicy, 'targetRefs'> {
+function readableTargets(spec: unknown, own: string): Pick<BrokenPolicy, 'targetRefs'> {
   const several = valueAt(spec, ['targetRefs']) ?? [];
   const single = valueAt(spec, ['targetRef']);
   if (!Array.isArray(several)) return {};
   const written: readonly unknown[] = single === undefined ? several : [...several, single];
   const targetRefs = written.flatMap((one): TargetRef[] => {
     const { data } = targetRef.safeParse(one);
-    return data === undefined ? [] : [data];
+    return data === undefined || (data.namespace ?? own) !== own ? [] : [data];
   });
   return targetRefs.length > 0 && targetRefs.length === written.length ? { targetRefs } : {};
 }

@@ -82,6 +82,7 @@ interface Slice {
 function* composeTrees(text: string, lines: LineCounter): Generator<Document.Parsed> {
   const parser = new Parser(lines.addNewLine);
   const composer = new Composer(OPTIONS);
+  lines.addNewLine(0);
   let words = 0;
   for (const word of new Lexer().lex(text)) {
     words += 1;
@@ -108,8 +109,8 @@ function readTree(tree: Document.Parsed, slice: Slice): SourceDocument {
   } catch (error) {
     const message =
       error instanceof RangeError ? 'nested too deeply' : lowerFirst((error as ReferenceError).message);
-    faults.unshift({ position: base.locate([], 'value'), message, severity: 'error' });
-    return { value: undefined, empties: [], ...base };
+    const fault = { position: base.locate([], 'value'), message, severity: 'error' } as const;
+    return { ...base, value: undefined, empties: [], faults: [fault] };
   }
 }
 

@@ -1,5 +1,5 @@
 import type { z } from 'zod';
-import type { Path } from './path.ts';
+import { formatPath, type Path } from './path.ts';
 import { isRecord, valueAt } from './plain-value.ts';
 import { shown } from './schema-parts.ts';
 import type { UnknownField } from './unknown-fields.ts';
@@ -14,15 +14,20 @@ export interface Fault {
 }
 
 /** What a schema found, in words with a remedy. */
-export function schemaFault(issue: z.core.$ZodIssue, root: unknown): Fault {
-  const path = issue.path.map((segment) => (typeof segment === 'symbol' ? String(segment) : segment));
-  const atKey = issue.code === 'custom' && issue.params?.['atKey'] === true;
-  return {
-    path,
-    part: atKey ? 'key' : 'value',
-    message: wording(issue, valueAt(root, path)),
-    severity: 'error',
-  };
+export function schemaFaults(issues: readonly z.core.$ZodIssue[], root: unknown): readonly Fault[] {
+  const mistyped = new Set<string>();
+  return issues.flatMap((issue): Fault[] => {
+    const path = issue.path.map((segment) => (typeof segment === 'symbol' ? String(segment) : segment));
+    // What is of the wrong type has no size either.
+    if (mistyped.has(formatPath(path))) return [];
+    if (issue.code === 'invalid_type') mistyped.add(formatPath(path));
+    const message = wording(issue, valueAt(root, path));
+    return [{ path, part: isAtKey(issue) ? 'key' : 'value', message, severity: 'error' }];
+  });
+}
+
+function isAtKey(issue: z.core.$ZodIssue): boolean {
+  return issue.code === 'invalid_key' || (issue.code === 'custom' && issue.params?.['atKey'] === true);
 }
 
 /** A field that does not exist, with the one that was perhaps meant. */
@@ -55,6 +60,8 @@ function wording(issue: z.core.$ZodIssue, value: unknown): string {
     case 'too_big':
       if (issue.origin === 'array') return `has too many entries, at most ${issue.maximum} are allowed`;
       return issue.message;
+    case 'invalid_key':
+      return issue.issues[0]?.message ?? issue.message;
     default:
       return issue.message;
   }

@@ -1,7 +1,7 @@
 import { brokenPolicy } from './broken-policy.ts';
 import type { SourceDocument } from './documents.ts';
 import type { Entry, Finding } from './entry.ts';
-import { type Fault, nearest, schemaFault, unknownFieldFault } from './faults.ts';
+import { type Fault, nearest, schemaFaults, unknownFieldFault } from './faults.ts';
 import type { KindDefinition } from './kind.ts';
 import { CLOSED_GROUPS, KINDS, NAMESAKES } from './kinds.ts';
 import { type BrokenPolicy, type MeshObject, type ObjectKey, objectKey, type Position } from './objects.ts';
@@ -42,7 +42,7 @@ function readKnown(source: SourceObject, definition: KindDefinition, version: st
   const { value, locate } = source;
   const parsed = definition.schema.safeParse(value);
   const faults: Fault[] = [...versionFaults(definition, version)];
-  if (!parsed.success) faults.push(...parsed.error.issues.map((issue) => schemaFault(issue, value)));
+  if (!parsed.success) faults.push(...schemaFaults(parsed.error.issues, value));
   for (const unknown of unknownFields(definition.schema, value)) {
     const isRestriction = definition.isStrict && unknown.path[0] !== 'metadata';
     faults.push(unknownFieldFault(unknown, isRestriction ? 'error' : 'warning'));
@@ -58,10 +58,11 @@ function readKnown(source: SourceObject, definition: KindDefinition, version: st
   const object = parsed.success ? ({ ...base, ...(parsed.data as object) } as MeshObject) : undefined;
   if (object) faults.push(...definition.review(object, value));
   const key = object ? objectKey(object) : keyOf(definition, value);
-  const name = key ?? definition.kind;
+  const name = key ?? nameOf(definition.kind, value);
   const findings = source.findings.map((one) => ({ ...one, object: name }));
   // Where the text itself is wrong, the rest only follows from that.
-  if (!hasError(findings)) findings.push(...faults.map((fault) => finding(source, name, fault)));
+  if (!hasError(findings))
+    findings.push(...faults.map((fault) => finding(source, name, fault)).sort(byPosition));
   if (object && !hasError(findings))
     return { kind: 'good', key: objectKey(object), object, written: value, findings };
   return { kind: 'wrong', position, findings, ...(key === undefined ? {} : { key }), ...policyOf(source) };
@@ -70,6 +71,10 @@ function readKnown(source: SourceObject, definition: KindDefinition, version: st
 function policyOf(source: SourceObject): { readonly policy?: BrokenPolicy } {
   const policy = brokenPolicy(source);
   return policy === undefined ? {} : { policy };
+}
+
+function byPosition({ position: one }: Finding, { position: other }: Finding): number {
+  return one.line - other.line || one.column - other.column;
 }
 
 function hasError(findings: readonly Finding[]): boolean {
@@ -114,7 +119,9 @@ function unread(
 
 function nameless(source: SourceObject, path: Fault['path'], message: string): Entry {
   const position = source.locate([], 'value');
-  const fault = finding(source, position.file, { path, part: 'value', message, severity: 'error' });
+  const kind = valueAt(source.value, ['kind']);
+  const object = typeof kind === 'string' && kind !== '' ? nameOf(kind, source.value) : position.file;
+  const fault = finding(source, object, { path, part: 'value', message, severity: 'error' });
   const findings = hasError(source.findings) ? source.findings : [...source.findings, fault];
   return { kind: 'wrong', position, findings, ...policyOf(source) };
 }
@@ -163,9 +170,14 @@ function keyOf(definition: KindDefinition, value: unknown): ObjectKey | undefine
   });
 }
 
+/** What an object calls itself, whatever that is. */
 function nameOf(kind: string, value: unknown): string {
   const name = valueAt(value, ['metadata', 'name']);
   const namespace = valueAt(value, ['metadata', 'namespace']);
-  const own = typeof name === 'string' ? name : '(no name)';
-  return `${kind} ${typeof namespace === 'string' ? `${namespace}/` : ''}${own}`;
+  const prefix = typeof namespace === 'string' ? `${printable(namespace)}/` : '';
+  return `${printable(kind)} ${prefix}${typeof name === 'string' ? printable(name) : '(no name)'}`;
+}
+
+function printable(text: string): string {
+  return /^[\w.:-]{1,253}$/.test(text) ? text : shown(text);
 }

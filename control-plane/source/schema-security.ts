@@ -153,19 +153,9 @@ const mtls = fields({
   mode: z.enum(['UNSET', 'DISABLE', 'PERMISSIVE', 'STRICT']).default('UNSET'),
 });
 
-const portLevelMtls = z.record(z.string(), mtls).transform((modes, context) => {
+const portLevelMtls = z.record(portText, mtls).transform((modes, context) => {
   const byPort = new Map<number, MtlsMode>();
-  for (const [key, { mode }] of Object.entries(modes)) {
-    if (portText.safeParse(key).success) byPort.set(Number(key), mode);
-    else
-      context.issues.push({
-        code: 'custom',
-        input: modes,
-        path: [key],
-        message: `${shown(key)} is not a port; ports are 1 to 65535`,
-        params: { atKey: true },
-      });
-  }
+  for (const [port, { mode }] of Object.entries(modes)) byPort.set(Number(port), mode);
   if (byPort.size === 0) context.addIssue('is empty; leave it away, or name a port');
   return byPort;
 });

@@ -147,3 +147,20 @@ export function placeText({ file, line, column }: Position): string {
 export function isWithin(path: string, folder: string): boolean {
   return path === folder || path.startsWith(folder.endsWith('/') ? folder : `${folder}/`);
 }
+
+/** Whether files have changed. A state is the same object as long as its file has not, unless it cannot be read. */
+export function hasChanged(before: readonly FileState[], now: readonly FileState[]): boolean {
+  return before.length !== now.length || now.some((file, index) => !isSame(file, before[index]));
+}
+
+function isSame(now: FileState, before: FileState | undefined): boolean {
+  if (now === before) return true;
+  const messages = (file: FileState | undefined): string | undefined =>
+    file?.findings.map(({ position, message }) => `${position.file} ${message}`).join();
+  return (
+    now.entries.length === 0 &&
+    now.path === before?.path &&
+    messages(now) === messages(before) &&
+    messages(now) !== ''
+  );
+}

@@ -19,7 +19,7 @@ export function* unknownFields(
   const { def } = (schema as z.core.$ZodTypes)._zod;
   switch (def.type) {
     case 'object':
-      if (isRecord(value)) yield* unknownInMap(schema, def.shape, value, path);
+      if (isRecord(value) && !def.catchall) yield* unknownInMap(schema, def.shape, value, path);
       return;
     case 'array':
       if (!Array.isArray(value)) return;
@@ -27,8 +27,11 @@ export function* unknownFields(
       return;
     case 'record':
       if (!isRecord(value)) return;
-      for (const [key, item] of Object.entries(value))
-        yield* unknownFields(def.valueType, item, [...path, key]);
+      for (const [key, item] of Object.entries(value)) {
+        // This one a record passes over.
+        if (key === '__proto__') yield { path: [...path, key], known: [] };
+        else yield* unknownFields(def.valueType, item, [...path, key]);
+      }
       return;
     case 'optional':
     case 'default':
