@@ -26,7 +26,7 @@ export interface AuthorityOptions {
 }
 
 /** A workload's key and the name that it was granted; whoever asks for it has been authorized already. */
-export interface IssueRequest {
+interface IssueRequest {
   /** DER, of a verified signing request. */
   readonly publicKeySpki: Uint8Array;
   readonly identity: Identity;
@@ -46,7 +46,7 @@ export interface IssuedCertificate {
 }
 
 /** A server of the control plane's, known by DNS names and addresses: no SPIFFE ID, so never a mesh peer. */
-export interface ServerRequest {
+interface ServerRequest {
   readonly dnsNames: readonly string[];
   readonly ips: readonly string[];
   readonly ttlMs: number;

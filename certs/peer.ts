@@ -13,7 +13,7 @@ import { readCertificateNames } from './leaf.ts';
 import type { Svid } from './svid.ts';
 
 /** Why a peer's certificate does not make it a peer. */
-export type PeerRefusal =
+type PeerRefusal =
   | 'malformed-certificate'
   | 'signing-certificate'
   | 'no-uri-name'
@@ -87,7 +87,7 @@ export function checkClientSocket(socket: TLSSocket, trustDomain: string): PeerC
   return checkClient(certificate.raw, trustDomain);
 }
 
-/** The identity of a client of ours, refused or not, as an `Error` to end its connection with. */
+/** A peer that was refused, as the error that ends its connection. */
 export class PeerError extends Error {
   override readonly name = 'PeerError';
   readonly code: PeerRefusal;

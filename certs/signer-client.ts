@@ -36,7 +36,7 @@ export interface SignerClient {
   close(): void;
 }
 
-export type SignerErrorCode = 'REFUSED' | 'UNREACHABLE' | 'BAD_RESPONSE' | 'ABORTED';
+type SignerErrorCode = 'REFUSED' | 'UNREACHABLE' | 'BAD_RESPONSE' | 'ABORTED';
 
 /** Thrown when no SVID came; `REFUSED`: the authority said no. */
 export class SignerError extends Error {
@@ -68,6 +68,10 @@ export function createSignerClient(options: SignerClientOptions): SignerClient {
     }
     return channel.client;
   };
+  const disconnect = (): void => {
+    channel?.client.close();
+    channel = undefined;
+  };
   return {
     async requestSvid(identity, ttlSeconds, signal) {
       const request = await createSigningRequest(identity);
@@ -82,13 +86,18 @@ export function createSignerClient(options: SignerClientOptions): SignerClient {
         },
       } as const;
       const deadline = Date.now() + (options.timeoutMs ?? DEFAULT_TIMEOUT_MS);
-      const response = await call(connect(), { received, headers, deadline, signal });
-      return readResponse(response, identity, request);
+      const client = connect();
+      try {
+        const response = await call(client, { received, headers, deadline, signal });
+        return readResponse(response, identity, request);
+      } catch (error) {
+        // The connection may be dead without a word; the next request gets another.
+        if (error instanceof SignerError && error.code === 'UNREACHABLE' && channel?.client === client)
+          disconnect();
+        throw error;
+      }
     },
-    close() {
-      channel?.client.close();
-      channel = undefined;
-    },
+    close: disconnect,
   };
 }
 
@@ -158,7 +167,11 @@ function call(client: Client, { received, headers, deadline, signal }: Call): Pr
 
 function openChannel(url: URL, rootsPem: string, alternativeName: string | undefined): Client {
   const host = url.hostname.replace(/^\[|\]$/g, '');
-  const context = createSecureContext({ ca: rootsPem, minVersion: 'TLSv1.3' });
+  const context = createSecureContext({
+    ca: rootsPem,
+    minVersion: 'TLSv1.3',
+    ecdhCurve: 'X25519MLKEM768:X25519:P-256',
+  });
   const names = [host, ...(alternativeName === undefined ? [] : [alternativeName])];
   const security = credentials.createFromSecureContext(context, {
     checkServerIdentity: (_name, certificate) => {
@@ -166,7 +179,7 @@ function openChannel(url: URL, rootsPem: string, alternativeName: string | undef
       return errors.includes(undefined) ? undefined : errors[0];
     },
   });
-  return new Client(`${url.hostname}:${url.port || '443'}`, security, {
+  return new Client(`dns:${url.hostname}:${url.port || '443'}`, security, {
     ...(isIP(host) !== 0 && { 'grpc.ssl_target_name_override': alternativeName ?? NAME_FOR_ADDRESSES }),
     'grpc.max_receive_message_length': MAX_SIGNER_RESPONSE_BYTES,
     'grpc.keepalive_time_ms': 30_000,
@@ -174,6 +187,8 @@ function openChannel(url: URL, rootsPem: string, alternativeName: string | undef
     'grpc.initial_reconnect_backoff_ms': 100,
     'grpc.max_reconnect_backoff_ms': 5_000,
     'grpc.enable_retries': 0,
+    'grpc.enable_http_proxy': 0,
+    'grpc.service_config_disable_resolution': 1,
     'grpc.use_local_subchannel_pool': 1,
   });
 }

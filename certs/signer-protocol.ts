@@ -23,7 +23,7 @@ export interface SignerResponse {
 }
 
 /** Largest message that is looked at, either way, in bytes: a request is about 600, a chain some thousands. */
-export const MAX_SIGNER_REQUEST_BYTES = 65_536;
+const MAX_SIGNER_REQUEST_BYTES = 65_536;
 export const MAX_SIGNER_RESPONSE_BYTES = 1_048_576;
 
 const IMPERSONATED = 'ImpersonatedIdentity';

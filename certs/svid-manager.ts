@@ -3,7 +3,7 @@ import { renewalTime, retryDelay } from './renewal.ts';
 import type { Svid } from './svid.ts';
 
 /** Runs something once, that much later; calling what it returns takes it back. */
-export type Schedule = (delayMs: number, run: () => void) => () => void;
+type Schedule = (delayMs: number, run: () => void) => () => void;
 
 export interface SvidManagerOptions {
   /** Gets a new SVID; its failure is retried. */
@@ -31,7 +31,7 @@ export interface CertificateState {
   readonly svid?: Svid;
 }
 
-export type SvidErrorCode = 'NOT_WANTED' | 'TIMED_OUT' | 'FORGOTTEN';
+type SvidErrorCode = 'NOT_WANTED' | 'TIMED_OUT' | 'FORGOTTEN';
 
 /** Thrown to those who wait for an SVID that does not come. */
 export class SvidError extends Error {

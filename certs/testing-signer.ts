@@ -24,7 +24,7 @@ export interface TestSigner extends AsyncDisposable {
 }
 
 /** A client that closes itself. */
-export interface TestClient extends AsyncDisposable {
+interface TestClient extends AsyncDisposable {
   requestSvid(identity: Identity, ttlSeconds: number, signal?: AbortSignal): Promise<Svid>;
 }
 
