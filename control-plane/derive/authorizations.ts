@@ -30,6 +30,8 @@ export type Conversion =
   | { readonly kind: 'broken'; readonly faults: readonly RuleFault[] };
 
 const DRY_RUN = 'istio.io/dry-run';
+/** Why a policy with targets is not sent to ztunnels. */
+export const TARGETS = 'it has targetRefs: only a waypoint can enforce it, no ztunnel does';
 
 /** Converts a policy to its form for ztunnels: {@link convertRule} rule by rule. */
 export function convertAuthorizationPolicy(
@@ -50,7 +52,7 @@ export function convertAuthorizationPolicy(
   if (spec.targetRefs.length > 0)
     return {
       kind: 'withheld',
-      ineffective: everyRule('it has targetRefs: only a waypoint can enforce it, no ztunnel does'),
+      ineffective: everyRule(TARGETS),
     };
   if (spec.action === 'AUDIT' || spec.action === 'CUSTOM')
     return {

@@ -17,6 +17,7 @@ import {
   type Ineffective,
   isDryRun,
   selectorLabels,
+  TARGETS,
 } from './authorizations.ts';
 import type { Context, Derived } from './context.ts';
 import {
@@ -65,10 +66,14 @@ export interface PolicySet {
 /** Derives all policies. */
 export function derivePolicies(context: Context, broken: readonly BrokenPolicy[]): PolicySet {
   const mtls = tabulateMtls(context.inventory.peerAuthentications, context.settings.rootNamespace);
-  const results = [
+  const read = [
     ...context.inventory.authorizationPolicies.map((policy) => fromPolicy(context, policy)),
     ...context.inventory.peerAuthentications.map((policy) => fromPeerAuthentication(mtls, policy)),
-    ...broken.map((policy) => fromBroken(context, policy)),
+  ];
+  const names = nameBroken(read, broken);
+  const results = [
+    ...read,
+    ...broken.map((policy, index) => fromBroken(context, policy, names[index] ?? policy.name)),
   ];
   const authorizations = results.flatMap(({ derived }) => derived ?? []);
   const selected = new Set<ObjectKey>();
@@ -168,26 +173,32 @@ function fromPeerAuthentication(mtls: MtlsTable, policy: PeerAuthenticationObjec
   return { namespace, outcome, derived: { resource: authorization, origin, ruleOrigins, source: policy } };
 }
 
-function fromBroken(context: Context, policy: BrokenPolicy): Result {
+/** One that has targets denies at these only, which is for waypoints to do. */
+function fromBroken(context: Context, policy: BrokenPolicy, name: string): Result {
   const { namespace, kind, position } = policy;
-  const name = kind === 'PeerAuthentication' ? convertedName(policy.name) : policy.name;
-  const resource = denyAll(policy, name, context.settings);
   const object = objectKey({ kind, metadata: policy });
   const selector = selectorLabels(policy.selector);
+  const shared = { object, position, broken: true, dryRun: false, direct: true };
+  if (policy.targetRefs !== undefined && policy.targetRefs.length > 0)
+    return { namespace, outcome: { ...shared, ineffective: [{ rule: 0, reason: TARGETS }] } };
+  const resource = denyAll(policy, name, context.settings);
   return {
     namespace,
-    outcome: {
-      object,
-      position,
-      resource: policyKey(resource),
-      broken: true,
-      dryRun: false,
-      direct: true,
-      ineffective: [],
-      ...(selector && { selector }),
-    },
+    outcome: { ...shared, ineffective: [], resource: policyKey(resource), ...(selector && { selector }) },
     derived: { resource, origin: { object, position }, ruleOrigins: [position] },
   };
+}
+
+/** Names for broken policies that nothing else has: two that have no name of their own may be called the same. */
+function nameBroken(results: readonly Result[], broken: readonly BrokenPolicy[]): readonly string[] {
+  const taken = new Set(results.map(({ outcome }) => outcome.resource));
+  return broken.map(({ kind, namespace, name }) => {
+    const first = kind === 'PeerAuthentication' ? convertedName(name) : name;
+    let unique = first;
+    for (let count = 2; taken.has(`${namespace}/${unique}`); count += 1) unique = `${first}-${count}`;
+    taken.add(`${namespace}/${unique}`);
+    return unique;
+  });
 }
 
 /** Sent as soon as there is any PeerAuthentication; its origin is the oldest that asks for it. */

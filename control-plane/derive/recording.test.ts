@@ -72,7 +72,7 @@ test('a rule remembers its line', () => {
   // The first rule is left out, so that the one that is sent is the second as written.
   const text =
     'spec: {selector: {matchLabels: {app: catalog}}, rules: [{to: [{operation: {methods: [GET], paths: [/public*]}}]}, ';
-  expect(derived?.ruleOrigins).toMatchObject([{ line: 154, column: text.length + 1 }]);
+  expect(derived?.ruleOrigins).toMatchObject([{ line: 155, column: text.length + 1 }]);
 });
 
 const STRICT_PORT: Authorization = {

@@ -69,22 +69,32 @@ function reportSecond(context: Context, second: ServiceInfo, canonical: ServiceI
 }
 
 function reportSharedAddresses(context: Context, infos: readonly ServiceInfo[]): void {
-  const holders = new Map<string, ServiceInfo>();
-  for (const info of infos)
-    for (const address of info.service.addresses) {
-      const holder = getOrAdd(holders, addressKey(address), () => info);
-      if (holder.object === info.object) continue;
-      context.report(
-        problemAt(info.object, {
-          path: info.object.kind === 'ServiceEntry' ? 'spec.addresses' : 'spec.clusterIP',
-          message: `${nameWithPlace(info.object)} has the address ${addressKey(address)}, and so has ${nameWithPlace(holder.object)}; give one of them another`,
-          severity: 'error',
-          effect: `connections to it from other namespaces than ${info.service.namespace} may reach the other`,
-        }),
-      );
+  const holders = new Map<string, Set<ServiceInfo['object']>>();
+  for (const { object, service } of infos)
+    for (const address of service.addresses) {
+      const text = addressText(address);
+      const objects = getOrAdd(holders, text, () => new Set([object]));
+      if (!objects.has(object)) reportSharedAddress(context, object, objects, text);
+      objects.add(object);
     }
 }
 
-function addressKey({ ip, length }: NetworkAddress): string {
+function reportSharedAddress(
+  context: Context,
+  object: ServiceInfo['object'],
+  others: Iterable<ServiceInfo['object']>,
+  address: string,
+): void {
+  context.report(
+    problemAt(object, {
+      path: object.kind === 'ServiceEntry' ? 'spec.addresses' : 'spec.clusterIP',
+      message: `${nameWithPlace(object)} has the address ${address}, and so has ${[...others].map(nameWithPlace).join(', ')}; give it another`,
+      severity: 'error',
+      effect: 'connections to it may reach the other',
+    }),
+  );
+}
+
+function addressText({ ip, length }: NetworkAddress): string {
   return length === undefined ? ip : `${ip}/${length}`;
 }
