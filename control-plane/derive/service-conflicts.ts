@@ -74,7 +74,8 @@ function reportSharedAddresses(context: Context, infos: readonly ServiceInfo[]):
     for (const address of service.addresses) {
       const text = addressText(address);
       const objects = getOrAdd(holders, text, () => new Set([object]));
-      if (!objects.has(object)) reportSharedAddress(context, object, objects, text);
+      const [first = object] = objects;
+      if (!objects.has(object)) reportSharedAddress(context, object, first, text);
       objects.add(object);
     }
 }
@@ -82,13 +83,13 @@ function reportSharedAddresses(context: Context, infos: readonly ServiceInfo[]):
 function reportSharedAddress(
   context: Context,
   object: ServiceInfo['object'],
-  others: Iterable<ServiceInfo['object']>,
+  other: ServiceInfo['object'],
   address: string,
 ): void {
   context.report(
     problemAt(object, {
       path: object.kind === 'ServiceEntry' ? 'spec.addresses' : 'spec.clusterIP',
-      message: `${nameWithPlace(object)} has the address ${address}, and so has ${[...others].map(nameWithPlace).join(', ')}; give it another`,
+      message: `${nameWithPlace(object)} has the address ${address}, and so has ${nameWithPlace(other)}; give one of them another`,
       severity: 'error',
       effect: 'connections to it may reach the other',
     }),

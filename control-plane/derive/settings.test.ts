@@ -1,0 +1,63 @@
+import { describe, expect, test } from 'vitest';
+import { deriveText } from '#test/kit/objects.ts';
+import { DEFAULT_SETTINGS } from './settings.ts';
+
+const configMap = (mesh: string, name = 'istio', namespace = 'istio-system'): string =>
+  `apiVersion: v1\nkind: ConfigMap\nmetadata: {name: ${name}, namespace: ${namespace}}\ndata:\n  mesh: |\n${mesh
+    .split('\n')
+    .map((line) => `    ${line}`)
+    .join('\n')}\n`;
+const read = (mesh: string) => deriveText(configMap(mesh));
+
+test('without a ConfigMap of that name and namespace the defaults hold', () => {
+  expect(deriveText('').settings).toEqual(DEFAULT_SETTINGS);
+  expect(deriveText(configMap('trustDomain: x', 'istio', 'shop')).settings).toEqual(DEFAULT_SETTINGS);
+});
+
+test('what is written is read', () => {
+  const { settings, problems } = read(`trustDomain: corp.example
+rootNamespace: mesh
+pathNormalization: {normalization: MERGE_SLASHES}
+extensionProviders: [{name: authz, envoyExtAuthzHttp: {port: 80}}]
+tulle: {dryRunPolicies: true}`);
+  expect(problems).toEqual([]);
+  expect(settings).toEqual({
+    trustDomain: 'corp.example',
+    rootNamespace: 'mesh',
+    pathNormalization: 'MERGE_SLASHES',
+    extensionProviders: [{ name: 'authz', settings: { name: 'authz', envoyExtAuthzHttp: { port: 80 } } }],
+    dryRunPolicies: true,
+  });
+});
+
+describe('what is wrong is reported, and its default holds', () => {
+  test.each([
+    ['text that is not YAML', 'trustDomain: [', 'data.mesh'],
+    ['something else than a mapping', '- a', 'data.mesh'],
+    ['a trust domain that is none', 'trustDomain: spiffe://x', 'data.mesh: trustDomain'],
+    ['a namespace that is none', 'rootNamespace: 7', 'data.mesh: rootNamespace'],
+    [
+      'a normalization that is none',
+      'pathNormalization: {normalization: SOME}',
+      'data.mesh: pathNormalization.normalization',
+    ],
+    ['a provider without a name', 'extensionProviders: [{}]', 'data.mesh: extensionProviders[0]'],
+    ['providers that are no list', 'extensionProviders: x', 'data.mesh: extensionProviders'],
+    ['a switch that is neither on nor off', 'tulle: {dryRunPolicies: 1}', 'data.mesh: tulle.dryRunPolicies'],
+  ])('%s', (_, mesh, path) => {
+    const { settings, problems } = read(mesh);
+    expect(settings).toEqual(DEFAULT_SETTINGS);
+    expect(problems).toMatchObject([{ object: 'ConfigMap istio-system/istio', path, severity: 'error' }]);
+  });
+
+  test('one fault leaves the other settings alone', () => {
+    expect(read('trustDomain: corp.example\nrootNamespace: 7').settings.trustDomain).toBe('corp.example');
+  });
+});
+
+test.each([
+  ['enableTracing: true', 'data.mesh: enableTracing'],
+  ['tulle: {dryRun: true}', 'data.mesh: tulle.dryRun'],
+])('a setting that is not known is warned about: %s', (mesh, path) => {
+  expect(read(mesh).problems).toMatchObject([{ path, severity: 'warning' }]);
+});
