@@ -1,0 +1,149 @@
+import { spawn } from 'node:child_process';
+import { join } from 'node:path';
+import readline from 'node:readline';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { type Mesh, openMesh, type WorkloadStatus } from '#test/kit/mesh.ts';
+import type { Answer, Question } from '#test/kit/programs/foreign-hbone.ts';
+import { serverCommand } from '#test/kit/programs/programs.ts';
+import { namespaceYaml, peerAuthenticationYaml, policyYaml, serviceYaml } from '#test/kit/yaml.ts';
+
+const HOUR_MS = 3_600_000;
+const WEB = 'spiffe://cluster.local/ns/shop/sa/web';
+
+describe('a foreign HBONE client, from a pod outside the mesh', () => {
+  let mesh: Mesh;
+  let server: WorkloadStatus;
+  let ask: (question: Partial<Question>) => Promise<Answer>;
+  let stop: () => void;
+
+  beforeAll(async () => {
+    const policies =
+      peerAuthenticationYaml('shop', 'default', '{mtls: {mode: STRICT}}') +
+      policyYaml('shop', 'p', '{rules: [{from: [{source: {principals: ["*/ns/shop/sa/web"]}}]}]}');
+    mesh = await openMesh({
+      files: {
+        'mesh.yaml':
+          namespaceYaml('shop', true) +
+          namespaceYaml('outside', false) +
+          serviceYaml('shop', 'catalog') +
+          policies,
+      },
+    });
+    server = await mesh.run(
+      {
+        namespace: 'shop',
+        name: 'catalog-1',
+        node: 'n2',
+        labels: { app: 'catalog' },
+        command: serverCommand('c'),
+      },
+      true,
+    );
+    const outsider = await mesh.run(
+      { namespace: 'outside', name: 'o', node: 'n1', command: ['sleep', 'infinity'] },
+      false,
+    );
+    ({ ask, stop } = startClient(mesh, outsider.netns, server.addresses[0] ?? ''));
+  });
+
+  afterAll(async () => {
+    stop?.();
+    await mesh?.[Symbol.asyncDispose]();
+  });
+
+  const to = (authority: string, more: Record<string, string> = {}): Partial<Question> => ({
+    headers: { ':method': 'CONNECT', ':authority': authority, ...more },
+  });
+  const http = 'GET /bytes/5 HTTP/1.0\r\n\r\n';
+
+  test('with the right certificate and authority it reaches the application', async () => {
+    const answer = await ask({ ...to(`${server.addresses[0]}:8080`), body: http });
+    expect(answer).toMatchObject({ kind: 'response', status: 200, group: 'X25519MLKEM768' });
+    expect(answer.kind === 'response' && answer.body).toMatch(/xxxxx$/);
+    expect(answer.kind === 'response' && answer.headers['baggage']).toContain(
+      'k8s.cluster.name=Kubernetes,k8s.namespace.name=shop',
+    );
+  });
+
+  test.each([
+    { authority: 'a hostname', of: () => 'catalog.shop.svc.cluster.local:8080', status: 200 },
+    { authority: 'the VIP of its own service', of: (vip: string) => `${vip}:8080`, status: 400 },
+    { authority: 'another pod', of: () => '10.244.1.77:8080', status: 400 },
+    { authority: 'loopback', of: () => '127.0.0.1:8080', status: 400 },
+    { authority: 'a closed port', of: (_: string, ip: string) => `${ip}:9999`, status: 503 },
+    { authority: 'port 15008', of: (_: string, ip: string) => `${ip}:15008`, status: 503 },
+    { authority: 'port 15001', of: (_: string, ip: string) => `${ip}:15001`, status: 503 },
+    { authority: 'port 15006', of: (_: string, ip: string) => `${ip}:15006`, status: 503 },
+    { authority: 'no port', of: (_: string, ip: string) => ip, status: 400 },
+  ])('to $authority it is answered $status, as a stock ztunnel does', async ({ of, status }) => {
+    const { services } = await mesh.status();
+    const answer = await ask(to(of(services[0]?.addresses[0] ?? '', server.addresses[0] ?? '')));
+    expect(answer).toMatchObject({ kind: 'response', status });
+  });
+
+  test('a method other than CONNECT is a bad request', async () => {
+    const headers = {
+      ':method': 'GET',
+      ':scheme': 'https',
+      ':authority': `${server.addresses[0]}:8080`,
+      ':path': '/',
+    };
+    expect(await ask({ headers })).toMatchObject({ kind: 'response', status: 400 });
+  });
+
+  test('an identity that no policy allows gets 401', async () => {
+    const answer = await ask({
+      ...to(`${server.addresses[0]}:8080`),
+      uris: ['spiffe://cluster.local/ns/shop/sa/other'],
+    });
+    expect(answer).toMatchObject({ kind: 'response', status: 401 });
+  });
+
+  test('headers that claim another identity change nothing', async () => {
+    const forged = {
+      forwarded: 'for="10.244.1.2:1"',
+      'x-forwarded-client-cert': `URI=${WEB}`,
+      'x-tulle-caller': WEB,
+      baggage: 'k8s.namespace.name=shop,service.name=web',
+    };
+    const question = {
+      ...to(`${server.addresses[0]}:8080`, forged),
+      uris: ['spiffe://cluster.local/ns/pay/sa/pay'],
+    };
+    expect(await ask(question)).toMatchObject({ kind: 'response', status: 401 });
+  });
+
+  test.each<{ certificate: string; of: Partial<Question> }>([
+    { certificate: 'of another trust domain', of: { uris: ['spiffe://evil.example/ns/shop/sa/web'] } },
+    { certificate: 'that has expired', of: { notAfterMs: Date.now() - 60_000 } },
+    { certificate: 'of a CA that is not ours', of: { foreignCa: true } },
+    { certificate: 'with two identities', of: { uris: [WEB, 'spiffe://cluster.local/ns/shop/sa/other'] } },
+    { certificate: 'without an identity', of: { uris: ['https://cluster.local/ns/shop/sa/web'] } },
+  ])('a certificate $certificate is refused before any request is heard', async ({ of }) => {
+    expect(await ask({ ...to(`${server.addresses[0]}:8080`), ...of, body: http })).toMatchObject({
+      kind: 'failed',
+    });
+  });
+});
+
+/** The program runs in the pod's network, and outside its file system: it reads the mesh's CA. */
+function startClient(
+  mesh: Mesh,
+  netns: string,
+  ip: string,
+): { ask: (question: Partial<Question>) => Promise<Answer>; stop: () => void } {
+  const program = join(import.meta.dirname, '../kit/programs/foreign-hbone.ts');
+  const child = spawn('nsenter', [`--net=/run/netns/${netns}`, process.execPath, program, mesh.state, ip], {
+    stdio: ['pipe', 'pipe', 'inherit'],
+  });
+  const lines = readline.createInterface({ input: child.stdout })[Symbol.asyncIterator]();
+  return {
+    ask: async (question) => {
+      const whole: Question = { uris: [WEB], notAfterMs: Date.now() + HOUR_MS, headers: {}, ...question };
+      child.stdin.write(`${JSON.stringify(whole)}\n`);
+      const { value } = await lines.next();
+      return JSON.parse(String(value)) as Answer;
+    },
+    stop: () => child.stdin.end(),
+  };
+}
