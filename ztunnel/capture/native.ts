@@ -72,7 +72,8 @@ export const sys: {
   ) => number;
   readonly sendmsg: (fd: number, header: Uint8Array, flags: number) => number;
   readonly recvmsg: (fd: number, header: Uint8Array, flags: number) => number;
-  readonly poll: (entries: Uint8Array, count: number, timeoutMs: number) => number;
+  readonly read: (fd: number, into: Uint8Array, size: number) => number;
+  readonly write: (fd: number, from: Uint8Array, size: number) => number;
   readonly eventfd: (initial: number, flags: number) => number;
 } = {
   socket: libc.func('int socket(int domain, int type, int protocol)'),
@@ -85,12 +86,23 @@ export const sys: {
   getsockopt: libc.func('int getsockopt(int fd, int level, int option, void *value, void *size)'),
   sendmsg: libc.func('long sendmsg(int fd, const void *header, int flags)'),
   recvmsg: libc.func('long recvmsg(int fd, void *header, int flags)'),
-  poll: libc.func('int poll(void *entries, unsigned long count, int timeout)'),
+  read: libc.func('long read(int fd, void *into, size_t size)'),
+  write: libc.func('long write(int fd, const void *from, size_t size)'),
   eventfd: libc.func('int eventfd(uint32 initial, int flags)'),
 };
 const open: (path: string, flags: number) => number = libc.func('int open(const char *path, int flags)');
 const setns: (fd: number, type: number) => number = libc.func('int setns(int fd, int type)');
 const ioctl: (fd: number, request: number) => number = libc.func('int ioctl(int fd, unsigned long request)');
+
+const poll = libc.func('int poll(void *entries, unsigned long count, int timeout)');
+
+/**
+ * poll(2) in a thread of libuv's pool; `entries` is an array of struct pollfd, which has the results when `done` is called
+ * in this thread.
+ */
+export function pollAsync(entries: Uint8Array, count: number, timeoutMs: number, done: () => void): void {
+  poll.async(entries, count, timeoutMs, done);
+}
 
 /** errno of this thread's last failed call; to be read at once. */
 export function lastErrno(): number {
