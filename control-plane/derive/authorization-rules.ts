@@ -55,7 +55,7 @@ export function canMatch(rule: Rule): boolean {
 }
 
 /** `*` is any value, `*x` a suffix, `x*` a prefix. */
-export function toStringMatch(text: string): StringMatch {
+function toStringMatch(text: string): StringMatch {
   if (text === '*') return { kind: 'presence' };
   if (text.startsWith('*')) return { kind: 'suffix', value: text.slice(1) };
   if (text.endsWith('*')) return { kind: 'prefix', value: text.slice(0, -1) };

@@ -38,7 +38,7 @@ export function deriveEnrolment(
  * Whether a pod's traffic is to be captured: the pod's label decides, else that of its namespace. Never a pod in the
  * node's own network, one that has ended, a part of a gateway, or one with a sidecar.
  */
-export function isEnrolled(context: Context, pod: PodObject): boolean {
+function isEnrolled(context: Context, pod: PodObject): boolean {
   const { labels, annotations, namespace } = pod.metadata;
   if (pod.spec.hostNetwork || hasEnded(pod) || annotations.has('sidecar.istio.io/status')) return false;
   if (isGatewayPart(pod.metadata) || instanceOf(context.waypoints, pod.metadata) !== undefined) return false;

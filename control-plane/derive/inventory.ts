@@ -61,7 +61,7 @@ export function takeInventory(objects: Iterable<MeshObject>): Inventory {
  * Older first, then by namespace and name. An object without a creation time counts as younger than all that have one:
  * it comes from a file that was just written.
  */
-export function compareAge(a: MeshObject, b: MeshObject): number {
+function compareAge(a: MeshObject, b: MeshObject): number {
   return ageOf(a) - ageOf(b) || compareKeys(a, b);
 }
 

@@ -22,7 +22,7 @@ export interface ServiceInfo {
 }
 
 /** What a service calls a port, and the name of the workload's port when it goes by that. */
-export interface PortName {
+interface PortName {
   readonly name: string;
   readonly targetName: string;
 }

@@ -3,9 +3,8 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { ADDRESS_TYPE, AUTHORIZATION_TYPE, resourceName } from '#api/resource.ts';
-import { deriveText, objectsOf, objectYaml, podYaml } from '#test/kit/objects.ts';
+import { objectsOf, objectYaml, podYaml } from '#test/kit/objects.ts';
 import type { MeshObject, ObjectSet } from '../source/objects.ts';
-import { diffSnapshots } from './diff.ts';
 import { deriveSnapshot, type Snapshot } from './snapshot.ts';
 import { allocateVips, NO_VIPS } from './vips.ts';
 
@@ -53,38 +52,6 @@ describe('the recorded objects', () => {
       }),
       { numRuns: 60 },
     );
-  });
-});
-
-describe('the difference of two snapshots', () => {
-  const service = (name: string, port: number): string =>
-    objectYaml('Service', `shop/${name}`, `{clusterIP: 10.97.0.1, ports: [{name: a, port: ${port}}]}`);
-  const policy = (name: string): string => objectYaml('AuthorizationPolicy', `shop/${name}`, '{}');
-
-  test('from nothing is everything, policies first', () => {
-    const updates = diffSnapshots(undefined, deriveText(service('a', 80) + policy('p')));
-    expect(updates.map(({ type, updated, removed }) => [type, updated.map(resourceName), removed])).toEqual([
-      [AUTHORIZATION_TYPE, ['shop/p'], []],
-      [ADDRESS_TYPE, ['shop/a.shop.svc.cluster.local'], []],
-    ]);
-  });
-
-  test('is what changed, came and went', () => {
-    const before = deriveText(service('a', 80) + service('b', 80) + policy('p'));
-    const after = deriveText(service('b', 81) + service('c', 80) + policy('p'));
-    expect(diffSnapshots(before, after)).toMatchObject([
-      {
-        type: ADDRESS_TYPE,
-        updated: [{ name: 'b' }, { name: 'c' }],
-        removed: ['shop/a.shop.svc.cluster.local'],
-      },
-    ]);
-  });
-
-  test('is nothing when the same is written in another order', () => {
-    const before = deriveText(service('a', 80) + policy('p') + podYaml('shop/p', '10.1.0.1'));
-    const after = deriveText(podYaml('shop/p', '10.1.0.1') + policy('p') + service('a', 80));
-    expect(diffSnapshots(before, after)).toEqual([]);
   });
 });
 

@@ -18,7 +18,7 @@ const INGRESS = 'istio.io/ingress-use-waypoint';
 export type Bindable = Pick<ObjectMeta, 'namespace' | 'labels' | 'annotations'>;
 
 /** Where the label stands that decides: on the object, or on its namespace. */
-export type Level = 'object' | 'namespace';
+type Level = 'object' | 'namespace';
 
 /**
  * Which waypoint stands before an object. `missing`: it is named, and nothing describes it; its address is assumed, so
