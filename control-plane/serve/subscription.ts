@@ -23,7 +23,7 @@ export interface Rejection {
 /** How far a client is. */
 export interface SubscriptionStatus {
   readonly type: ResourceType;
-  /** Resources of the last snapshot that were sent, taken or not. */
+  /** Resources that this stream had to send and that are still served; not what the client held from before. */
   readonly sent: number;
   readonly acked: number;
   readonly rejected: readonly Rejection[];
@@ -59,6 +59,8 @@ export class Subscription {
   #owesAll = false;
   #initialVersions: ReadonlyMap<string, string> = new Map();
   #synced: ServedSnapshot | undefined;
+  /** What the client held from before the stream: the resources of that snapshot but those. */
+  #carried: { readonly snapshot: ServedSnapshot; readonly except: Set<string> } | undefined;
   readonly #unanswered = new Map<string, readonly ServedResource[]>();
   readonly #rejected = new Map<string, { readonly resource: ServedResource; readonly message: string }>();
 
@@ -99,10 +101,10 @@ export class Subscription {
 
   /** What the client lacks of the snapshot, which it has from then on; undefined: nothing, and no answer is due. */
   take(snapshot: ServedSnapshot): Changes | undefined {
-    const { isFirst, changes } =
-      this.#synced === undefined
-        ? { isFirst: true, changes: this.#first(snapshot) }
-        : { isFirst: false, changes: this.#step(this.#synced, snapshot) };
+    const isFirst = this.#synced === undefined;
+    const changes = this.#synced === undefined ? this.#first(snapshot) : this.#step(this.#synced, snapshot);
+    if (isFirst && this.#initialVersions.size > 0) this.#carried = { snapshot, except: new Set() };
+    for (const { name } of this.#carried ? changes.updated : []) this.#carried?.except.add(name);
     this.#synced = snapshot;
     this.#initialVersions = new Map();
     this.#owed.clear();
@@ -211,8 +213,16 @@ export class Subscription {
 
   #sentNames(): ReadonlySet<string> {
     const resources = this.#synced?.[this.type] ?? new Map<string, ServedResource>();
-    if (this.#wantsAll) return new Set(resources.keys());
-    return new Set([...this.#names].filter((name) => resources.has(name)));
+    const wanted = this.#wantsAll
+      ? [...resources.keys()]
+      : [...this.#names].filter((name) => resources.has(name));
+    return new Set(wanted.filter((name) => !this.#wasCarried(name)));
+  }
+
+  #wasCarried(name: string): boolean {
+    if (!this.#carried || this.#carried.except.has(name)) return false;
+    const before = this.#carried.snapshot[this.type].get(name);
+    return before !== undefined && before === this.#synced?.[this.type].get(name);
   }
 }
 

@@ -1,0 +1,172 @@
+import { once } from 'node:events';
+import { statSync } from 'node:fs';
+import { join } from 'node:path';
+import pino, { type Logger } from 'pino';
+import { type Authority, openAuthority } from '#certs/authority.ts';
+import { AuthorityError } from '#certs/authority-files.ts';
+import { type IssuedLog, IssuedLogError, openIssuedLog } from '#certs/issued.ts';
+import { createSignerService, type SignerService } from '#certs/signer-service.ts';
+import type { ControlPlaneConfig } from './config.ts';
+import { openEnrolmentFiles } from './enrolment-files.ts';
+import { followSources, type MeshLoop } from './mesh-loop.ts';
+import { isOnNode, type MeshState, nextMeshState } from './mesh-state.ts';
+import { ListenError, listenGrpc } from './serve/grpc-listener.ts';
+import { type NodeTokens, openNodeTokens } from './serve/node-tokens.ts';
+import { createDiscoveryServer } from './serve/server.ts';
+import { issueServerCertificate, renewServerCertificate } from './server-certificate.ts';
+import { openFileSource } from './source/file-source.ts';
+import { openLocalSource } from './source/local-source.ts';
+import { mergeObjectSets } from './source/source.ts';
+import { controlPlaneStatus, servedResources } from './status.ts';
+import { StatusSocketError, serveStatusSocket } from './status-socket.ts';
+import { openVipFile, VipFileError } from './vip-file.ts';
+
+/** The control plane cannot start; the message says why and what to do. The process ends with `exitCode`. */
+export class StartError extends Error {
+  override readonly name = 'StartError';
+  readonly exitCode = 1;
+}
+
+/** A control plane that serves. Disposing of it stops it. */
+export interface ControlPlane extends AsyncDisposable {
+  /** Where it listens. */
+  readonly port: number;
+}
+
+/** Longest life of a certificate that may be asked for; it gets what the configuration says at most. */
+const LONGEST_TTL_MS = 90 * 24 * 3_600_000;
+
+/**
+ * Runs a control plane until the signal aborts.
+ * @throws StartError
+ */
+export async function runControlPlane(
+  config: ControlPlaneConfig,
+  signal: AbortSignal,
+  logger: Logger = pino({ level: config.logLevel }),
+): Promise<void> {
+  await using _controlPlane = await openControlPlane(config, logger);
+  if (!signal.aborted) await once(signal, 'abort');
+  logger.info('control plane stopping');
+}
+
+/**
+ * Opens the authority, the sources and the servers, in this order: nobody is served before the first configuration is
+ * derived, so that a restart takes nothing away from anyone.
+ * @throws StartError
+ */
+export async function openControlPlane(config: ControlPlaneConfig, logger: Logger): Promise<ControlPlane> {
+  await using opened = new AsyncDisposableStack();
+  try {
+    const port = await openParts(config, logger, opened);
+    logger.info({ address: config.listen.ip, port, state: config.stateDirectory }, 'control plane ready');
+    const stack = opened.move();
+    return { port, [Symbol.asyncDispose]: () => stack.disposeAsync() };
+  } catch (error) {
+    if (!isExpected(error)) throw error;
+    throw new StartError(error.message, { cause: error });
+  }
+}
+
+async function openParts(
+  config: ControlPlaneConfig,
+  logger: Logger,
+  opened: AsyncDisposableStack,
+): Promise<number> {
+  const { stateDirectory, paths, listen } = config;
+  checkStateFolder(stateDirectory);
+  const files = opened.use(await openFileSource({ paths, stateDirectory }));
+  const local = opened.use(await openLocalSource({ stateDirectory }));
+  const vips = openVipFile(join(stateDirectory, 'config', 'vips.json'));
+  const objects = mergeObjectSets(files.current(), local.current());
+  const first = nextMeshState(objects, { vips, previous: undefined, trustDomain: undefined });
+  const { trustDomain, rootNamespace } = first.snapshot.settings;
+  const authority = await openAuthority({ directory: join(stateDirectory, 'ca'), trustDomain });
+  const issued = opened.adopt(openIssuedLog(join(stateDirectory, 'issued.sqlite')), (log) => log.close());
+  const tokens = openNodeTokens(join(stateDirectory, 'tokens'));
+  const discovery = createDiscoveryServer({ tokens, logger: logger.child({ component: 'xds' }) });
+  const enrolment = openEnrolmentFiles(stateDirectory, config.nodes);
+
+  const publish = (state: MeshState): void => {
+    discovery.publish(state.served);
+    enrolment.write(state.snapshot.enrolment);
+  };
+  publish(first);
+  const options = { files, local, vips, first, trustDomain, onState: publish, logger };
+  const mesh: MeshLoop = opened.use(followSources(options));
+  const signer = signerService({ config, authority, tokens, issued, mesh, logger });
+  const issue = (): ReturnType<typeof issueServerCertificate> =>
+    issueServerCertificate(authority, { ip: listen.ip, rootNamespace });
+  const services = [discovery, signer];
+  const grpc = opened.use(
+    await listenGrpc({
+      host: listen.ip,
+      port: listen.port,
+      certificate: await issue(),
+      services,
+      tokens,
+      logger,
+    }),
+  );
+  opened.use(renewServerCertificate({ issue, onRenewed: grpc.setCertificate, logger }));
+  const status = (): unknown =>
+    controlPlaneStatus({
+      state: mesh.state(),
+      problems: mesh.problems(),
+      discovery,
+      issued: issued.latest(),
+      svidTtlMs: config.svidTtlMs,
+      nowMs: Date.now(),
+    });
+  const routes = new Map<string, () => unknown>([
+    ['/status', status],
+    ['/resources', () => servedResources(mesh.state())],
+    ['/enrolment', () => ({ nodes: Object.fromEntries(enrolment.current()) })],
+  ]);
+  opened.use(await serveStatusSocket(join(stateDirectory, 'run', 'control-plane.sock'), routes));
+  return grpc.port;
+}
+
+function signerService(parts: {
+  readonly config: ControlPlaneConfig;
+  readonly authority: Authority;
+  readonly tokens: NodeTokens;
+  readonly issued: IssuedLog;
+  readonly mesh: MeshLoop;
+  readonly logger: Logger;
+}): SignerService {
+  const { config, authority, tokens, issued, mesh, logger } = parts;
+  return createSignerService({
+    // Whatever a client asks for, nothing outlives what the operator wants.
+    authority: {
+      trustDomain: authority.trustDomain,
+      notAfterMs: authority.notAfterMs,
+      bundlePem: () => authority.bundlePem(),
+      issueServer: (request) => authority.issueServer(request),
+      issue: (request) => authority.issue({ ...request, ttlMs: Math.min(request.ttlMs, config.svidTtlMs) }),
+    },
+    authenticate: (metadata) => {
+      const caller = tokens.authenticate(metadata);
+      return caller.kind === 'node' ? { node: caller.node } : undefined;
+    },
+    mayImpersonate: ({ node }, identity) => isOnNode(mesh.state(), node, identity),
+    record: (record) => issued.record(record),
+    logger: logger.child({ component: 'ca' }),
+    defaultTtlMs: config.svidTtlMs,
+    maxTtlMs: LONGEST_TTL_MS,
+  });
+}
+
+function checkStateFolder(path: string): void {
+  const stat = statSync(path, { throwIfNoEntry: false });
+  if (!stat) throw new StartError(`state folder ${path} is not there; \`tulle up --state ${path}\` makes it`);
+  if (!stat.isDirectory())
+    throw new StartError(`${path} is not a folder; name the state folder with --state`);
+}
+
+/** Errors whose message is for the operator; anything else is a defect. */
+function isExpected(error: unknown): error is Error {
+  const kinds = [StartError, ListenError, StatusSocketError, VipFileError, AuthorityError, IssuedLogError];
+  if (kinds.some((kind) => error instanceof kind)) return true;
+  return error instanceof Error && 'syscall' in error; // A file or folder that cannot be used.
+}

@@ -1,0 +1,85 @@
+import { ADDRESS_TYPE, type Resource } from '#api/resource.ts';
+import { formatIdentity, type Identity } from '#certs/identity.ts';
+import { deriveSnapshot, type Snapshot } from './derive/snapshot.ts';
+import { allocateVips } from './derive/vips.ts';
+import { type ServedSnapshot, serveResources } from './serve/served-snapshot.ts';
+import type { ObjectSet, Problem } from './source/objects.ts';
+import type { VipFile } from './vip-file.ts';
+
+/** What is in force. */
+export interface MeshState {
+  readonly snapshot: Snapshot;
+  readonly served: ServedSnapshot;
+  /** Resources that could not be served as they are. */
+  readonly problems: readonly Problem[];
+  /** Identities of the workloads on each node, as SPIFFE IDs. */
+  readonly identities: ReadonlyMap<string, ReadonlySet<string>>;
+}
+
+/** The mesh cannot be what the objects say it should become. */
+export class MeshStateError extends Error {
+  override readonly name = 'MeshStateError';
+}
+
+/**
+ * Turns objects into what is in force. Addresses of services are kept on disk before anything names them.
+ * @throws MeshStateError where the trust domain would change under a running authority; Error where the disk is full.
+ */
+export function nextMeshState(
+  objects: ObjectSet,
+  context: {
+    readonly vips: VipFile;
+    readonly previous: MeshState | undefined;
+    /** Of the authority; undefined before there is one. */
+    readonly trustDomain: string | undefined;
+  },
+): MeshState {
+  const vips = allocateVips(objects, context.vips.current());
+  const snapshot = deriveSnapshot({ objects, vips });
+  const { trustDomain } = snapshot.settings;
+  if (context.trustDomain !== undefined && trustDomain !== context.trustDomain) {
+    throw new MeshStateError(
+      `the trust domain is to become ${trustDomain}, and the authority is for ${context.trustDomain}; put it back, or start anew with another state folder`,
+    );
+  }
+  context.vips.save(vips);
+  const { snapshot: served, failures } = serveResources(resourcesOf(snapshot), context.previous?.served);
+  return {
+    snapshot,
+    served,
+    identities: identitiesByNode(snapshot),
+    problems: failures.map(({ name, message }) => unservable(name, message, snapshot)),
+  };
+}
+
+/** Whether a workload with that identity is on that node. */
+export function isOnNode(state: MeshState | undefined, node: string, identity: Identity): boolean {
+  return state?.identities.get(node)?.has(formatIdentity(identity)) ?? false;
+}
+
+function* resourcesOf(snapshot: Snapshot): Iterable<Resource> {
+  for (const ofType of snapshot.resources.values())
+    for (const { resource } of ofType.values()) yield resource;
+}
+
+function identitiesByNode(snapshot: Snapshot): ReadonlyMap<string, ReadonlySet<string>> {
+  const byNode = new Map<string, Set<string>>();
+  for (const { resource } of snapshot.resources.get(ADDRESS_TYPE)?.values() ?? []) {
+    if (resource.kind !== 'workload' || resource.node === '') continue;
+    const identities = byNode.get(resource.node) ?? new Set();
+    byNode.set(resource.node, identities.add(formatIdentity(resource)));
+  }
+  return byNode;
+}
+
+function unservable(name: string, message: string, snapshot: Snapshot): Problem {
+  const origin = [...snapshot.resources.values()].flatMap((ofType) => ofType.get(name)?.origin ?? [])[0];
+  return {
+    object: origin?.object ?? name,
+    position: origin?.position ?? { file: name, line: 0, column: 0 },
+    path: '',
+    message: `cannot be served: ${message}`,
+    severity: 'error',
+    effect: 'the version served last stays in force',
+  };
+}

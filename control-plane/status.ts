@@ -1,0 +1,229 @@
+import { ADDRESS_TYPE, AUTHORIZATION_TYPE, type ResourceType } from '#api/resource.ts';
+import { type ResourceJson, resourceToJson } from '#api/resource-json.ts';
+import type { GatewayAddress, Workload } from '#api/workload.ts';
+import { formatIdentity } from '#certs/identity.ts';
+import type { IssuedRecord } from '#certs/issued.ts';
+import type { Derived } from './derive/context.ts';
+import type { PolicyStatus } from './derive/policy-status.ts';
+import type { MeshState } from './mesh-state.ts';
+import type { ClientStatus, DiscoveryServer } from './serve/server.ts';
+import { formatPosition, type Problem } from './source/objects.ts';
+
+/** What is looked at. */
+export interface StatusSources {
+  readonly state: MeshState;
+  /** What keeps the newest objects from being in force. */
+  readonly problems: readonly Problem[];
+  readonly discovery: Pick<DiscoveryServer, 'clients' | 'hasAcked'>;
+  /** The newest certificate of each identity on each node. */
+  readonly issued: readonly IssuedRecord[];
+  readonly svidTtlMs: number;
+  /** Milliseconds since the epoch. */
+  readonly nowMs: number;
+}
+
+/** `GET /status`: what the control plane knows; `tulle status` adds processes, namespaces and what nodes report. */
+export interface ControlPlaneStatus {
+  readonly ready: boolean;
+  readonly trustDomain: string;
+  readonly rootNamespace: string;
+  readonly svidTtlSeconds: number;
+  readonly problems: readonly StatusProblem[];
+  readonly clients: readonly StatusClient[];
+  readonly workloads: readonly StatusWorkload[];
+  readonly services: readonly StatusService[];
+  readonly policies: readonly StatusPolicy[];
+  readonly certificates: readonly StatusCertificate[];
+}
+
+export interface StatusProblem {
+  readonly object: string;
+  /** `file:line:column` */
+  readonly position: string;
+  readonly path: string;
+  readonly message: string;
+  readonly severity: 'warning' | 'error';
+  readonly effect: string;
+}
+
+export interface StatusClient {
+  readonly node: string;
+  readonly connected: boolean;
+  /** Types that its newest stream asked for, without `type.googleapis.com/`. */
+  readonly xds: readonly {
+    readonly type: string;
+    readonly sent: number;
+    readonly acked: number;
+    readonly rejected: readonly { readonly name: string; readonly message: string }[];
+  }[];
+}
+
+export interface StatusWorkload {
+  readonly namespace: string;
+  readonly name: string;
+  readonly uid: string;
+  readonly node: string;
+  readonly addresses: readonly string[];
+  readonly identity: string;
+  /** Whether it is reached by HBONE. */
+  readonly enrolled: boolean;
+  readonly healthy: boolean;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly certificate: { readonly serial: string; readonly notAfter: string } | null;
+  readonly services: readonly string[];
+  /** `namespace/hostname` or an address. */
+  readonly waypoint: string | null;
+}
+
+export interface StatusService {
+  readonly namespace: string;
+  readonly name: string;
+  readonly hostname: string;
+  readonly addresses: readonly string[];
+  readonly waypoint: string | null;
+}
+
+export interface StatusPolicy {
+  readonly object: string;
+  readonly position: string;
+  /** `ztunnel/NODE` */
+  readonly enforcedBy: readonly string[];
+  /** `2/3`: how many of them have it. */
+  readonly acknowledged: string;
+  readonly broken: boolean;
+  readonly dryRun: boolean;
+  readonly ineffective: readonly { readonly rule: number; readonly reason: string }[];
+}
+
+export interface StatusCertificate {
+  readonly identity: string;
+  readonly node: string;
+  readonly serial: string;
+  /** RFC 3339. */
+  readonly notAfter: string;
+}
+
+/** `GET /resources`: everything that is served, in domain terms, and where it was written. */
+export interface ServedResources {
+  readonly resources: readonly {
+    readonly type: ResourceType;
+    readonly name: string;
+    readonly resource: ResourceJson;
+    readonly origin: { readonly object: string; readonly position: string };
+    /** Of a policy: where each of its rules is written. */
+    readonly ruleOrigins?: readonly string[];
+  }[];
+}
+
+/** Puts the status together. */
+export function controlPlaneStatus(sources: StatusSources): ControlPlaneStatus {
+  const { state, discovery } = sources;
+  const { settings, problems, policies, resources } = state.snapshot;
+  const certificates = new Map(
+    sources.issued
+      .filter(({ notAfterMs }) => notAfterMs > sources.nowMs)
+      .map((issued) => [`${issued.node} ${issued.identity}`, statusCertificate(issued)]),
+  );
+  const addresses = [...(resources.get(ADDRESS_TYPE)?.values() ?? [])];
+  return {
+    ready: true,
+    trustDomain: settings.trustDomain,
+    rootNamespace: settings.rootNamespace,
+    svidTtlSeconds: sources.svidTtlMs / 1000,
+    problems: [...sources.problems, ...state.problems, ...problems].map(statusProblem),
+    clients: discovery.clients().map(statusClient),
+    workloads: addresses.flatMap((derived) => statusWorkload(derived, certificates)),
+    services: addresses.flatMap(statusService),
+    policies: policies.map((policy) => statusPolicy(policy, discovery)),
+    certificates: [...certificates.values()],
+  };
+}
+
+/** Everything that is served. */
+export function servedResources(state: MeshState): ServedResources {
+  const resources = [...state.snapshot.resources].flatMap(([type, ofType]) =>
+    [...ofType].map(([name, { resource, origin, ruleOrigins }]) => ({
+      type,
+      name,
+      resource: resourceToJson(resource),
+      origin: { object: origin.object, position: formatPosition(origin.position) },
+      ...(ruleOrigins && { ruleOrigins: ruleOrigins.map(formatPosition) }),
+    })),
+  );
+  return { resources };
+}
+
+function statusProblem({ position, ...problem }: Problem): StatusProblem {
+  return { ...problem, position: formatPosition(position) };
+}
+
+function statusClient({ node, connected, xds }: ClientStatus): StatusClient {
+  return {
+    node,
+    connected,
+    xds: xds.map(({ type, ...rest }) => ({ type: type.slice(type.indexOf('/') + 1), ...rest })),
+  };
+}
+
+function statusCertificate({ identity, node, serial, notAfterMs }: IssuedRecord): StatusCertificate {
+  return { identity, node, serial, notAfter: new Date(notAfterMs).toISOString() };
+}
+
+function statusWorkload(
+  { resource, source }: Derived,
+  certificates: ReadonlyMap<string, StatusCertificate>,
+): readonly StatusWorkload[] {
+  if (resource.kind !== 'workload') return [];
+  const identity = formatIdentity(resource);
+  const certificate = certificates.get(`${resource.node} ${identity}`);
+  return [
+    {
+      namespace: resource.namespace,
+      name: resource.name,
+      uid: resource.uid,
+      node: resource.node,
+      addresses: resource.addresses,
+      identity,
+      enrolled: resource.tunnelProtocol === 'HBONE',
+      healthy: resource.status === 'HEALTHY',
+      labels: Object.fromEntries(source?.metadata.labels ?? []),
+      certificate: certificate ? { serial: certificate.serial, notAfter: certificate.notAfter } : null,
+      services: [...resource.services.keys()],
+      waypoint: waypointText(resource),
+    },
+  ];
+}
+
+function statusService({ resource }: Derived): readonly StatusService[] {
+  if (resource.kind !== 'service') return [];
+  const { namespace, name, hostname, addresses } = resource;
+  return [
+    { namespace, name, hostname, addresses: addresses.map(({ ip }) => ip), waypoint: waypointText(resource) },
+  ];
+}
+
+function statusPolicy(policy: PolicyStatus, discovery: Pick<DiscoveryServer, 'hasAcked'>): StatusPolicy {
+  const { object, position, resource, nodes, broken, dryRun, ineffective } = policy;
+  const acked = nodes.filter(
+    (node) => resource !== undefined && discovery.hasAcked(node, AUTHORIZATION_TYPE, resource),
+  );
+  return {
+    object,
+    position: formatPosition(position),
+    enforcedBy: nodes.map((node) => `ztunnel/${node}`),
+    acknowledged: `${acked.length}/${nodes.length}`,
+    broken,
+    dryRun,
+    ineffective,
+  };
+}
+
+function waypointText({ waypoint }: { readonly waypoint?: Workload['waypoint'] }): string | null {
+  return waypoint ? destinationText(waypoint.destination) : null;
+}
+
+function destinationText(destination: GatewayAddress['destination']): string {
+  return destination.kind === 'hostname'
+    ? `${destination.namespace}/${destination.hostname}`
+    : destination.ip;
+}
