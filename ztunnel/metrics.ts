@@ -1,0 +1,82 @@
+import { type OpenMetricsContentType, Registry } from 'prom-client';
+import type { SubscriptionMetrics } from '#api/client.ts';
+import type { AccessRecord } from './access-log.ts';
+import {
+  type DnsQueryObserver,
+  type MetricRegistry,
+  type PodCounts,
+  type PodMetrics,
+  registerDns,
+  registerOwn,
+  registerPods,
+  registerProcess,
+  registerTraffic,
+  registerXds,
+} from './metric-families.ts';
+import { TrafficTotals } from './traffic-series.ts';
+
+export interface MetricsOptions {
+  /** `istio_build`'s tag. */
+  readonly version: string;
+  /** Asked when metrics are read. */
+  readonly podCounts: () => PodCounts;
+  /** Policies that local workloads name and nobody has sent; asked when metrics are read. */
+  readonly missingPolicies: () => number;
+}
+
+/** The metrics of one ztunnel: the field's names and labels, ours with the prefix `tulle_`. */
+export interface ZtunnelMetrics extends PodMetrics {
+  readonly records: (worker: number, records: readonly AccessRecord[]) => void;
+  /** A worker is gone, as planned or (`crashed`) not. */
+  readonly workerEnded: (worker: number, crashed: boolean) => void;
+  readonly dnsQuery: DnsQueryObserver;
+  readonly xds: SubscriptionMetrics;
+  readonly accessLogDropped: (lines: number) => void;
+  readonly certificateFailed: () => void;
+  /** OpenMetrics text. */
+  readonly text: () => Promise<string>;
+  readonly contentType: string;
+}
+
+/** Metrics whose unit OpenMetrics wants said, as the field says it. */
+const UNITS: ReadonlyMap<string, string> = new Map([
+  ['istio_xds_message_bytes', 'bytes'],
+  ['istio_dns_upstream_request_duration_seconds', 'seconds'],
+]);
+
+/** Metrics with a registry of their own. */
+export function createMetrics(options: MetricsOptions): ZtunnelMetrics {
+  const registry: MetricRegistry = new Registry<OpenMetricsContentType>();
+  registry.setContentType(Registry.OPENMETRICS_CONTENT_TYPE);
+  registerProcess(registry, options.version);
+  const xds = registerXds(registry);
+  const traffic = new TrafficTotals();
+  registerTraffic(registry, traffic);
+  const pods = registerPods(registry, options.podCounts);
+  const dnsQuery = registerDns(registry);
+  const own = registerOwn(registry, options.missingPolicies);
+  return {
+    records: (worker, records) => {
+      traffic.add(worker, records);
+      for (const record of records) own.decision(record);
+    },
+    workerEnded: (worker, crashed) => {
+      traffic.forgetWorker(worker);
+      if (crashed) own.workerCrashed();
+    },
+    dnsQuery,
+    xds,
+    ...pods,
+    accessLogDropped: own.accessLogDropped,
+    certificateFailed: own.certificateFailed,
+    text: async () => withUnits(await registry.metrics()),
+    contentType: registry.contentType,
+  };
+}
+
+function withUnits(text: string): string {
+  return text.replace(/^# TYPE (\S+) .*$/gm, (line, name: string) => {
+    const unit = UNITS.get(name);
+    return unit === undefined ? line : `${line}\n# UNIT ${name} ${unit}`;
+  });
+}

@@ -1,0 +1,138 @@
+import type { AccessRecord, Peer } from './access-log.ts';
+
+/** The labels of traffic metrics, in the field's order: fact sheet ambient-wire.md, 8. */
+export const TRAFFIC_LABELS: readonly string[] = [
+  'reporter',
+  ...['workload', 'canonical_service', 'canonical_revision', 'workload_namespace'].map(
+    (name) => `source_${name}`,
+  ),
+  ...['principal', 'app', 'version', 'cluster'].map((name) => `source_${name}`),
+  ...['service', 'service_namespace', 'service_name'].map((name) => `destination_${name}`),
+  ...['workload', 'canonical_service', 'canonical_revision', 'workload_namespace'].map(
+    (name) => `destination_${name}`,
+  ),
+  ...['principal', 'app', 'version', 'cluster'].map((name) => `destination_${name}`),
+  ...['request_protocol', 'response_flags', 'connection_security_policy'],
+  ...['source_region', 'source_zone', 'destination_region', 'destination_zone'],
+];
+
+/** Label values in the order of {@link TRAFFIC_LABELS}, and counts that only grow. */
+export interface TrafficSeries {
+  readonly values: readonly string[];
+  opened: number;
+  closed: number;
+  failed: number;
+  receivedBytes: number;
+  sentBytes: number;
+}
+
+export type TrafficCount = Exclude<keyof TrafficSeries, 'values'>;
+
+/**
+ * Counts of connections and bytes by their labels. Records come by the thousand, so they are added up here, and turned
+ * into metrics only when somebody asks for those.
+ */
+export class TrafficTotals {
+  readonly #series = new Map<string, TrafficSeries>();
+  /** Open connections by worker, then reporter. */
+  readonly #open = new Map<number, Map<string, number>>();
+
+  /** Adds a worker's records. */
+  add(worker: number, records: readonly AccessRecord[]): void {
+    for (const record of records) this.#addOne(worker, record);
+  }
+
+  /** The worker is gone, and its connections with it. */
+  forgetWorker(worker: number): void {
+    this.#open.delete(worker);
+  }
+
+  series(): Iterable<TrafficSeries> {
+    return this.#series.values();
+  }
+
+  /** Open connections by reporter, one that ever had any also when it has none. */
+  open(): ReadonlyMap<string, number> {
+    const totals = new Map<string, number>();
+    for (const byReporter of this.#open.values()) {
+      for (const [reporter, count] of byReporter) totals.set(reporter, (totals.get(reporter) ?? 0) + count);
+    }
+    return totals;
+  }
+
+  /** A connection is opened, and its bytes counted, before it is known how it ends: without flags. */
+  #addOne(worker: number, record: AccessRecord): void {
+    const plain = this.#seriesOf(record, '-');
+    plain.receivedBytes += record.receivedBytes;
+    plain.sentBytes += record.sentBytes;
+    switch (record.event) {
+      case 'opened':
+        plain.opened += 1;
+        this.#countOpen(worker, record, 1);
+        break;
+      case 'progress':
+        break;
+      case 'closed':
+        this.#countOpen(worker, record, -1);
+        this.#seriesOf(record, record.flags).closed += 1;
+        if (record.flags !== '-') this.#seriesOf(record, record.flags).failed += 1;
+        break;
+      case 'failed':
+        this.#seriesOf(record, record.flags).failed += 1;
+    }
+  }
+
+  #countOpen(worker: number, record: AccessRecord, change: 1 | -1): void {
+    const counts = this.#open.get(worker) ?? new Map<string, number>();
+    const reporter = reporterOf(record);
+    counts.set(reporter, Math.max(0, (counts.get(reporter) ?? 0) + change));
+    this.#open.set(worker, counts);
+  }
+
+  #seriesOf(record: AccessRecord, flags: string): TrafficSeries {
+    const values = labelValues(record, flags);
+    const key = values.join('\n');
+    const known = this.#series.get(key);
+    if (known !== undefined) return known;
+    const series = { values, opened: 0, closed: 0, failed: 0, receivedBytes: 0, sentBytes: 0 };
+    this.#series.set(key, series);
+    return series;
+  }
+}
+
+/** The end that counts: the source for outbound connections. */
+export function reporterOf({ direction }: AccessRecord): 'source' | 'destination' {
+  return direction === 'outbound' ? 'source' : 'destination';
+}
+
+function labelValues(record: AccessRecord, flags: string): readonly string[] {
+  const { source, destination, service } = record;
+  return [
+    reporterOf(record),
+    ...peerValues(source),
+    known(service?.hostname),
+    known(service?.namespace),
+    known(service?.name),
+    ...peerValues(destination),
+    'tcp',
+    flags,
+    record.security,
+    known(source.workload?.region),
+    known(source.workload?.zone),
+    known(destination.workload?.region),
+    known(destination.workload?.zone),
+  ];
+}
+
+function peerValues({ workload, identity }: Peer): readonly string[] {
+  const service = known(workload?.canonicalName);
+  const revision = known(workload?.canonicalRevision);
+  return [
+    ...[known(workload?.workloadName), service, revision, known(workload?.namespace)],
+    ...[known(identity), service, revision, known(workload?.cluster)],
+  ];
+}
+
+function known(value: string | undefined): string {
+  return value === undefined || value === '' ? 'unknown' : value;
+}
