@@ -11,6 +11,11 @@ export interface Position {
   readonly column: number;
 }
 
+/** `file:line:column`; the file alone where there is no text. */
+export function formatPosition({ file, line, column }: Position): string {
+  return line === 0 ? file : `${file}:${line}:${column}`;
+}
+
 /** Labels, annotations, names. Maps, because keys come from outside. */
 export type StringMap = ReadonlyMap<string, string>;
 

@@ -1,6 +1,14 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { Entry, Finding, GoodEntry } from './entry.ts';
-import type { BrokenPolicy, MeshObject, ObjectKey, ObjectSet, Position, Problem } from './objects.ts';
+import {
+  type BrokenPolicy,
+  formatPosition,
+  type MeshObject,
+  type ObjectKey,
+  type ObjectSet,
+  type Position,
+  type Problem,
+} from './objects.ts';
 
 /** A file, or a folder that cannot be listed, as it is now. */
 export interface FileState {
@@ -95,7 +103,7 @@ class Settling {
       return true;
     }
     if (written === undefined || !isDeepStrictEqual(first.written, written)) {
-      const message = `is there twice, first at ${placeText(first.position)}; remove one of them`;
+      const message = `is there twice, first at ${formatPosition(first.position)}; remove one of them`;
       const problem = { object: key, position, path: '', message, severity: 'error' } as const;
       this.#problems.push({ ...problem, effect: 'the first stays in force' });
     }
@@ -136,11 +144,6 @@ class Settling {
     const set = { objects, broken: this.#broken, problems: this.#problems, unread: this.#unread };
     return { set, kept: this.#kept };
   }
-}
-
-/** `file:line:column`; the file alone where there is no text. */
-export function placeText({ file, line, column }: Position): string {
-  return line === 0 ? file : `${file}:${line}:${column}`;
 }
 
 /** Whether a path is a folder or file itself, or in it. */

@@ -1,4 +1,5 @@
 import {
+  formatPosition,
   type MeshObject,
   type NodeObject,
   type ObjectKey,
@@ -7,7 +8,6 @@ import {
   type Problem,
   type StringMap,
 } from './objects.ts';
-import { placeText } from './settle.ts';
 
 /** Where objects come from. Disposing of it ends its watching. */
 export interface Source extends AsyncDisposable {
@@ -51,7 +51,7 @@ function overruled(written: MeshObject): Problem {
     object: objectKey(written),
     position: written.position,
     path: 'metadata.name',
-    message: `a workload of this name runs here; rename one of them, or remove ${placeText(written.position)}`,
+    message: `a workload of this name runs here; rename one of them, or remove ${formatPosition(written.position)}`,
     severity: 'error',
     effect: 'the workload that runs here counts',
   };
