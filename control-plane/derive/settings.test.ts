@@ -1,6 +1,8 @@
 import { describe, expect, test } from 'vitest';
-import { deriveText } from '#test/kit/objects.ts';
+import { deriveText, objectsOf } from '#test/kit/objects.ts';
 import { DEFAULT_SETTINGS } from './settings.ts';
+import { deriveSnapshot } from './snapshot.ts';
+import { NO_VIPS } from './vips.ts';
 
 const configMap = (mesh: string, name = 'istio', namespace = 'istio-system'): string =>
   `apiVersion: v1\nkind: ConfigMap\nmetadata: {name: ${name}, namespace: ${namespace}}\ndata:\n  mesh: |\n${mesh
@@ -8,6 +10,15 @@ const configMap = (mesh: string, name = 'istio', namespace = 'istio-system'): st
     .map((line) => `    ${line}`)
     .join('\n')}\n`;
 const read = (mesh: string) => deriveText(configMap(mesh));
+
+/** Each line is ten of the line before. */
+const BILLION = Array.from({ length: 8 }, (_, depth) =>
+  depth === 0
+    ? 'a0: &a0 x'
+    : `a${depth}: &a${depth} [${Array(10)
+        .fill(`*a${depth - 1}`)
+        .join(', ')}]`,
+).join('\n');
 
 test('without a ConfigMap of that name and namespace the defaults hold', () => {
   expect(deriveText('').settings).toEqual(DEFAULT_SETTINGS);
@@ -30,9 +41,10 @@ tulle: {dryRunPolicies: true}`);
   });
 });
 
-describe('what is wrong is reported, and its default holds', () => {
+describe('what is wrong is reported, and at first its default holds', () => {
   test.each([
     ['text that is not YAML', 'trustDomain: [', 'data.mesh'],
+    ['text that would grow without end', BILLION, 'data.mesh'],
     ['something else than a mapping', '- a', 'data.mesh'],
     ['a trust domain that is none', 'trustDomain: spiffe://x', 'data.mesh: trustDomain'],
     ['a namespace that is none', 'rootNamespace: 7', 'data.mesh: rootNamespace'],
@@ -53,6 +65,22 @@ describe('what is wrong is reported, and its default holds', () => {
   test('one fault leaves the other settings alone', () => {
     expect(read('trustDomain: corp.example\nrootNamespace: 7').settings.trustDomain).toBe('corp.example');
   });
+});
+
+test.each(['trustDomain: [', 'trustDomain: "?"', '- a'])(
+  'a wrong text leaves what was set before: %s',
+  (mesh) => {
+    const before = read('trustDomain: corp.example').settings;
+    const objects = objectsOf(configMap(mesh));
+    expect(deriveSnapshot({ objects, vips: NO_VIPS, previousSettings: before }).settings).toEqual(before);
+  },
+);
+
+test('a setting that is taken out goes back to its default, whatever it was before', () => {
+  const before = read('trustDomain: corp.example').settings;
+  const objects = objectsOf(configMap('rootNamespace: mesh'));
+  const { settings } = deriveSnapshot({ objects, vips: NO_VIPS, previousSettings: before });
+  expect(settings.trustDomain).toBe('cluster.local');
 });
 
 test.each([

@@ -1,4 +1,4 @@
-import { parse, YAMLParseError } from 'yaml';
+import { parse } from 'yaml';
 import { type ConfigMapObject, objectKey, type Problem } from '../source/objects.ts';
 
 /** Mesh-wide settings: a subset of Istio's MeshConfig, and ours. */
@@ -34,10 +34,13 @@ const NORMALIZATIONS: ReadonlySet<unknown> = new Set([
 ]);
 
 /**
- * Reads ConfigMap `istio` of namespace `istio-system`, if there is one. A setting that is wrong keeps its default and
- * is reported; one that is not known is warned about.
+ * Reads ConfigMap `istio` of namespace `istio-system`, if there is one. A setting that is wrong stays what it was in
+ * `previous` and is reported; one that is not known is warned about.
  */
-export function readSettings(configMaps: readonly ConfigMapObject[]): {
+export function readSettings(
+  configMaps: readonly ConfigMapObject[],
+  previous: MeshSettings = DEFAULT_SETTINGS,
+): {
   readonly settings: MeshSettings;
   readonly problems: readonly Problem[];
 } {
@@ -53,104 +56,102 @@ export function readSettings(configMaps: readonly ConfigMapObject[]): {
       path: `data.mesh${path === '' ? '' : `: ${path}`}`,
       message,
       severity,
-      effect: severity === 'error' ? 'the default is in force' : 'it is ignored',
+      effect: severity === 'error' ? 'what was set before stays, or the default' : 'it is ignored',
     });
   for (const key of configMap.data.keys())
     if (key !== 'mesh') report('', `data.${key} is not read, only data.mesh is`, 'warning');
-  return { settings: readMesh(parseMesh(configMap.data.get('mesh') ?? '', report), report), problems };
+  const mesh = parseMesh(configMap.data.get('mesh') ?? '', report);
+  return { settings: mesh === undefined ? previous : readMesh(mesh, previous, report), problems };
 }
 
 /** Reports a fault at a path inside the text. */
 type Report = (path: string, message: string, severity?: Problem['severity']) => void;
 
-/** A YAML mapping as a Map; empty when it is not written, or is something else, which is reported. */
-function readMapping(value: unknown, path: string, report: Report): ReadonlyMap<string, unknown> {
-  if (value === undefined || value === null) return new Map();
-  if (typeof value === 'object' && !Array.isArray(value)) return new Map(Object.entries(value));
-  report(path, `${path || 'the text'} has to be a mapping`);
-  return new Map();
-}
-
-function parseMesh(text: string, report: Report): unknown {
+/** The mapping in the text; undefined and reported when it holds something else. */
+function parseMesh(text: string, report: Report): ReadonlyMap<string, unknown> | undefined {
   try {
-    return parse(text);
+    return readMapping(parse(text, { logLevel: 'error' }), '', report);
   } catch (error) {
-    if (!(error instanceof YAMLParseError)) throw error;
-    report('', `not YAML: ${error.message.split('\n', 1)[0]}`);
+    // Also for text that would grow without end: an anchor in an anchor in an anchor.
+    report('', `not YAML: ${error instanceof Error ? error.message.split('\n', 1)[0] : String(error)}`);
     return undefined;
   }
 }
 
-function readMesh(written: unknown, report: Report): MeshSettings {
-  const fields = new Map(readMapping(written, '', report));
+/** A YAML mapping as a Map; empty when it is not written, undefined and reported when it is something else. */
+function readMapping(value: unknown, path: string, report: Report): ReadonlyMap<string, unknown> | undefined {
+  if (value === undefined || value === null) return new Map();
+  if (typeof value === 'object' && !Array.isArray(value)) return new Map(Object.entries(value));
+  report(path, `${path || 'the text'} has to be a mapping`);
+  return undefined;
+}
+
+function readMesh(
+  written: ReadonlyMap<string, unknown>,
+  previous: MeshSettings,
+  report: Report,
+): MeshSettings {
+  const fields = new Map(written);
   const take = (name: string): unknown => {
     const value = fields.get(name);
     fields.delete(name);
     return value;
   };
+  const readText = (name: 'trustDomain' | 'rootNamespace', form: RegExp): string => {
+    const value = take(name);
+    if (value === undefined || value === null) return DEFAULT_SETTINGS[name];
+    if (typeof value === 'string' && form.test(value)) return value;
+    report(name, `${name} is not of the form ${form.source}: ${JSON.stringify(value)}`);
+    return previous[name];
+  };
   const settings: MeshSettings = {
-    trustDomain: readText(
-      take('trustDomain'),
-      'trustDomain',
-      TRUST_DOMAIN,
-      DEFAULT_SETTINGS.trustDomain,
-      report,
-    ),
-    rootNamespace: readText(
-      take('rootNamespace'),
-      'rootNamespace',
-      NAMESPACE,
-      DEFAULT_SETTINGS.rootNamespace,
-      report,
-    ),
-    extensionProviders: readProviders(take('extensionProviders'), report),
-    pathNormalization: readNormalization(take('pathNormalization'), report),
-    dryRunPolicies: readOwn(take('tulle'), report),
+    trustDomain: readText('trustDomain', TRUST_DOMAIN),
+    rootNamespace: readText('rootNamespace', NAMESPACE),
+    extensionProviders: readProviders(take('extensionProviders'), report) ?? previous.extensionProviders,
+    pathNormalization: readNormalization(take('pathNormalization'), report) ?? previous.pathNormalization,
+    dryRunPolicies: readOwn(take('tulle'), report) ?? previous.dryRunPolicies,
   };
   for (const name of fields.keys()) report(name, `Tulle does not know the setting ${name}`, 'warning');
   return settings;
 }
 
-function readText(value: unknown, path: string, form: RegExp, otherwise: string, report: Report): string {
-  if (value === undefined || value === null) return otherwise;
-  if (typeof value === 'string' && form.test(value)) return value;
-  report(path, `${path} is not of the form ${form.source}: ${JSON.stringify(value)}`);
-  return otherwise;
-}
-
-function readProviders(value: unknown, report: Report): MeshSettings['extensionProviders'] {
-  if (value === undefined || value === null) return [];
+function readProviders(value: unknown, report: Report): MeshSettings['extensionProviders'] | undefined {
+  if (value === undefined || value === null) return DEFAULT_SETTINGS.extensionProviders;
   if (!Array.isArray(value)) {
     report('extensionProviders', 'extensionProviders has to be a list');
-    return [];
+    return undefined;
   }
-  return value.flatMap((provider: unknown, index) => {
+  const providers = value.map((provider: unknown, index) => {
     const path = `extensionProviders[${index}]`;
-    const name = readMapping(provider, path, report).get('name');
-    if (typeof name === 'string' && name !== '') return [{ name, settings: provider }];
-    report(path, `${path} has no name`);
-    return [];
+    const fields = readMapping(provider, path, report);
+    const name = fields?.get('name');
+    if (typeof name === 'string' && name !== '') return { name, settings: provider };
+    if (fields !== undefined) report(path, `${path} has no name`);
+    return undefined;
   });
+  const named = providers.filter((provider) => provider !== undefined);
+  return named.length === providers.length ? named : undefined;
 }
 
-function readNormalization(value: unknown, report: Report): string {
-  const written = readMapping(value, 'pathNormalization', report).get('normalization');
-  if (written === undefined || written === 'DEFAULT') return DEFAULT_SETTINGS.pathNormalization;
+function readNormalization(value: unknown, report: Report): string | undefined {
+  const fields = readMapping(value, 'pathNormalization', report);
+  if (fields === undefined) return undefined;
+  const written = fields.get('normalization') ?? 'DEFAULT';
+  if (written === 'DEFAULT') return DEFAULT_SETTINGS.pathNormalization;
   if (NORMALIZATIONS.has(written)) return String(written);
-  report(
-    'pathNormalization.normalization',
-    `${JSON.stringify(written)} is none of DEFAULT, ${[...NORMALIZATIONS].join(', ')}`,
-  );
-  return DEFAULT_SETTINGS.pathNormalization;
+  const allowed = ['DEFAULT', ...NORMALIZATIONS].join(', ');
+  report('pathNormalization.normalization', `${JSON.stringify(written)} is none of ${allowed}`);
+  return undefined;
 }
 
-function readOwn(value: unknown, report: Report): boolean {
-  let dryRunPolicies = DEFAULT_SETTINGS.dryRunPolicies;
-  for (const [name, setting] of readMapping(value, 'tulle', report)) {
+function readOwn(value: unknown, report: Report): boolean | undefined {
+  const fields = readMapping(value, 'tulle', report);
+  for (const name of fields?.keys() ?? [])
     if (name !== 'dryRunPolicies')
       report(`tulle.${name}`, `Tulle does not know the setting tulle.${name}`, 'warning');
-    else if (typeof setting === 'boolean') dryRunPolicies = setting;
-    else report('tulle.dryRunPolicies', 'tulle.dryRunPolicies has to be true or false');
-  }
-  return dryRunPolicies;
+  if (fields === undefined) return undefined;
+  const dryRunPolicies = fields.get('dryRunPolicies') ?? DEFAULT_SETTINGS.dryRunPolicies;
+  if (typeof dryRunPolicies === 'boolean') return dryRunPolicies;
+  report('tulle.dryRunPolicies', 'tulle.dryRunPolicies has to be true or false');
+  return undefined;
 }

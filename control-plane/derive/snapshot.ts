@@ -31,6 +31,8 @@ export interface SnapshotInput {
   readonly clusterId?: string;
   /** Domain of service names; `cluster.local` when not given. */
   readonly domain?: string;
+  /** Settings of the snapshot before: a setting that is wrong stays what it was there. */
+  readonly previousSettings?: MeshSettings | undefined;
 }
 
 /** All that the mesh is told, whole, and what is wrong with what it was derived from. Never changed once made. */
@@ -69,14 +71,32 @@ export function deriveSnapshot(input: SnapshotInput): Snapshot {
 
 function makeContext(input: SnapshotInput, problems: Problem[]): Context {
   const inventory = takeInventory(input.objects.objects.values());
-  const { settings, problems: faults } = readSettings(inventory.configMaps);
+  const { settings, problems: faults } = readSettings(inventory.configMaps, input.previousSettings);
   problems.push(...faults);
   const domain = input.domain ?? 'cluster.local';
   const network = networkOf(inventory, settings);
   const waypoints = collectWaypoints(inventory, domain, network);
   const clusterId = input.clusterId ?? 'Kubernetes';
-  const report = (problem: Problem): void => void problems.push(problem);
-  return { inventory, settings, waypoints, vips: input.vips, clusterId, domain, network, report };
+  return {
+    inventory,
+    settings,
+    waypoints,
+    vips: input.vips,
+    clusterId,
+    domain,
+    network,
+    report: reportOnce(problems),
+  };
+}
+
+/** What many objects find wrong with one (a label of their namespace, say) is one problem. */
+function reportOnce(problems: Problem[]): Context['report'] {
+  const seen = new Set<string>();
+  return (problem) => {
+    const key = JSON.stringify([problem.object, problem.path, problem.message]);
+    if (!seen.has(key)) problems.push(problem);
+    seen.add(key);
+  };
 }
 
 /** The mesh's network is a label of its root namespace. */

@@ -53,6 +53,12 @@ describe('the waypoint of a Service', () => {
     ]);
   });
 
+  test('that a namespace names and that does not exist is one problem, however many Services there are', () => {
+    const namespace = objectYaml('Namespace', 'shop', '', `labels: {${USE}}`);
+    const services = ['a', 'b', 'c'].map((name) => objectYaml('Service', `shop/${name}`, '{}')).join('');
+    expect(deriveText(namespace + services).problems).toMatchObject([{ object: 'Namespace shop' }]);
+  });
+
   test('is sent all the same when it is not ready, and that is said once, at the waypoint', () => {
     const other = objectYaml('Service', 'shop/other', '{}', `labels: {${USE}}`);
     const snapshot = deriveText(gateway('shop/wp') + cart(USE) + other);
