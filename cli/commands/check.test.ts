@@ -5,6 +5,9 @@ import { checkFiles, registerCheck } from './check.ts';
 
 const FIXTURES = 'test/fixtures/objects';
 
+// A cluster with every kind, as a stock istiod was seen to serve it.
+const CLUSTER = 'test/fixtures/istiod/objects.yaml';
+
 test('good objects are counted, and nothing else is said of them', async () => {
   const report = await checkFiles({ file: [`${FIXTURES}/folder`], output: 'text' });
   expect(report).toEqual({ text: '3 objects, 0 errors, 0 warnings', notes: [], hasErrors: false });
@@ -63,7 +66,7 @@ test('JSON has the same', async () => {
 test('resources are printed by type and name, problems beside them', async () => {
   const resources = { kind: 'ztunnel', node: 'n1' } as const;
   const { text, notes, hasErrors } = await checkFiles({
-    file: [`${FIXTURES}/good/cluster.yaml`],
+    file: [CLUSTER],
     resources,
     output: 'text',
   });
