@@ -60,13 +60,12 @@ function* objectsOf(document: SourceDocument, file: string): Generator<SourceObj
   }
   // The items of a PodList may go without their own kind.
   const inherited = kind === 'List' ? {} : { kind: kind.slice(0, -'List'.length), apiVersion };
-  const { isAmbiguous, locate, empties } = document;
+  const { isAmbiguous, locate } = document;
+  const empties = Map.groupBy(document.empties, ([field, at]) => (field === 'items' ? at : undefined));
   for (const [index, item] of items.entries())
     yield {
       value: isRecord(item) ? { ...inherited, ...item } : item,
-      empties: empties
-        .filter(([field, at]) => field === 'items' && at === index)
-        .map((path) => path.slice(2)),
+      empties: (empties.get(index) ?? []).map((path) => path.slice(2)),
       isAmbiguous,
       locate: (path, part) => locate(['items', index, ...path], part),
       findings,
