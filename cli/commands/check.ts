@@ -9,7 +9,7 @@ import { CliError, usageError } from '../cli-error.ts';
 import { outputOption, stateOption } from './options.ts';
 
 /** Whose configuration to print. */
-export type Client =
+type Client =
   | { readonly kind: 'ztunnel'; readonly node: string }
   | { readonly kind: 'waypoint'; readonly namespace: string; readonly name: string };
 

@@ -27,7 +27,7 @@ const MAX_ALIASES = 1000;
 const OPTIONS = { prettyErrors: false, merge: true, logLevel: 'silent' } as const;
 
 /** Something wrong with the text itself. */
-export interface TextFault {
+interface TextFault {
   readonly position: Position;
   readonly message: string;
   readonly severity: 'warning' | 'error';
@@ -45,7 +45,7 @@ export interface SourceDocument extends PlainValue {
 }
 
 /** @see SourceDocument.locate */
-export type Locate = (path: Path, part: 'key' | 'value') => Position;
+type Locate = (path: Path, part: 'key' | 'value') => Position;
 
 /** Parses a file of YAML or JSON document by document. It never throws; a fault belongs to its document. */
 export function* parseDocuments(file: string, text: string): Generator<SourceDocument> {

@@ -1,4 +1,4 @@
-import { spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import {
   appendFile,
   mkdir,
@@ -10,6 +10,7 @@ import {
   truncate,
   writeFile,
 } from 'node:fs/promises';
+import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
@@ -209,19 +210,21 @@ test('a file that stays empty has no objects any more', async () => {
   await until(source, (set) => set.objects.size === 0);
 });
 
-test('links that go round in circles, pipes and links to nowhere are met with a message at most', async () => {
+test('links that go round in circles, sockets and links to nowhere are met with a message at most', async () => {
   await symlink(mesh, join(mesh, 'self'));
   await symlink(join(mesh, 'loop.yaml'), join(mesh, 'loop.yaml'));
   await symlink('/nowhere', join(mesh, 'nowhere.yaml'));
-  expect(spawnSync('mkfifo', [join(mesh, 'pipe.yaml')]).status).toBe(0);
+  const server = createServer().listen(join(mesh, 'socket.yaml'));
+  await once(server, 'listening');
   await writeFile(join(mesh, 'a.yaml'), namespace('a'));
   const { objects, problems } = (await start()).current();
   expect([...objects.keys()]).toEqual(['Namespace a']);
   expect(problems.map(({ message }) => message).sort()).toEqual([
     'loop.yaml is a symbolic link that leads to itself',
     'nowhere.yaml is not there',
-    'pipe.yaml is not a regular file',
+    'socket.yaml is not a regular file',
   ]);
+  server.close();
 });
 
 test('a file that is too large keeps what was in it', async () => {

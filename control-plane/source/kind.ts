@@ -4,7 +4,7 @@ import type { MeshObject, ObjectMeta } from './objects.ts';
 import { annotations, dnsLabel, dnsSubdomain, fields, filledText, labels } from './schema-parts.ts';
 
 /** What an object has besides that which all have. */
-export type Body<Kind extends MeshObject['kind']> = Omit<
+type Body<Kind extends MeshObject['kind']> = Omit<
   Extract<MeshObject, { readonly kind: Kind }>,
   'kind' | 'metadata' | 'position' | 'positionOf'
 >;

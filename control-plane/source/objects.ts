@@ -58,7 +58,7 @@ export interface NamespaceObject extends ObjectBase<'Namespace'> {}
 
 export interface NodeObject extends ObjectBase<'Node'> {}
 
-export interface ServiceAccountObject extends ObjectBase<'ServiceAccount'> {}
+interface ServiceAccountObject extends ObjectBase<'ServiceAccount'> {}
 
 export interface ServiceObject extends ObjectBase<'Service'> {
   readonly spec: {

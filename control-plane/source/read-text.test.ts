@@ -142,6 +142,39 @@ test('a policy without a spec allows nothing', () => {
   expect(policy).toMatchObject({ spec: { action: 'ALLOW', rules: [] } });
 });
 
+test.each([
+  { path: 'spec.rules', limit: 512, spec: (count: number) => ({ rules: Array(count).fill({}) }) },
+  {
+    path: 'spec.rules[0].from',
+    limit: 512,
+    spec: (count: number) => ({ rules: [{ from: Array(count).fill({ source: {} }) }] }),
+  },
+  {
+    path: 'spec.rules[0].to',
+    limit: 512,
+    spec: (count: number) => ({ rules: [{ to: Array(count).fill({ operation: {} }) }] }),
+  },
+  {
+    path: 'spec.targetRefs',
+    limit: 16,
+    spec: (count: number) => ({ targetRefs: Array(count).fill({ kind: 'Service', name: 'web' }) }),
+  },
+  {
+    path: 'spec.rules[0].from[0].source.serviceAccounts',
+    limit: 16,
+    spec: (count: number) => ({
+      rules: [{ from: [{ source: { serviceAccounts: Array(count).fill('a') } }] }],
+    }),
+  },
+])('a policy may have $limit entries in $path, and no more', ({ path, limit, spec }) => {
+  const head = { apiVersion: 'security.istio.io/v1', kind: 'AuthorizationPolicy', metadata: { name: 'p' } };
+  const within = read(JSON.stringify({ ...head, spec: spec(limit) }));
+  expect(within.problems).toEqual([]);
+  const beyond = read(JSON.stringify({ ...head, spec: spec(limit + 1) }));
+  const message = `has too many entries, at most ${limit} are allowed`;
+  expect(beyond.problems).toMatchObject([{ path, message, effect: 'denies what it selects' }]);
+});
+
 test('modes by port have the ports as numbers', () => {
   const policy = readOne(`
 apiVersion: security.istio.io/v1

@@ -15,7 +15,7 @@ import { dnsSubdomain, fields, filledText, ipBlock, labels, portText, shown, tex
 const VERSIONS = ['v1', 'v1beta1'];
 
 /** `matchLabels` alone, as Istio has it. */
-export const selector: z.ZodType<Selector> = fields({ matchLabels: labels.default(new Map()) });
+const selector: z.ZodType<Selector> = fields({ matchLabels: labels.default(new Map()) });
 
 const KINDS_OF_TARGETS: ReadonlyMap<string, string> = new Map([
   ['Gateway', 'gateway.networking.k8s.io'],
