@@ -80,6 +80,11 @@ export class SupervisedProcess {
     return this.#lastEnd;
   }
 
+  /** Number of the running instance. */
+  get instance(): number | undefined {
+    return this.#current?.number;
+  }
+
   /** The running process, as the inventory records it. */
   get process(): ProcessId | undefined {
     return this.#current?.process;
@@ -100,6 +105,24 @@ export class SupervisedProcess {
     this.#current = undefined;
     await Promise.all([...this.#live].map((instance) => this.#end(instance)));
     this.#onChange();
+  }
+
+  /**
+   * Waits until it does its work.
+   * @throws CliError when it does not in time; it is kept running all the same.
+   */
+  async waitUntilReady(timeoutMs: number): Promise<void> {
+    const deadline = performance.now() + timeoutMs;
+    while (!(await this.isReady())) {
+      if (!this.#wanted) throw new CliError(`${this.spec.name} was stopped`);
+      if (performance.now() > deadline) {
+        const how = this.#lastEnd === '' ? '' : `, it ${this.#lastEnd}`;
+        throw new CliError(
+          `${this.spec.name} was not ready within ${timeoutMs / 1000} s${how} (see ${this.spec.logFile})`,
+        );
+      }
+      await delay(50);
+    }
   }
 
   /** Whether the running instance does its work. */

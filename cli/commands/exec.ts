@@ -1,0 +1,22 @@
+import type { Command } from 'commander';
+import { requireRoot, stateOption } from './options.ts';
+
+export function registerExec(program: Command): void {
+  program
+    .command('exec')
+    .description("run a command inside a workload; the exit code is the command's")
+    .addOption(stateOption())
+    .argument('<workload>', 'NAMESPACE/NAME')
+    .argument('<command...>', 'command with its arguments, after --')
+    .passThroughOptions()
+    .action(async (workload: string, command: readonly string[], options: { readonly state: string }) => {
+      requireRoot('tulle exec');
+      const [{ parseWorkloadRef }, { execInWorkload }, { withoutSeparator }] = await Promise.all([
+        import('../local/names.ts'),
+        import('../local/exec-in-workload.ts'),
+        import('./run.ts'),
+      ]);
+      const ref = parseWorkloadRef(workload);
+      process.exitCode = await execInWorkload(options.state, ref, withoutSeparator(command));
+    });
+}

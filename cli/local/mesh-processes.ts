@@ -1,0 +1,149 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { isIp } from '#api/address.ts';
+import { callSocket } from '../unix-http.ts';
+import { CONTROL_PLANE_ADDRESS, CONTROL_PLANE_PORT, FABRIC_CIDRS } from './addresses.ts';
+import { cgroupRoot } from './cgroups.ts';
+import type { FabricNode } from './fabric.ts';
+import { controlPlaneNetns, nodeNetns } from './names.ts';
+import { netnsPath } from './network-namespace.ts';
+import { controlPlaneSocket, logFile, nodeRunFolder, readJson, type StateFolder } from './state-folder.ts';
+import type { ProcessSpec } from './supervised-process.ts';
+import { CONTROL_PLANE_URL, ZTUNNEL_GRACE_SECONDS, ztunnelEnvironment } from './ztunnel-environment.ts';
+
+/** What all processes of a mesh are started with. */
+export interface ProcessSettings {
+  readonly state: StateFolder;
+  /** Files and folders of configuration, as real paths. */
+  readonly files: readonly string[];
+  /** `24h`. */
+  readonly svidTtl: string;
+  readonly nodes: readonly FabricNode[];
+  /** Open descriptor of the host's network namespace. */
+  readonly hostNetnsFd: number;
+  /** Name servers of the host, for names that are not the mesh's. */
+  readonly nameServers: readonly string[];
+}
+
+const MAIN = join(import.meta.dirname, '..', 'main.ts');
+/** Path of descriptor 3, which every process gets: see {@link ProcessSpec}. */
+const HOST_NETNS = '/proc/self/fd/3';
+const READY_TIMEOUT_MS = 2_000;
+
+/** Names of all processes of a mesh, in the order in which they are started. */
+export function meshProcesses(settings: ProcessSettings): readonly ProcessSpec[] {
+  const own = settings.nodes.filter(({ external }) => !external);
+  return [
+    controlPlane(settings),
+    ...settings.nodes.map((node) => nodeAgent(settings, node)),
+    ...own.map((node) => ztunnel(settings, node)),
+  ];
+}
+
+/** Socket on which an instance of a node's ztunnel takes commands. `ztunnel.sock` beside it leads to the current one. */
+export function ztunnelSocket(state: StateFolder, node: string, instance: number): string {
+  return join(nodeRunFolder(state, node), `ztunnel.${instance}.sock`);
+}
+
+/** Name servers in the text of a resolv.conf. */
+export function parseNameServers(resolvConf: string): readonly string[] {
+  return resolvConf
+    .split('\n')
+    .flatMap((line) => /^\s*nameserver\s+(\S+)/.exec(line)?.[1] ?? [])
+    .filter(isIp);
+}
+
+/** Name servers of the host; none when it has no resolv.conf. */
+export function hostNameServers(): readonly string[] {
+  try {
+    return parseNameServers(readFileSync('/etc/resolv.conf', 'utf8'));
+  } catch {
+    return [];
+  }
+}
+
+function controlPlane(settings: ProcessSettings): ProcessSpec {
+  const { state, files, svidTtl, nodes } = settings;
+  return {
+    ...common(settings, 'control-plane'),
+    command: () => [
+      ...inNetns(controlPlaneNetns(state.mesh)),
+      ...[
+        'control-plane',
+        '--state',
+        state.path,
+        '--listen',
+        `${CONTROL_PLANE_ADDRESS.v4}:${CONTROL_PLANE_PORT}`,
+      ],
+      ...['--svid-ttl', svidTtl, '--nodes', nodes.map(({ name }) => name).join(',')],
+      ...files.flatMap((file) => ['-f', file]),
+    ],
+    env: process.env,
+    graceMs: 5_000,
+    isReady: () => answersReady(controlPlaneSocket(state), '/status'),
+  };
+}
+
+function nodeAgent(settings: ProcessSettings, node: FabricNode): ProcessSpec {
+  const { state } = settings;
+  return {
+    ...common(settings, `node-agent/${node.name}`),
+    command: () => [
+      ...inNetns(nodeNetns(state.mesh, node.name)),
+      ...['node-agent', '--state', state.path, '--node', node.name, '--control-plane', CONTROL_PLANE_URL],
+      ...egress(settings),
+    ],
+    env: process.env,
+    graceMs: 5_000,
+    isReady: async () => readJson(join(nodeRunFolder(state, node.name), 'node-agent.json')) !== undefined,
+  };
+}
+
+function ztunnel(settings: ProcessSettings, node: FabricNode): ProcessSpec {
+  const { state } = settings;
+  return {
+    ...common(settings, `ztunnel/${node.name}`),
+    command: (instance) => [
+      ...inNetns(nodeNetns(state.mesh, node.name)),
+      ...['ztunnel', '--state', state.path, '--node', node.name, ...egress(settings)],
+      ...['--fabric-cidrs', FABRIC_CIDRS.join(',')],
+      ...['--access-log', join(state.path, 'logs', node.name, 'access.jsonl')],
+      ...['--admin-socket', ztunnelSocket(state, node.name, instance)],
+    ],
+    env: { ...process.env, ...ztunnelEnvironment(state, node, settings.svidTtl) },
+    graceMs: ZTUNNEL_GRACE_SECONDS * 1000,
+    isReady: (instance) => answersReady(ztunnelSocket(state, node.name, instance), '/healthz/ready'),
+  };
+}
+
+function common(
+  { state, hostNetnsFd }: ProcessSettings,
+  name: string,
+): Pick<ProcessSpec, 'name' | 'logFile' | 'cgroup' | 'hostNetnsFd'> {
+  const fileName = name.replace('/', '-');
+  return {
+    name,
+    logFile: logFile(state, fileName),
+    cgroup: join(cgroupRoot(state.mesh), 'processes', fileName),
+    hostNetnsFd,
+  };
+}
+
+function inNetns(netns: string): readonly string[] {
+  return ['nsenter', `--net=${netnsPath(netns)}`, process.execPath, MAIN];
+}
+
+function egress({ nameServers }: ProcessSettings): readonly string[] {
+  return ['--egress-netns', HOST_NETNS, '--name-servers', nameServers.join(',')];
+}
+
+/** Whether a process answers 200 and, where it says so in JSON, that it is ready. */
+async function answersReady(socketPath: string, path: string): Promise<boolean> {
+  try {
+    const { status, body } = await callSocket({ socketPath, path, timeoutMs: READY_TIMEOUT_MS });
+    const said = typeof body === 'object' && body !== null && 'ready' in body ? body.ready : true;
+    return status === 200 && said === true;
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,162 @@
+import { realpathSync } from 'node:fs';
+import { setTimeout as delay } from 'node:timers/promises';
+import { CliError } from '../cli-error.ts';
+import { nodeAddress } from './addresses.ts';
+import { buildFabric, type FabricNode } from './fabric.ts';
+import { refuseBrokenPolicies } from './first-configuration.ts';
+import { stopSignal } from './foreground.ts';
+import { emptyInventory, loadInventory, type PodRecord, saveInventory } from './inventory.ts';
+import { lockForUp } from './lock.ts';
+import { formatWorkloadRef, podNetns } from './names.ts';
+import { listNamespaces } from './network-namespace.ts';
+import { checkSocketPaths, environmentFilePath, numberNodes, writeNodeFiles } from './node-files.ts';
+import { isAlive } from './process-id.ts';
+import { failedStart } from './start-failure.ts';
+import { createStateFolder, type StateFolder } from './state-folder.ts';
+import { Supervisor } from './supervisor.ts';
+import { endOrphans, removeMesh, sweepPods } from './sweep.ts';
+
+/** What `tulle up` is told. */
+export interface MeshOptions {
+  readonly stateDirectory: string;
+  readonly files: readonly string[];
+  readonly svidTtl: string;
+  readonly nodes: readonly { readonly name: string; readonly external: boolean }[];
+}
+
+const POLL_MS = 50;
+const REMIND_MS = 5_000;
+
+/**
+ * Runs a mesh until a signal asks it to end: takes over what an earlier one left, makes what is missing, starts the
+ * processes, says `mesh ready`; drains at the end. A second signal ends it at once.
+ * @throws CliError when it cannot be brought up.
+ */
+export async function runMesh(options: MeshOptions): Promise<void> {
+  const files = options.files.map(realPathOf);
+  const state = createStateFolder(options.stateDirectory);
+  const lock = await lockForUp(state);
+  const stop = stopSignal();
+  try {
+    const supervisor = await prepare(state, { ...options, files });
+    try {
+      await supervisor.start();
+      if (await waitUntilReady(supervisor, stop.signal)) {
+        console.log('mesh ready');
+        await reportProblems(supervisor);
+        await untilAborted(stop.signal);
+      }
+    } finally {
+      await shutDown(state, supervisor);
+    }
+  } finally {
+    stop.dispose();
+    lock.release();
+  }
+}
+
+/** Makes the fabric and the files that the processes start with. */
+async function prepare(
+  state: StateFolder,
+  options: MeshOptions & { readonly files: readonly string[] },
+): Promise<Supervisor> {
+  await refuseBrokenPolicies(state, options.files);
+  const before = loadInventory(state);
+  const nodes = numberNodes(options.nodes, before.nodes);
+  checkSocketPaths(state, nodes);
+  console.log(`state ${state.path} (on this host: ${state.mesh}-...)`);
+  await endOrphans(state, before);
+  const adopted = before.pods.filter((pod) => canAdopt(state, pod, nodes));
+  await sweepPods(state, adopted);
+  saveInventory(state, { ...before, processes: [], pods: adopted });
+  const namespaces = await buildFabric(state.mesh, nodes, new Set(before.namespaces));
+  saveInventory(state, { ...emptyInventory(), nodes, namespaces, pods: adopted });
+  writeNodeFiles(state, nodes, options.svidTtl);
+  for (const node of nodes)
+    console.log(`node ${node.name} ${nodeAddress(node.number).v4}${describeExternal(state, node)}`);
+  for (const pod of adopted) console.log(`workload ${formatWorkloadRef(pod)} still runs`);
+  const { files, svidTtl } = options;
+  return new Supervisor({ state, nodes, namespaces, adopted, files, svidTtl });
+}
+
+function describeExternal(state: StateFolder, node: FabricNode): string {
+  return node.external ? ` (external: start its ztunnel with ${environmentFilePath(state, node)})` : '';
+}
+
+function canAdopt(state: StateFolder, pod: PodRecord, nodes: readonly FabricNode[]): boolean {
+  return (
+    isAlive(pod.runner) &&
+    nodes.some(({ name }) => name === pod.node) &&
+    listNamespaces(state.mesh).includes(podNetns(state.mesh, pod))
+  );
+}
+
+/** False when it was asked to end first. */
+async function waitUntilReady(supervisor: Supervisor, stop: AbortSignal): Promise<boolean> {
+  let remindAt = performance.now() + REMIND_MS;
+  while (!stop.aborted) {
+    const pending = await supervisor.pending();
+    if (pending.length === 0) return true;
+    const failure = failedStart(supervisor.processes);
+    if (failure !== undefined) throw failure;
+    if (performance.now() > remindAt) {
+      console.log(`waiting for ${pending.join(', ')}`);
+      remindAt = performance.now() + REMIND_MS;
+    }
+    await delay(POLL_MS);
+  }
+  return false;
+}
+
+async function reportProblems(supervisor: Supervisor): Promise<void> {
+  const { problems } = await supervisor.status();
+  for (const { object, position, path, message, effect } of problems) {
+    const place = [position, path].filter((part) => part !== '').join(': ');
+    console.log(`problem: ${object}: ${place === '' ? '' : `${place}: `}${message} (${effect})`);
+  }
+}
+
+async function untilAborted(signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return;
+  await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
+}
+
+/** Workloads that still run keep their places for the next `up`; without any, nothing of the mesh stays on the host. */
+async function shutDown(state: StateFolder, supervisor: Supervisor): Promise<void> {
+  console.log('draining (Ctrl-C again ends it at once)');
+  const stopHurrying = onImpatience(() => supervisor.kill());
+  await supervisor.stop();
+  stopHurrying();
+  const living = supervisor.pods.list().filter(({ runner }) => isAlive(runner));
+  if (living.length === 0) {
+    await removeMesh(state, loadInventory(state));
+    console.log('mesh stopped');
+    return;
+  }
+  console.log(
+    `mesh stopped; these workloads still run, cut off: ${living.map(formatWorkloadRef).join(', ')}`,
+  );
+  console.log('the next tulle up takes them back, tulle down ends them');
+}
+
+/** Calls back at a second signal. One that comes with the first is the same one, passed on by npm. */
+function onImpatience(hurry: () => void): () => void {
+  const start = performance.now();
+  const onSignal = (): void => {
+    if (performance.now() - start > 1_000) hurry();
+  };
+  process.on('SIGINT', onSignal);
+  process.on('SIGTERM', onSignal);
+  return () => {
+    process.off('SIGINT', onSignal);
+    process.off('SIGTERM', onSignal);
+  };
+}
+
+function realPathOf(path: string): string {
+  try {
+    return realpathSync(path);
+  } catch (cause) {
+    throw new CliError(`-f ${path}: there is no such file or folder`, { cause });
+  }
+}

@@ -1,0 +1,78 @@
+import { existsSync, readdirSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { cgroupRoot, removeCgroup, signalCgroup, waitUntilEmpty } from './cgroups.ts';
+import { type Inventory, inventoryFile } from './inventory.ts';
+import { fabricNetns, nodeNetns, podFileName, podNetns, type WorkloadRef } from './names.ts';
+import { deleteLink, deleteNamespaces, listNamespaces } from './network-namespace.ts';
+import { endProcess } from './process-id.ts';
+import type { StateFolder } from './state-folder.ts';
+
+/** Ends what an earlier `up` that was killed left running: every process of the mesh, none of the workloads'. */
+export async function endOrphans(state: StateFolder, inventory: Inventory): Promise<void> {
+  await Promise.all(inventory.processes.map(({ process }) => endProcess(process, 5_000)));
+  await removeCgroup(join(cgroupRoot(state.mesh), 'processes'));
+}
+
+/** Removes what is left of workloads, but for those that are kept. */
+export async function sweepPods(state: StateFolder, kept: readonly WorkloadRef[]): Promise<void> {
+  const cgroups = join(cgroupRoot(state.mesh), 'pods');
+  const keptFiles = new Set(kept.map(podFileName));
+  const stale = existsSync(cgroups) ? readdirSync(cgroups, { withFileTypes: true }) : [];
+  await Promise.all(
+    stale
+      .filter((entry) => entry.isDirectory() && !keptFiles.has(entry.name))
+      .map((entry) => removeCgroup(join(cgroups, entry.name))),
+  );
+  const keptNamespaces = new Set(kept.map((pod) => podNetns(state.mesh, pod)));
+  const prefix = `${state.mesh}-pod-`;
+  await deleteNamespaces(
+    listNamespaces(state.mesh).filter((name) => name.startsWith(prefix) && !keptNamespaces.has(name)),
+  );
+  const pods = join(state.path, 'pods');
+  for (const file of existsSync(pods) ? readdirSync(pods) : []) {
+    if (!keptFiles.has(file.split('.', 1)[0] ?? '')) rmSync(join(pods, file), { force: true });
+  }
+}
+
+/** Asks every workload's processes to end, and waits for them a while. */
+export async function endWorkloads(state: StateFolder, graceMs: number): Promise<void> {
+  const cgroup = join(cgroupRoot(state.mesh), 'pods');
+  signalCgroup(cgroup, 'SIGTERM');
+  await waitUntilEmpty(cgroup, graceMs);
+}
+
+/**
+ * Removes everything of a mesh but what its state folder keeps for the next time (authority, tokens, configuration, logs):
+ * processes, workloads, cgroups, links, namespaces, sockets. Found by name, so it works whatever was recorded. Nobody else
+ * may be using the state. Returns the namespaces that were there.
+ */
+export async function removeMesh(state: StateFolder, inventory: Inventory): Promise<readonly string[]> {
+  await endOrphans(state, inventory);
+  await removeCgroup(cgroupRoot(state.mesh));
+  const namespaces = listNamespaces(state.mesh);
+  // Links first: a namespace that somebody else is in lives on without its name.
+  await removeLinks(state, inventory, namespaces);
+  await deleteNamespaces(namespaces);
+  for (const name of ['pods', 'nodes', 'run']) {
+    rmSync(join(state.path, name), { recursive: true, force: true });
+  }
+  rmSync(inventoryFile(state), { force: true });
+  return namespaces;
+}
+
+async function removeLinks(
+  state: StateFolder,
+  inventory: Inventory,
+  present: readonly string[],
+): Promise<void> {
+  const bridge = fabricNetns(state.mesh);
+  if (present.includes(bridge)) {
+    const ports = ['control-plane', ...inventory.nodes.map(({ number }) => `node-${number}`)];
+    await Promise.all(ports.map((port) => deleteLink(bridge, port)));
+  }
+  await Promise.all(
+    inventory.pods
+      .filter(({ node }) => present.includes(nodeNetns(state.mesh, node)))
+      .map(({ node, number }) => deleteLink(nodeNetns(state.mesh, node), `pod-${number}`)),
+  );
+}

@@ -1,0 +1,43 @@
+import { CliError } from './cli-error.ts';
+import { findStateFolder, type StateFolder, supervisorSocket } from './local/state-folder.ts';
+import { bodyOf, callSocket, isNobodyThere, type SocketCall } from './unix-http.ts';
+
+/**
+ * Calls the supervisor of a running mesh.
+ * @throws CliError 3 when the mesh does not run, 1 with its message when it refuses.
+ */
+export async function callSupervisor(
+  stateDirectory: string,
+  call: Omit<SocketCall, 'socketPath'>,
+): Promise<unknown> {
+  return bodyOf(await askSupervisor(getState(stateDirectory), call));
+}
+
+/**
+ * The folder of a mesh that may run.
+ * @throws CliError 3 when there is none.
+ */
+export function getState(stateDirectory: string): StateFolder {
+  const state = findStateFolder(stateDirectory);
+  if (state === undefined) throw notRunning(stateDirectory);
+  return state;
+}
+
+/** The error of a mesh that does not run. */
+export function notRunning(stateDirectory: string): CliError {
+  return new CliError(`no mesh runs with the state folder ${stateDirectory}: start it with tulle up`, {
+    exitCode: 3,
+  });
+}
+
+async function askSupervisor(
+  state: StateFolder,
+  call: Omit<SocketCall, 'socketPath'>,
+): ReturnType<typeof callSocket> {
+  try {
+    return await callSocket({ ...call, socketPath: supervisorSocket(state) });
+  } catch (error) {
+    if (isNobodyThere(error)) throw notRunning(state.path);
+    throw error;
+  }
+}

@@ -1,0 +1,83 @@
+import http from 'node:http';
+import { CliError } from './cli-error.ts';
+
+/** One call over a Unix socket. */
+export interface SocketCall {
+  readonly socketPath: string;
+  readonly method?: 'GET' | 'POST' | 'DELETE';
+  readonly path: string;
+  /** Sent as JSON. */
+  readonly body?: unknown;
+  /** Default 60 s: some calls wait for something to end. */
+  readonly timeoutMs?: number;
+}
+
+/** What came back: a status, and JSON (undefined when the body is empty or is not JSON). */
+export interface SocketAnswer {
+  readonly status: number;
+  readonly body: unknown;
+}
+
+/**
+ * Calls a server on a Unix socket.
+ * @throws Error of the socket: ENOENT and ECONNREFUSED when nobody listens.
+ */
+export function callSocket(call: SocketCall): Promise<SocketAnswer> {
+  const { promise, resolve, reject } = Promise.withResolvers<SocketAnswer>();
+  const payload = call.body === undefined ? undefined : JSON.stringify(call.body);
+  const request = http.request(
+    {
+      socketPath: call.socketPath,
+      method: call.method ?? 'GET',
+      path: call.path,
+      timeout: call.timeoutMs ?? 60_000,
+      agent: false,
+      headers: payload === undefined ? {} : { 'content-type': 'application/json' },
+    },
+    (response) => {
+      const chunks: Buffer[] = [];
+      response.on('data', (chunk: Buffer) => chunks.push(chunk));
+      response.on('error', reject);
+      response.on('end', () =>
+        resolve({
+          status: response.statusCode ?? 0,
+          body: parseOrUndefined(Buffer.concat(chunks).toString()),
+        }),
+      );
+    },
+  );
+  request.on('timeout', () => request.destroy(new Error(`no answer from ${call.socketPath} in time`)));
+  request.on('error', reject);
+  request.end(payload);
+  return promise;
+}
+
+/** Whether an error means that nobody listens on a socket. */
+export function isNobodyThere(error: unknown): boolean {
+  const code = (error as NodeJS.ErrnoException).code ?? '';
+  return code === 'ENOENT' || code === 'ECONNREFUSED';
+}
+
+/** The message of an answer that refuses: `{"error": "…"}`. */
+export function errorOf(answer: SocketAnswer): string {
+  const { body } = answer;
+  const said = typeof body === 'object' && body !== null && 'error' in body ? body.error : undefined;
+  return typeof said === 'string' ? said : `status ${answer.status}`;
+}
+
+/**
+ * The body of an answer that does not refuse.
+ * @throws CliError with what it refused for.
+ */
+export function bodyOf(answer: SocketAnswer): unknown {
+  if (answer.status < 400) return answer.body;
+  throw new CliError(errorOf(answer));
+}
+
+function parseOrUndefined(text: string): unknown {
+  try {
+    return JSON.parse(text) as unknown;
+  } catch {
+    return undefined;
+  }
+}
