@@ -1,0 +1,257 @@
+import type { Socket } from 'node:net';
+import { type ErrorCode, Http2Error, nameOfCode } from './error.ts';
+import { FrameWriter } from './frame-writer.ts';
+import {
+  CONNECTION,
+  DEFAULT_WINDOW,
+  goawayFrame,
+  headersFrames,
+  MAX_STREAM_ID,
+  PREFACE,
+  pingFrame,
+  resetFrame,
+  SETTING,
+  settingsFrame,
+  windowUpdateFrame,
+} from './frames.ts';
+import type { Field } from './hpack-tables.ts';
+import { Incoming } from './incoming.ts';
+import { Keepalive } from './keepalive.ts';
+import { CREDIT_SHARE, ReceiveWindow } from './receive-window.ts';
+import type { StreamOwner, TunnelStream } from './stream.ts';
+import { type Answer, StreamTable } from './stream-table.ts';
+
+/** Sizes and times of a connection: fact sheet ambient-wire.md, 1.2. */
+export interface ConnectionSettings {
+  readonly streamWindowBytes: number;
+  readonly connectionWindowBytes: number;
+  readonly frameBytes: number;
+  /** From the answer to a PING to the next, and how long an answer may take. */
+  readonly pingIntervalMs: number;
+  readonly pingTimeoutMs: number;
+}
+
+export interface ConnectionOptions {
+  readonly settings: ConnectionSettings;
+  /** Makes this end the server. The stream is the receiver's, to answer and start, or to abort. */
+  readonly onRequest?: (stream: TunnelStream, fields: readonly Field[]) => void;
+  /** The connection is over, and its streams have been told. Called once. */
+  readonly onClose: (reason: string) => void;
+}
+
+/** Streams that a server takes at a time on one connection. */
+const MAX_CONCURRENT_STREAMS = 200;
+/** Header lists that each role takes. */
+const SERVER_HEADER_BYTES = 65_536;
+const CLIENT_HEADER_BYTES = 16_384;
+/** Payloads of the PINGs of keepalive, and of the one that tells when the peer has seen the first GOAWAY of a drain. */
+const KEEPALIVE_PING = Buffer.from('is alive');
+const DRAIN_PING = Buffer.from('draining');
+/** How long a connection that is closed may take to send what is left. */
+const CLOSE_TIMEOUT_MS = 1_000;
+
+/**
+ * One HTTP/2 connection that carries CONNECT streams, at either end: the part of RFC 9113 that HBONE needs, and nothing for
+ * web pages (no push, no priorities; trailers only end a stream). docs/decisions/0003-http2.md says why it is our own.
+ */
+export class Connection {
+  readonly #socket: Socket;
+  readonly #options: ConnectionOptions;
+  readonly #isServer: boolean;
+  readonly #writer: FrameWriter;
+  readonly #streams: StreamTable;
+  readonly #window: ReceiveWindow;
+  readonly #incoming: Incoming;
+  readonly #keepalive: Keepalive;
+  /** A GOAWAY came or went: no new requests of ours. */
+  #isGoingAway = false;
+  /** The last GOAWAY of a drain went: no new requests of the peer's. */
+  #refusesStreams = false;
+  #isClosed = false;
+
+  /** @param socket a TLS socket after its handshake; the connection's from now on */
+  constructor(socket: Socket, options: ConnectionOptions) {
+    const { settings } = options;
+    this.#socket = socket;
+    this.#options = options;
+    this.#isServer = options.onRequest !== undefined;
+    this.#writer = new FrameWriter(socket);
+    this.#window = new ReceiveWindow(settings.connectionWindowBytes, (bytes) => {
+      this.#writer.control(windowUpdateFrame(CONNECTION, bytes));
+    });
+    this.#streams = new StreamTable({
+      isServer: this.#isServer,
+      owner: this.#ownerOfStreams(),
+      receiveWindow: settings.streamWindowBytes,
+      onIdle: () => this.#closeWhenIdle(),
+    });
+    this.#incoming = this.#openIncoming();
+    this.#keepalive = new Keepalive({
+      intervalMs: settings.pingIntervalMs,
+      timeoutMs: settings.pingTimeoutMs,
+      sendPing: () => this.#writer.control(pingFrame(KEEPALIVE_PING, false)),
+      onTimeout: () => this.close('no answer to PING'),
+    });
+    this.#greet();
+    socket.on('data', (bytes: Buffer) => this.#onBytes(bytes));
+    socket.on('end', () => this.#lose('closed by the peer'));
+    socket.on('error', (error) => this.#lose(error.message));
+    socket.on('close', () => this.#lose('closed'));
+  }
+
+  /** Whether another request may be made. */
+  get isOpen(): boolean {
+    return !this.#isGoingAway && !this.#isClosed && this.#streams.lastId < MAX_STREAM_ID - 2;
+  }
+
+  get streamCount(): number {
+    return this.#streams.size;
+  }
+
+  /** Streams that the peer takes at a time. */
+  get maxStreams(): number {
+    return this.#incoming.peer.maxConcurrentStreams;
+  }
+
+  /**
+   * Sends a request; for clients, while `isOpen`. The stream may be aborted at any time, after which there is no answer, and
+   * started once it is answered.
+   */
+  request(fields: readonly Field[], onAnswer: (answer: Answer) => void): TunnelStream {
+    const stream = this.#streams.openNext(this.#incoming.peer.initialWindowSize, onAnswer);
+    this.#sendHeaders(stream, fields, false);
+    return stream;
+  }
+
+  /** Answers a request; with `endStream` that is all, and the stream is over. Nothing if it is over already. */
+  respond(stream: TunnelStream, fields: readonly Field[], endStream: boolean): void {
+    if (this.#streams.get(stream.id) !== stream) return;
+    this.#sendHeaders(stream, fields, endStream);
+    // The client may want to send on; it need not (RFC 9113, 8.1).
+    if (endStream) stream.abort('NO_ERROR');
+  }
+
+  /** Takes no more requests, lets those in flight finish, and closes. */
+  drain(): void {
+    if (this.#isClosed || this.#refusesStreams) return;
+    this.#isGoingAway = true;
+    if (this.#isServer) {
+      this.#writer.control(goawayFrame(MAX_STREAM_ID, 'NO_ERROR'));
+      this.#writer.control(pingFrame(DRAIN_PING, false));
+    } else this.#finishDrain();
+  }
+
+  /** Closes at once: open streams are lost, here and there. */
+  close(reason: string, code: ErrorCode = 'NO_ERROR'): void {
+    if (this.#isClosed) return;
+    this.#writer.control(goawayFrame(this.#isServer ? this.#streams.lastId : 0, code));
+    this.#writer.flush();
+    this.#lose(reason);
+  }
+
+  #openIncoming(): Incoming {
+    return new Incoming({
+      isServer: this.#isServer,
+      maxFrameBytes: this.#options.settings.frameBytes,
+      maxHeaderBytes: this.#isServer ? SERVER_HEADER_BYTES : CLIENT_HEADER_BYTES,
+      maxStreams: MAX_CONCURRENT_STREAMS,
+      streams: this.#streams,
+      writer: this.#writer,
+      window: this.#window,
+      refusesStreams: () => this.#refusesStreams,
+      onRequest: (stream, fields) => this.#options.onRequest?.(stream, fields),
+      onGoaway: (lastStreamId, code) => this.#onGoaway(lastStreamId, code),
+      onPong: (payload) => {
+        if (payload.equals(KEEPALIVE_PING)) this.#keepalive.answered();
+        else if (payload.equals(DRAIN_PING) && this.#isGoingAway) this.#finishDrain();
+      },
+      onPadding: (stream, bytes) => this.#credit(stream, bytes),
+    });
+  }
+
+  #ownerOfStreams(): StreamOwner {
+    return {
+      send: (stream) => this.#writer.schedule(stream),
+      credit: (stream, bytes) => this.#credit(stream, bytes),
+      changeWaiting: (bytes) => this.#window.changeWaiting(bytes),
+      reset: (stream, code) => {
+        this.#writer.control(resetFrame(stream.id, code));
+        this.#streams.forget(stream);
+      },
+      ended: (stream) => this.#streams.forget(stream),
+    };
+  }
+
+  #greet(): void {
+    const { settings } = this.#options;
+    if (!this.#isServer) this.#writer.control(PREFACE);
+    this.#writer.control(
+      settingsFrame([
+        this.#isServer ? [SETTING.MAX_CONCURRENT_STREAMS, MAX_CONCURRENT_STREAMS] : [SETTING.ENABLE_PUSH, 0],
+        [SETTING.INITIAL_WINDOW_SIZE, settings.streamWindowBytes],
+        [SETTING.MAX_FRAME_SIZE, settings.frameBytes],
+        [SETTING.MAX_HEADER_LIST_SIZE, this.#isServer ? SERVER_HEADER_BYTES : CLIENT_HEADER_BYTES],
+      ]),
+    );
+    const more = settings.connectionWindowBytes - DEFAULT_WINDOW;
+    if (more > 0) this.#writer.control(windowUpdateFrame(CONNECTION, more));
+  }
+
+  #sendHeaders(stream: TunnelStream, fields: readonly Field[], endStream: boolean): void {
+    const { maxFrameSize } = this.#incoming.peer;
+    this.#writer.control(headersFrames(stream.id, fields, { endStream, maxFrameSize }));
+  }
+
+  #onBytes(bytes: Buffer): void {
+    if (this.#isClosed) return;
+    try {
+      this.#incoming.read(bytes);
+    } catch (error) {
+      if (!(error instanceof Http2Error)) throw error;
+      this.close(error.message, error.code);
+    }
+  }
+
+  #onGoaway(lastStreamId: number, code: number): void {
+    this.#isGoingAway = true;
+    const reason = `the peer goes away: ${nameOfCode(code)}`;
+    const ignored = this.#isServer ? [] : this.#streams.all().filter(({ id }) => id > lastStreamId);
+    for (const stream of ignored) this.#streams.drop(stream, reason, true);
+    this.#closeWhenIdle();
+  }
+
+  /** The reader of a stream has read so much. */
+  #credit(stream: TunnelStream, bytes: number): void {
+    stream.uncredited += bytes;
+    if (stream.uncredited < this.#options.settings.streamWindowBytes / CREDIT_SHARE) return;
+    if (stream.hasReceivedEnd || this.#streams.get(stream.id) !== stream) return;
+    this.#writer.control(windowUpdateFrame(stream.id, stream.uncredited));
+    stream.receiveWindow += stream.uncredited;
+    stream.uncredited = 0;
+  }
+
+  #finishDrain(): void {
+    this.#refusesStreams = true;
+    this.#writer.control(goawayFrame(this.#isServer ? this.#streams.lastId : 0, 'NO_ERROR'));
+    this.#closeWhenIdle();
+  }
+
+  #closeWhenIdle(): void {
+    const mayEnd = this.#isServer ? this.#refusesStreams : this.#isGoingAway;
+    if (!mayEnd || this.#streams.size > 0 || this.#isClosed) return;
+    this.#writer.flush();
+    this.#lose('drained');
+  }
+
+  #lose(reason: string): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.#keepalive.stop();
+    for (const stream of this.#streams.all()) this.#streams.drop(stream, `session lost: ${reason}`, true);
+    const socket = this.#socket;
+    const timer = setTimeout(() => socket.destroy(), CLOSE_TIMEOUT_MS).unref();
+    socket.once('close', () => clearTimeout(timer));
+    socket.destroySoon();
+    this.#options.onClose(reason);
+  }
+}

@@ -1,0 +1,245 @@
+import { type ErrorCode, Http2Error, nameOfCode } from './error.ts';
+import { CHEAP_FRAMES, FloodGuard, RESETS } from './flood-guard.ts';
+import { FrameReader, type FrameSink } from './frame-reader.ts';
+import type { FrameWriter } from './frame-writer.ts';
+import {
+  CONNECTION,
+  FLAG,
+  FRAME,
+  MAX_STREAM_ID,
+  MAX_WINDOW,
+  PREFACE,
+  pingFrame,
+  resetFrame,
+  settingsAckFrame,
+} from './frames.ts';
+import { HeaderBlocks, type HeaderList } from './header-block.ts';
+import type { Field } from './hpack-tables.ts';
+import { applySettings, INITIAL_PEER_SETTINGS, type PeerSettings } from './peer-settings.ts';
+import type { ReceiveWindow } from './receive-window.ts';
+import type { TunnelStream } from './stream.ts';
+import type { StreamTable } from './stream-table.ts';
+
+/** What incoming frames act on, and what only the connection can do about them. */
+export interface IncomingOptions {
+  readonly isServer: boolean;
+  readonly maxFrameBytes: number;
+  readonly maxHeaderBytes: number;
+  readonly maxStreams: number;
+  readonly streams: StreamTable;
+  readonly writer: FrameWriter;
+  readonly window: ReceiveWindow;
+  /** Whether no new streams are taken any more. */
+  readonly refusesStreams: () => boolean;
+  readonly onRequest: (stream: TunnelStream, fields: readonly Field[]) => void;
+  readonly onGoaway: (lastStreamId: number, code: number) => void;
+  /** The answer to a PING. */
+  readonly onPong: (payload: Buffer) => void;
+  /** Bytes of padding have been skipped: they count as read. */
+  readonly onPadding: (stream: TunnelStream, bytes: number) => void;
+}
+
+/** The receiving half of a connection: every frame of the peer's, checked. RFC 9113, sections 5 and 6. */
+export class Incoming {
+  readonly #options: IncomingOptions;
+  readonly #streams: StreamTable;
+  readonly #writer: FrameWriter;
+  readonly #reader: FrameReader;
+  readonly #headers: HeaderBlocks;
+  readonly #cheapFrames = new FloodGuard('control frames', CHEAP_FRAMES);
+  readonly #resets = new FloodGuard('stream resets', RESETS);
+  /** Stream of the DATA frame that is coming in. */
+  #current: TunnelStream | undefined;
+  #prefaceLeft: number;
+  peer: PeerSettings = INITIAL_PEER_SETTINGS;
+
+  constructor(options: IncomingOptions) {
+    this.#options = options;
+    this.#streams = options.streams;
+    this.#writer = options.writer;
+    this.#prefaceLeft = options.isServer ? PREFACE.length : 0;
+    this.#headers = new HeaderBlocks(options.maxHeaderBytes);
+    this.#reader = new FrameReader(this.#sink(), {
+      frameBytes: options.maxFrameBytes,
+      payloadBytes: Math.max(options.maxHeaderBytes, 16_384),
+    });
+  }
+
+  /** @throws Http2Error: the connection cannot go on */
+  read(bytes: Buffer): void {
+    this.#reader.read(this.#prefaceLeft > 0 ? this.#readPreface(bytes) : bytes);
+  }
+
+  /** What comes after the preface. */
+  #readPreface(bytes: Buffer): Buffer {
+    const from = PREFACE.length - this.#prefaceLeft;
+    const size = Math.min(bytes.length, this.#prefaceLeft);
+    if (!bytes.subarray(0, size).equals(PREFACE.subarray(from, from + size))) {
+      throw new Http2Error('not HTTP/2', 'PROTOCOL_ERROR');
+    }
+    this.#prefaceLeft -= size;
+    return bytes.subarray(size);
+  }
+
+  #sink(): FrameSink {
+    return {
+      onDataFrame: (streamId, length, flags) => this.#onDataFrame(streamId, length, flags),
+      onData: (bytes) => this.#current?.receive(bytes),
+      onPadding: (bytes) => this.#current && this.#options.onPadding(this.#current, bytes),
+      onDataEnd: () => this.#current?.receiveEnd(),
+      onFrame: (type, flags, streamId, payload) => this.#onFrame(type, flags, streamId, payload),
+    };
+  }
+
+  #onDataFrame(streamId: number, length: number, flags: number): void {
+    if (this.#headers.openStream !== undefined) throw protocolError('DATA in a header block');
+    if (length === 0 && (flags & FLAG.END_STREAM) === 0) this.#cheapFrames.count();
+    this.#options.window.receive(length);
+    const stream = this.#streams.find(streamId);
+    this.#current = stream;
+    if (stream === undefined) return;
+    stream.receiveWindow -= length;
+    if (stream.receiveWindow < 0) this.#refuse(stream, 'FLOW_CONTROL_ERROR');
+    else if (stream.hasReceivedEnd) this.#refuse(stream, 'STREAM_CLOSED');
+    else if (this.#streams.isUnanswered(stream)) this.#refuse(stream, 'PROTOCOL_ERROR');
+  }
+
+  #onFrame(type: number, flags: number, streamId: number, payload: Buffer): void {
+    const { openStream } = this.#headers;
+    if (openStream !== undefined && (type !== FRAME.CONTINUATION || streamId !== openStream)) {
+      throw protocolError('frame in a header block');
+    }
+    switch (type) {
+      case FRAME.HEADERS:
+      case FRAME.CONTINUATION:
+        this.#onHeaderFrame(type, flags, streamId, payload);
+        break;
+      case FRAME.RST_STREAM:
+        this.#onReset(streamId, readUInt32(payload));
+        break;
+      case FRAME.WINDOW_UPDATE:
+        this.#onWindowUpdate(streamId, readUInt32(payload) & MAX_WINDOW);
+        break;
+      case FRAME.PUSH_PROMISE:
+        throw protocolError('PUSH_PROMISE');
+      default:
+        this.#cheapFrames.count();
+        if (type === FRAME.PING) this.#onPing(flags, streamId, payload);
+        else if (type === FRAME.SETTINGS) this.#onSettings(flags, streamId, payload);
+        else if (type === FRAME.GOAWAY) this.#onGoaway(streamId, payload);
+    }
+  }
+
+  #onHeaderFrame(type: number, flags: number, streamId: number, payload: Buffer): void {
+    if (streamId === CONNECTION) throw protocolError('HEADERS without a stream');
+    if (type === FRAME.CONTINUATION) this.#cheapFrames.count();
+    const list = this.#headers.read(type, flags, streamId, payload);
+    if (list === undefined) return;
+    const stream = this.#streams.isNew(streamId) ? undefined : this.#streams.find(streamId);
+    if (stream === undefined) this.#onRequest(list);
+    else if (this.#streams.isUnanswered(stream)) this.#onAnswer(stream, list);
+    else if (list.endStream) stream.receiveEnd();
+    else this.#refuse(stream, 'PROTOCOL_ERROR');
+  }
+
+  #onRequest({ streamId, fields, endStream }: HeaderList): void {
+    // Headers for a stream that is over.
+    if (!this.#streams.isNew(streamId)) return;
+    if (this.#options.refusesStreams() || this.#streams.size >= this.#options.maxStreams) {
+      this.#streams.lastId = streamId;
+      this.#resets.count();
+      this.#writer.control(resetFrame(streamId, 'REFUSED_STREAM'));
+      return;
+    }
+    const stream = this.#streams.open(streamId, this.peer.initialWindowSize);
+    if (endStream) stream.receiveEnd();
+    this.#options.onRequest(stream, fields);
+  }
+
+  #onAnswer(stream: TunnelStream, { fields, endStream }: HeaderList): void {
+    const isInterim = fields[0]?.[1].startsWith('1') === true && !endStream;
+    if (isInterim) {
+      this.#cheapFrames.count();
+      return;
+    }
+    if (endStream) stream.receiveEnd();
+    this.#streams.answer(stream, { kind: 'answered', fields, endStream });
+  }
+
+  #onReset(streamId: number, code: number): void {
+    this.#resets.count();
+    const stream = this.#streams.find(streamId);
+    if (stream === undefined) return;
+    const reason = `stream reset by the peer: ${nameOfCode(code)}`;
+    const isRetryable = nameOfCode(code) === 'REFUSED_STREAM';
+    this.#streams.answer(stream, { kind: 'failed', reason, isRetryable });
+    this.#streams.forget(stream);
+    stream.receiveReset(code);
+  }
+
+  #onWindowUpdate(streamId: number, increment: number): void {
+    if (streamId === CONNECTION) {
+      this.#onConnectionWindowUpdate(increment);
+      return;
+    }
+    const stream = this.#streams.find(streamId);
+    if (stream === undefined) return;
+    stream.sendWindow += increment;
+    if (increment === 0) this.#refuse(stream, 'PROTOCOL_ERROR');
+    else if (stream.sendWindow > MAX_WINDOW) this.#refuse(stream, 'FLOW_CONTROL_ERROR');
+    else this.#writer.schedule(stream);
+  }
+
+  #onConnectionWindowUpdate(increment: number): void {
+    if (increment === 0) throw protocolError('window update of nothing');
+    this.#writer.window += increment;
+    if (this.#writer.window > MAX_WINDOW) throw new Http2Error('window too large', 'FLOW_CONTROL_ERROR');
+    this.#writer.resume();
+  }
+
+  #onPing(flags: number, streamId: number, payload: Buffer): void {
+    if (payload.length !== 8) throw new Http2Error('length of PING', 'FRAME_SIZE_ERROR');
+    if (streamId !== CONNECTION) throw protocolError('PING on a stream');
+    if ((flags & FLAG.ACK) === 0) this.#writer.control(pingFrame(payload, true));
+    else this.#options.onPong(payload);
+  }
+
+  #onSettings(flags: number, streamId: number, payload: Buffer): void {
+    if (streamId !== CONNECTION) throw protocolError('SETTINGS on a stream');
+    if ((flags & FLAG.ACK) !== 0) return;
+    const previous = this.peer;
+    this.peer = applySettings(previous, payload);
+    this.#writer.maxFrameSize = this.peer.maxFrameSize;
+    this.#writer.control(settingsAckFrame());
+    const change = this.peer.initialWindowSize - previous.initialWindowSize;
+    if (change === 0) return;
+    for (const stream of this.#streams.all()) {
+      stream.sendWindow += change;
+      if (stream.sendWindow > MAX_WINDOW) throw new Http2Error('window too large', 'FLOW_CONTROL_ERROR');
+      this.#writer.schedule(stream);
+    }
+  }
+
+  #onGoaway(streamId: number, payload: Buffer): void {
+    if (payload.length < 8) throw new Http2Error('length of GOAWAY', 'FRAME_SIZE_ERROR');
+    if (streamId !== CONNECTION) throw protocolError('GOAWAY on a stream');
+    this.#options.onGoaway(payload.readUInt32BE(0) & MAX_STREAM_ID, payload.readUInt32BE(4));
+  }
+
+  /** The peer did something against the protocol that concerns one stream only. */
+  #refuse(stream: TunnelStream, code: ErrorCode): void {
+    this.#resets.count();
+    this.#writer.control(resetFrame(stream.id, code));
+    this.#streams.drop(stream, `the peer broke the protocol: ${code}`, false);
+  }
+}
+
+function protocolError(message: string): Http2Error {
+  return new Http2Error(message, 'PROTOCOL_ERROR');
+}
+
+/** @throws Http2Error for a payload of another length */
+function readUInt32(payload: Buffer): number {
+  if (payload.length !== 4) throw new Http2Error('frame of a length other than 4', 'FRAME_SIZE_ERROR');
+  return payload.readUInt32BE(0);
+}

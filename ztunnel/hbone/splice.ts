@@ -1,0 +1,64 @@
+import type { Leg } from './leg.ts';
+
+/** Which end of a splice: `downstream` is towards the caller. */
+export type Side = 'downstream' | 'upstream';
+
+/** How a splice ended. */
+export type SpliceEnd =
+  | { readonly kind: 'complete' }
+  /** One end broke; the other was reset, so that what is missing shows. */
+  | { readonly kind: 'aborted'; readonly side: Side; readonly reason: string }
+  /** By {@link Splice.cut}. */
+  | { readonly kind: 'cut'; readonly reason: string };
+
+/** Two ends that are being copied to each other. */
+export interface Splice {
+  /** Resets both ends. */
+  readonly cut: (reason: string) => void;
+  /** Bytes from downstream to upstream, and back, so far. */
+  readonly bytes: () => { readonly received: number; readonly sent: number };
+}
+
+/**
+ * Copies both ways between two ends until both directions have ended or one end breaks. Either end is read only as fast as
+ * the other takes it.
+ * @param onEnd called once, when it is over
+ */
+export function splice(downstream: Leg, upstream: Leg, onEnd: (end: SpliceEnd) => void): Splice {
+  let unfinished = 2;
+  let isOver = false;
+
+  const finish = (end: SpliceEnd): void => {
+    if (isOver) return;
+    isOver = true;
+    onEnd(end);
+  };
+  const connect = (from: Leg, to: Leg, side: Side): void =>
+    from.start({
+      onData: (bytes) => {
+        if (!to.write(bytes)) from.pause();
+      },
+      onEnd: () => to.end(),
+      onDrain: () => to.resume(),
+      onFinish: () => {
+        if (--unfinished === 0) finish({ kind: 'complete' });
+      },
+      onAbort: (reason) => {
+        if (isOver) return;
+        finish({ kind: 'aborted', side, reason });
+        to.abort();
+      },
+    });
+
+  connect(downstream, upstream, 'downstream');
+  connect(upstream, downstream, 'upstream');
+  return {
+    cut: (reason) => {
+      if (isOver) return;
+      finish({ kind: 'cut', reason });
+      downstream.abort();
+      upstream.abort();
+    },
+    bytes: () => ({ received: downstream.bytesRead(), sent: upstream.bytesRead() }),
+  };
+}

@@ -1,0 +1,247 @@
+import { type ErrorCode, nameOfCode } from './error.ts';
+import type { Leg, LegEvents } from './leg.ts';
+
+/** Bytes queued for sending from which on the writer is asked to wait, and below which it may go on. */
+const HIGH_WATER = 512 * 1024;
+const LOW_WATER = 128 * 1024;
+/** A piece smaller than this is copied when it has to wait, so that it does not hold on to what it was cut from. */
+const SMALL_PIECE = 4096;
+
+/** What a stream asks of its connection. */
+export interface StreamOwner {
+  /** The stream has something to send. */
+  readonly send: (stream: TunnelStream) => void;
+  /** Bytes were taken in, or dropped: the peer may send as many again. */
+  readonly credit: (stream: TunnelStream, bytes: number) => void;
+  /** Bytes wait for a reader that is slow (or, negative, do so no longer). */
+  readonly changeWaiting: (bytes: number) => void;
+  readonly reset: (stream: TunnelStream, code: ErrorCode) => void;
+  /** Both directions have ended. */
+  readonly ended: (stream: TunnelStream) => void;
+}
+
+type Direction = 'open' | 'ending' | 'ended';
+
+/**
+ * One CONNECT stream, at either end. What is public beyond {@link Leg} is for the connection that owns it.
+ */
+export class TunnelStream implements Leg {
+  readonly id: number;
+  readonly #owner: StreamOwner;
+  #events: LegEvents | undefined;
+
+  /** Bytes that the peer takes now. */
+  sendWindow: number;
+  #queue: Buffer[] = [];
+  /** How much of the first piece has been sent. */
+  #sentOfFirst = 0;
+  #queuedBytes = 0;
+  #isFull = false;
+  #outgoing: Direction = 'open';
+  /** Whether the connection has it in its list of streams to send for. */
+  isScheduled = false;
+
+  /** Bytes that the peer may still send. */
+  receiveWindow: number;
+  /** Of them, those that it has not been told about yet. */
+  uncredited = 0;
+  #waiting: Buffer[] = [];
+  #isPaused = true;
+  #incoming: Direction = 'open';
+  #bytesRead = 0;
+  /** The peer takes no more, or all is over: nothing is sent and nothing reported. */
+  #isClosed = false;
+  /** It broke before `start`. */
+  #failure: string | undefined;
+
+  constructor(
+    id: number,
+    owner: StreamOwner,
+    windows: { readonly sendWindow: number; readonly receiveWindow: number },
+  ) {
+    this.id = id;
+    this.#owner = owner;
+    this.sendWindow = windows.sendWindow;
+    this.receiveWindow = windows.receiveWindow;
+  }
+
+  start(events: LegEvents): void {
+    this.#events = events;
+    if (this.#failure !== undefined) {
+      this.#abortLocally(this.#failure);
+      return;
+    }
+    if (this.#outgoing === 'ended') events.onFinish();
+    this.resume();
+  }
+
+  write(bytes: Buffer): boolean {
+    if (this.#isClosed) {
+      this.#abortLocally('the peer takes no more data');
+      return true;
+    }
+    this.#queue.push(bytes);
+    this.#queuedBytes += bytes.length;
+    this.#owner.send(this);
+    this.#isFull = this.#queuedBytes >= HIGH_WATER;
+    return !this.#isFull;
+  }
+
+  end(): void {
+    if (this.#outgoing !== 'open') return;
+    this.#outgoing = 'ending';
+    if (this.#isClosed) this.#finish();
+    else this.#owner.send(this);
+  }
+
+  /** RST_STREAM; for a tunnel CONNECT_ERROR says that TCP at this end was reset (RFC 9113, 8.5). */
+  abort(code: ErrorCode = 'CONNECT_ERROR'): void {
+    const isOver = this.#isClosed;
+    this.#isClosed = true;
+    this.#events = undefined;
+    this.#drop();
+    if (!isOver) this.#owner.reset(this, code);
+  }
+
+  pause(): void {
+    this.#isPaused = true;
+  }
+
+  resume(): void {
+    this.#isPaused = false;
+    while (!this.#isPaused && this.#events !== undefined) {
+      const piece = this.#waiting.shift();
+      if (piece === undefined) {
+        this.#endIncoming();
+        return;
+      }
+      this.#owner.changeWaiting(-piece.length);
+      this.#deliver(piece);
+    }
+  }
+
+  bytesRead(): number {
+    return this.#bytesRead;
+  }
+
+  /** Sets aside as much of the queue as can go now, within a limit, to be taken next; and whether the stream ends with it. */
+  plan(limit: number): { readonly bytes: number; readonly end: boolean } {
+    const bytes = Math.min(this.#queuedBytes, Math.max(0, this.sendWindow), limit);
+    this.sendWindow -= bytes;
+    this.#queuedBytes -= bytes;
+    const end = this.#outgoing === 'ending' && this.#queuedBytes === 0;
+    if (end) this.#outgoing = 'ended';
+    return { bytes, end };
+  }
+
+  /** Copies bytes that were set aside. */
+  take(into: Buffer, at: number, bytes: number): void {
+    let left = bytes;
+    while (left > 0) {
+      const first = this.#queue[0];
+      if (first === undefined) break;
+      const end = Math.min(first.length, this.#sentOfFirst + left);
+      first.copy(into, at + bytes - left, this.#sentOfFirst, end);
+      left -= end - this.#sentOfFirst;
+      this.#sentOfFirst = end;
+      if (end < first.length) break;
+      this.#queue.shift();
+      this.#sentOfFirst = 0;
+    }
+  }
+
+  /** To be called when what was taken is on its way. */
+  sent(end: boolean): void {
+    if (end) this.#finish();
+    else if (this.#isFull && this.#queuedBytes <= LOW_WATER) {
+      this.#isFull = false;
+      this.#events?.onDrain();
+    }
+  }
+
+  /** DATA came in. */
+  receive(bytes: Buffer): void {
+    if (this.#isClosed) return;
+    this.#bytesRead += bytes.length;
+    if (!this.#isPaused && this.#events !== undefined) {
+      this.#deliver(bytes);
+      return;
+    }
+    this.#waiting.push(bytes.length < SMALL_PIECE ? Buffer.from(bytes) : bytes);
+    this.#owner.changeWaiting(bytes.length);
+  }
+
+  /** END_STREAM came in. */
+  receiveEnd(): void {
+    if (this.#incoming !== 'open' || this.#isClosed) return;
+    this.#incoming = 'ending';
+    if (!this.#isPaused) this.#endIncoming();
+  }
+
+  /**
+   * RST_STREAM came in. NO_ERROR and CANCEL are how a stock ztunnel says that it has read and written enough: an end, unless
+   * bytes of ours are left that it will not have.
+   */
+  receiveReset(code: number): void {
+    const isHarmless = (code === 0 || code === 8) && this.#queuedBytes === 0;
+    if (!isHarmless) {
+      this.lose(`stream reset by the peer: ${nameOfCode(code)}`);
+      return;
+    }
+    this.receiveEnd();
+    this.#isClosed = true;
+    if (this.#outgoing === 'ending') this.#finish();
+  }
+
+  /** The stream is over before its end. */
+  lose(reason: string): void {
+    this.#isClosed = true;
+    this.#abortLocally(reason);
+  }
+
+  get hasReceivedEnd(): boolean {
+    return this.#incoming !== 'open';
+  }
+
+  #abortLocally(reason: string): void {
+    this.#failure ??= reason;
+    const events = this.#events;
+    this.#events = undefined;
+    this.#drop();
+    events?.onAbort(reason);
+  }
+
+  #drop(): void {
+    let dropped = 0;
+    for (const piece of this.#waiting) dropped += piece.length;
+    this.#waiting = [];
+    this.#queue = [];
+    this.#queuedBytes = 0;
+    if (dropped > 0) this.#owner.changeWaiting(-dropped);
+  }
+
+  #deliver(bytes: Buffer): void {
+    this.#owner.credit(this, bytes.length);
+    this.#events?.onData(bytes);
+  }
+
+  #endIncoming(): void {
+    if (this.#incoming !== 'ending') return;
+    this.#incoming = 'ended';
+    this.#events?.onEnd();
+    this.#closeWhenBothEnded();
+  }
+
+  #finish(): void {
+    this.#outgoing = 'ended';
+    this.#events?.onFinish();
+    this.#closeWhenBothEnded();
+  }
+
+  #closeWhenBothEnded(): void {
+    if (this.#outgoing === 'ended' && this.#incoming !== 'open' && !this.#isClosed) {
+      this.#isClosed = true;
+      this.#owner.ended(this);
+    }
+  }
+}
