@@ -1,5 +1,6 @@
 import { WILDCARD } from '#api/discovery.ts';
 import type { ResourceType } from '#api/resource.ts';
+import { readRejections } from './rejections.ts';
 import { type Changes, changesBetween, type ServedResource, type ServedSnapshot } from './served-snapshot.ts';
 
 /** What a client says about one type, in the first request and in later ones. */
@@ -36,8 +37,6 @@ export type Answer = 'none' | 'stale' | 'acked' | 'nacked';
 export class TooManyNamesError extends Error {
   override readonly name = 'TooManyNamesError';
 }
-
-const LONGEST_MESSAGE = 2048;
 
 /**
  * One client's subscription to one type: what it wants, what it was sent, what it acknowledged. No I/O. The server asks
@@ -135,7 +134,13 @@ export class Subscription {
   /** Whether the client took that resource as it is in the snapshot that it has. */
   hasAcked(name: string): boolean {
     const resource = this.#synced?.[this.type].get(name);
-    if (!resource || !this.#wants(name) || this.#rejected.get(name)?.resource === resource) return false;
+    if (
+      !resource ||
+      !this.#wants(name) ||
+      this.#isOwed(name) ||
+      this.#rejected.get(name)?.resource === resource
+    )
+      return false;
     return ![...this.#unanswered.values()].some((resources) => resources.includes(resource));
   }
 
@@ -187,6 +192,7 @@ export class Subscription {
     const due = this.#owesAll && this.#wantsAll ? resources.values() : changes.updated;
     for (const resource of due) if (this.#wants(resource.name)) updated.set(resource.name, resource);
     for (const name of this.#owed) {
+      if (!this.#wants(name)) continue;
       const resource = resources.get(name);
       if (resource) updated.set(name, resource);
       else removed.add(name);
@@ -205,7 +211,7 @@ export class Subscription {
       if (earlier === nonce) break;
     }
     if (error === undefined) return 'acked';
-    for (const [resource, message] of rejections(resources, error)) {
+    for (const [resource, message] of readRejections(resources, error)) {
       this.#rejected.set(resource.name, { resource, message });
     }
     return 'nacked';
@@ -216,7 +222,11 @@ export class Subscription {
     const wanted = this.#wantsAll
       ? [...resources.keys()]
       : [...this.#names].filter((name) => resources.has(name));
-    return new Set(wanted.filter((name) => !this.#wasCarried(name)));
+    return new Set(wanted.filter((name) => !this.#isOwed(name) && !this.#wasCarried(name)));
+  }
+
+  #isOwed(name: string): boolean {
+    return this.#owesAll || this.#owed.has(name);
   }
 
   #wasCarried(name: string): boolean {
@@ -224,26 +234,4 @@ export class Subscription {
     const before = this.#carried.snapshot[this.type].get(name);
     return before !== undefined && before === this.#synced?.[this.type].get(name);
   }
-}
-
-/**
- * Which resources of a response a NACK means. A ztunnel writes `name: reason; name: reason`; a message in which no name of
- * the response is found is about all of it.
- */
-function rejections(
-  resources: readonly ServedResource[],
-  error: string,
-): ReadonlyMap<ServedResource, string> {
-  const byName = new Map(resources.map((resource) => [resource.name, resource]));
-  const reasons = new Map<ServedResource, string>();
-  let current: ServedResource | undefined;
-  for (const part of error.split('; ')) {
-    const colon = part.indexOf(': ');
-    const named = colon < 0 ? undefined : byName.get(part.slice(0, colon));
-    current = named ?? current;
-    if (named) reasons.set(named, part.slice(colon + 2));
-    else if (current) reasons.set(current, `${reasons.get(current)}; ${part}`);
-  }
-  const found = reasons.size > 0 ? reasons : new Map(resources.map((resource) => [resource, error]));
-  return new Map([...found].map(([resource, reason]) => [resource, reason.slice(0, LONGEST_MESSAGE)]));
 }
