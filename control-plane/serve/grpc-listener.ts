@@ -14,6 +14,7 @@ import {
 } from '@grpc/grpc-js';
 import type { Logger } from 'pino';
 import type { NodeTokens } from './node-tokens.ts';
+import { createRefusalLog } from './refusal-log.ts';
 
 /** The address cannot be listened on; the message says why and what to do. */
 export class ListenError extends Error {
@@ -69,6 +70,7 @@ export async function listenGrpc(options: {
     'grpc.max_concurrent_streams': 100,
     'grpc.keepalive_time_ms': 30_000,
     'grpc.keepalive_timeout_ms': 10_000,
+    'grpc.max_connection_idle_ms': 300_000,
     'grpc.enable_channelz': 0,
   });
   for (const { definition, implementation } of options.services)
@@ -125,6 +127,7 @@ function contextOptions({ keyPem, chainPem }: ServerCertificate): SecureContextO
 }
 
 function requireToken(tokens: NodeTokens, logger: Logger): ServerInterceptor {
+  const refusals = createRefusalLog(logger);
   return (method, call) =>
     new ServerInterceptingCall(call, {
       start: (next) =>
@@ -135,10 +138,7 @@ function requireToken(tokens: NodeTokens, logger: Logger): ServerInterceptor {
               pass(metadata);
               return;
             }
-            logger.warn(
-              { peer: call.getPeer(), method: method.path, reason: caller.reason },
-              'client not authenticated',
-            );
+            refusals.write({ peer: call.getPeer(), method: method.path, reason: caller.reason });
             call.sendStatus({ code: status.UNAUTHENTICATED, details: caller.reason });
           },
         }),

@@ -54,7 +54,10 @@ export function openNodeTokens(directory: string): NodeTokens {
       }
       const node = ownerOf(tokens, presented);
       return node === undefined
-        ? { kind: 'refused', reason: 'the token is of no node' }
+        ? {
+            kind: 'refused',
+            reason: 'the token is of no node; `tulle token --node NODE` prints the right one',
+          }
         : { kind: 'node', node };
     },
     nodes: () => {
