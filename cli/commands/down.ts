@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import { takeMeshDown } from '../local/take-down.ts';
 import { requireRoot, stateOption } from './options.ts';
 
 export function registerDown(program: Command): void {
@@ -10,7 +11,6 @@ export function registerDown(program: Command): void {
     .addOption(stateOption())
     .action(async ({ state }: { readonly state: string }) => {
       requireRoot('tulle down');
-      const { takeMeshDown } = await import('../local/take-down.ts');
       await takeMeshDown(state);
     });
 }

@@ -1,5 +1,7 @@
 import type { Command } from 'commander';
-import { requireRoot, stateOption } from './options.ts';
+import { execInWorkload } from '../local/exec-in-workload.ts';
+import { parseWorkloadRef } from '../local/names.ts';
+import { requireRoot, stateOption, withoutSeparator } from './options.ts';
 
 export function registerExec(program: Command): void {
   program
@@ -11,11 +13,6 @@ export function registerExec(program: Command): void {
     .passThroughOptions()
     .action(async (workload: string, command: readonly string[], options: { readonly state: string }) => {
       requireRoot('tulle exec');
-      const [{ parseWorkloadRef }, { execInWorkload }, { withoutSeparator }] = await Promise.all([
-        import('../local/names.ts'),
-        import('../local/exec-in-workload.ts'),
-        import('./run.ts'),
-      ]);
       const ref = parseWorkloadRef(workload);
       process.exitCode = await execInWorkload(options.state, ref, withoutSeparator(command));
     });

@@ -1,5 +1,8 @@
 import type { Command } from 'commander';
 import { usageError } from '../cli-error.ts';
+import { forwardPort } from '../local/forward-port.ts';
+import { formatWorkloadRef, parseWorkloadRef } from '../local/names.ts';
+import type { PodDescription } from '../local/pods.ts';
 import { callSupervisor } from '../supervisor-client.ts';
 import { parsePort, requireRoot, stateOption } from './options.ts';
 
@@ -12,10 +15,6 @@ export function registerForward(program: Command): void {
     .argument('<ports>', 'LOCAL:PORT; 0 as LOCAL takes a free one')
     .action(async (workload: string, ports: string, options: { readonly state: string }) => {
       requireRoot('tulle forward');
-      const [{ parseWorkloadRef, formatWorkloadRef }, { forwardPort }] = await Promise.all([
-        import('../local/names.ts'),
-        import('../local/forward-port.ts'),
-      ]);
       const ref = parseWorkloadRef(workload);
       const [local = '', port = '', ...rest] = ports.split(':');
       if (rest.length > 0) throw usageError(`not LOCAL:PORT: ${JSON.stringify(ports)}`);
@@ -23,7 +22,7 @@ export function registerForward(program: Command): void {
       // Answered by a process of this very version.
       const pod = (await callSupervisor(options.state, {
         path: `/pods/${formatWorkloadRef(ref)}`,
-      })) as Parameters<typeof forwardPort>[0];
+      })) as PodDescription;
       await forwardPort(pod, wanted);
     });
 }

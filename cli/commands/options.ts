@@ -33,3 +33,10 @@ export function parsePort(text: string, lowest = 1): number {
   if (/^\d{1,5}$/.test(text) && port >= lowest && port <= 65_535) return port;
   throw usageError(`not a port: ${JSON.stringify(text)}`);
 }
+
+/** The command after `NS/NAME --` as commander gives it, which keeps the separator. */
+export function withoutSeparator(command: readonly string[]): readonly string[] {
+  const rest = command[0] === '--' ? command.slice(1) : command;
+  if (rest.length === 0) throw usageError('a command is missing after --');
+  return rest;
+}

@@ -1,6 +1,10 @@
 import { type Command, Option } from 'commander';
 import { usageError } from '../cli-error.ts';
-import { collect, requireRoot, stateOption } from './options.ts';
+import { parseCapability } from '../local/enter.ts';
+import { checkName, parseLabel, parseNamedPort } from '../local/names.ts';
+import { runWorkload } from '../local/run-workload.ts';
+import { getUser } from '../local/users.ts';
+import { collect, requireRoot, stateOption, withoutSeparator } from './options.ts';
 
 interface RunOptions {
   readonly state: string;
@@ -31,13 +35,6 @@ export function registerRun(program: Command): void {
     .passThroughOptions()
     .action(async (command: readonly string[], options: RunOptions) => {
       requireRoot('tulle run');
-      const [{ checkName, parseLabel, parseNamedPort }, { getUser }, { parseCapability }, { runWorkload }] =
-        await Promise.all([
-          import('../local/names.ts'),
-          import('../local/users.ts'),
-          import('../local/enter.ts'),
-          import('../local/run-workload.ts'),
-        ]);
       const ports = (options.port ?? []).map(parseNamedPort);
       if (new Set(ports.map(({ name }) => name)).size < ports.length)
         throw usageError('--port: a name is there twice');
@@ -56,11 +53,4 @@ export function registerRun(program: Command): void {
         withoutSeparator(command),
       );
     });
-}
-
-/** The command after `NS/NAME --` as commander gives it, which keeps the separator. */
-export function withoutSeparator(command: readonly string[]): readonly string[] {
-  const rest = command[0] === '--' ? command.slice(1) : command;
-  if (rest.length === 0) throw usageError('a command is missing after --');
-  return rest;
 }

@@ -1,4 +1,6 @@
 import type { Command } from 'commander';
+import type { MeshStatus } from '../local/mesh-status.ts';
+import { formatStatus } from '../local/status-text.ts';
 import { callSupervisor } from '../supervisor-client.ts';
 import { outputOption, stateOption } from './options.ts';
 
@@ -16,8 +18,7 @@ export function registerStatus(program: Command): void {
         console.log(JSON.stringify(status, undefined, 2));
         return;
       }
-      const { formatStatus } = await import('../local/status-text.ts');
       // Answered by a process of this very version.
-      console.log(formatStatus(status as Parameters<typeof formatStatus>[0]));
+      console.log(formatStatus(status as MeshStatus));
     });
 }

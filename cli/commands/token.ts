@@ -1,6 +1,8 @@
 import { readFileSync } from 'node:fs';
 import type { Command } from 'commander';
 import { CliError } from '../cli-error.ts';
+import { checkName } from '../local/names.ts';
+import { tokenFile } from '../local/state-folder.ts';
 import { getState } from '../supervisor-client.ts';
 import { stateOption } from './options.ts';
 
@@ -10,11 +12,7 @@ export function registerToken(program: Command): void {
     .description('print the credential of a node, with which its ztunnel and node agent prove who they are')
     .addOption(stateOption())
     .requiredOption('--node <node>', 'the node')
-    .action(async (options: { readonly state: string; readonly node: string }) => {
-      const [{ checkName }, { tokenFile }] = await Promise.all([
-        import('../local/names.ts'),
-        import('../local/state-folder.ts'),
-      ]);
+    .action((options: { readonly state: string; readonly node: string }) => {
       const file = tokenFile(getState(options.state), checkName('--node', options.node));
       let token: string;
       try {

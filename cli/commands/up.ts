@@ -1,5 +1,8 @@
 import { type Command, Option } from 'commander';
+import { parseControlPlaneConfig } from '#control-plane/config.ts';
 import { CliError, usageError } from '../cli-error.ts';
+import { checkName } from '../local/names.ts';
+import { runMesh } from '../local/run-mesh.ts';
 import { collect, requireRoot, stateOption } from './options.ts';
 
 interface UpFlags {
@@ -39,11 +42,6 @@ export function registerUp(program: Command): void {
       if (flags.capture === 'ebpf') {
         throw new CliError('--capture ebpf: this version captures by packet rules only; leave the flag out');
       }
-      const [{ checkName }, { parseControlPlaneConfig }, { runMesh }] = await Promise.all([
-        import('../local/names.ts'),
-        import('#control-plane/config.ts'),
-        import('../local/run-mesh.ts'),
-      ]);
       const names = flags.nodes.split(',').map((name) => checkName('--nodes', name.trim()));
       const external = (flags.externalNode ?? []).map((name) => checkName('--external-node', name));
       if (new Set([...names, ...external]).size < names.length + external.length) {

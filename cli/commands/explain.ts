@@ -1,0 +1,71 @@
+import { type Command, Option } from 'commander';
+import type { ServedResources } from '#control-plane/status.ts';
+import { CliError, usageError } from '../cli-error.ts';
+import { explainConnection } from '../explain/explain.ts';
+import { formatExplanation } from '../explain/explanation-text.ts';
+import { parseWorkloadRef } from '../local/names.ts';
+import { controlPlaneSocket } from '../local/state-folder.ts';
+import { getState, notRunning } from '../supervisor-client.ts';
+import { bodyOf, callSocket, isNobodyThere } from '../unix-http.ts';
+import { collect, outputOption, parsePort, stateOption } from './options.ts';
+
+interface ExplainFlags {
+  readonly state: string;
+  readonly from: string;
+  readonly to: string;
+  readonly output: 'text' | 'json';
+  readonly method?: string;
+  readonly path?: string;
+  readonly header?: readonly string[];
+}
+
+export function registerExplain(program: Command): void {
+  program
+    .command('explain')
+    .description('the decisions that a connection would meet, each with the object and line that decided')
+    .addOption(stateOption())
+    .requiredOption('--from <workload>', 'who calls: NAMESPACE/NAME')
+    .requiredOption('--to <host:port>', 'what it dials: a name or an address, and a port')
+    .option('--method <method>', 'of an HTTP request; looked at by waypoints only')
+    .option('--path <path>', 'of an HTTP request; looked at by waypoints only')
+    .addOption(
+      new Option('--header <key=value>', 'of an HTTP request; looked at by waypoints only').argParser(
+        collect,
+      ),
+    )
+    .addOption(outputOption())
+    .action(async (flags: ExplainFlags) => {
+      const from = parseWorkloadRef(flags.from);
+      const to = parseDestination(flags.to);
+      const explanation = explainConnection(await fetchResources(flags.state), from, to);
+      if (flags.output === 'json') {
+        console.log(JSON.stringify(explanation, undefined, 2));
+        return;
+      }
+      console.log(formatExplanation(explanation));
+      if ([flags.method, flags.path, flags.header].some((given) => given !== undefined)) {
+        console.log('no waypoint is on the way, so nobody looks at the method, path or headers of a request');
+      }
+    });
+}
+
+/** Reads `catalog.shop:8080`, `10.96.1.0:80`, `[fd00::1]:80`. */
+function parseDestination(text: string): { readonly host: string; readonly port: number } {
+  const [, bracketed, plain, port] = /^(?:\[([^\]]+)\]|([^:]+)):(\d+)$/.exec(text) ?? [];
+  const host = bracketed ?? plain;
+  if (host === undefined || port === undefined) throw usageError(`not HOST:PORT: ${JSON.stringify(text)}`);
+  return { host, port: parsePort(port) };
+}
+
+async function fetchResources(stateDirectory: string): Promise<ServedResources> {
+  const state = getState(stateDirectory);
+  try {
+    const socketPath = controlPlaneSocket(state);
+    // Answered by a process of this very version.
+    return bodyOf(await callSocket({ socketPath, path: '/resources' })) as ServedResources;
+  } catch (error) {
+    if (!isNobodyThere(error)) throw error;
+    if (error instanceof CliError) throw error;
+    throw notRunning(stateDirectory);
+  }
+}

@@ -1,0 +1,45 @@
+/**
+ * A server of the sample mesh: `node server.ts NAME [URL]`. It answers on port 8080 with its name, its caller's address and,
+ * given a URL, what it was answered there; without one it has books. A caller's header `x-note` goes along.
+ */
+import http from 'node:http';
+
+const [name = 'server', upstream] = process.argv.slice(2);
+const TIMEOUT_MS = 5_000;
+
+const server = http.createServer(async (request, response) => {
+  const caller = request.socket.remoteAddress?.replace('::ffff:', '');
+  const note = request.headers['x-note'];
+  const own = { name, caller, ...(note !== undefined && { note }) };
+  try {
+    const rest =
+      upstream === undefined
+        ? { books: ['A Wizard of Earthsea', 'Kindred'] }
+        : { next: await call(upstream, note) };
+    response.writeHead(200, { 'content-type': 'application/json' });
+    response.end(`${JSON.stringify({ ...own, ...rest })}\n`);
+  } catch (error) {
+    response.writeHead(502, { 'content-type': 'application/json' });
+    response.end(`${JSON.stringify({ ...own, error: String(error) })}\n`);
+  }
+});
+server.listen(8080, '::');
+process.on('SIGTERM', () => process.exit(0));
+
+function call(url: string, note: string | string[] | undefined): Promise<unknown> {
+  const { promise, resolve, reject } = Promise.withResolvers<unknown>();
+  const headers = note === undefined ? {} : { 'x-note': note };
+  const request = http.get(url, { timeout: TIMEOUT_MS, headers, agent: false }, (response) => {
+    const chunks: Buffer[] = [];
+    response.on('data', (chunk: Buffer) => chunks.push(chunk));
+    response.on('error', reject);
+    response.on('end', () => {
+      const text = Buffer.concat(chunks).toString();
+      if (response.statusCode === 200) resolve(JSON.parse(text));
+      else reject(new Error(`${url} answered ${response.statusCode}: ${text.trim()}`));
+    });
+  });
+  request.on('timeout', () => request.destroy(new Error(`${url} did not answer in time`)));
+  request.on('error', reject);
+  return promise;
+}
