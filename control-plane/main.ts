@@ -63,8 +63,7 @@ export async function openControlPlane(config: ControlPlaneConfig, logger: Logge
     const stack = opened.move();
     return { port, [Symbol.asyncDispose]: () => stack.disposeAsync() };
   } catch (error) {
-    if (!isExpected(error)) throw error;
-    throw new StartError(error.message, { cause: error });
+    throw startError(error);
   }
 }
 
@@ -164,9 +163,10 @@ function checkStateFolder(path: string): void {
     throw new StartError(`${path} is not a folder; name the state folder with --state`);
 }
 
-/** Errors whose message is for the operator; anything else is a defect. */
-function isExpected(error: unknown): error is Error {
-  const kinds = [StartError, ListenError, StatusSocketError, VipFileError, AuthorityError, IssuedLogError];
-  if (kinds.some((kind) => error instanceof kind)) return true;
-  return error instanceof Error && 'syscall' in error; // A file or folder that cannot be used.
+/** An error whose message is for the operator becomes a StartError that says the same; anything else is a defect. */
+function startError(error: unknown): unknown {
+  const kinds = [ListenError, StatusSocketError, VipFileError, AuthorityError, IssuedLogError];
+  const isExpected =
+    error instanceof Error && (kinds.some((kind) => error instanceof kind) || 'syscall' in error);
+  return isExpected ? new StartError(error.message, { cause: error.cause }) : error;
 }

@@ -33,7 +33,7 @@ export function encodeRequest(request: MessageInitShape<typeof DeltaDiscoveryReq
 }
 
 /** @throws Error for bytes that are no such message. */
-export function decodeRequest(bytes: Uint8Array): DeltaDiscoveryRequest {
+function decodeRequest(bytes: Uint8Array): DeltaDiscoveryRequest {
   return fromBinary(DeltaDiscoveryRequestSchema, bytes, { readUnknownFields: false });
 }
 

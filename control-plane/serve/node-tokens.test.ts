@@ -72,6 +72,7 @@ test('without the folder everyone is refused, with the reason', () => {
   expect(tokens.authenticate(bearer(TOKEN))).toMatchObject({
     reason: expect.stringMatching(/cannot read the tokens/),
   });
+  expect(tokens.nodes()).toEqual([]);
 });
 
 function write(node: string, token: string): void {

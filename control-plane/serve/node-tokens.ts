@@ -3,11 +3,6 @@ import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Metadata } from '@grpc/grpc-js';
 
-/** A node that proved to be itself by its token. */
-export interface NodeCaller {
-  readonly node: string;
-}
-
 /** Who a caller is, or why that is not known; the reason holds no secret. */
 export type Authentication =
   | { readonly kind: 'node'; readonly node: string }
@@ -61,7 +56,11 @@ export function openNodeTokens(directory: string): NodeTokens {
         : { kind: 'node', node };
     },
     nodes: () => {
-      refresh();
+      try {
+        refresh();
+      } catch {
+        return []; // Whoever calls is told why; there is nobody to list.
+      }
       return [...tokens.keys()].sort();
     },
   };
