@@ -115,11 +115,12 @@ describe('what a ztunnel can not see', () => {
     ]);
   });
 
-  test('leaves a rule of DENY that denies nothing when it is all there was', () => {
+  test('leaves a rule of DENY that denies everything when it is all there was', () => {
     expect(reasonsOf('{action: DENY, rules: [{when: [{key: connection.sni, values: [a]}]}]}')).toEqual([
       {
         rule: 0,
-        reason: 'ztunnels do not see connection.sni, and nothing else is left of it: the rule denies nothing',
+        reason:
+          'ztunnels do not see connection.sni: the rule denies without regard to it, more than written (a stock ztunnel would deny nothing)',
       },
     ]);
   });

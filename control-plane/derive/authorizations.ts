@@ -143,8 +143,12 @@ function explainRule(action: 'ALLOW' | 'DENY', { rule, unseen }: ConvertedRule):
     return `${cause}: the rule allows nothing, more is denied than written`;
   if (unseen.length > 0 && canMatch(rule))
     return `${cause}: the rule denies without regard to it, more than written`;
-  if (unseen.length > 0) return `${cause}, and nothing else is left of it: the rule denies nothing`;
+  if (unseen.length > 0) return `${cause}: the rule denies without regard to it, more than written ${STOCK}`;
   if (canMatch(rule)) return undefined;
-  const outcome = action === 'ALLOW' ? 'allows' : 'denies';
-  return `an empty source, operation or condition matches nothing: the rule ${outcome} nothing`;
+  if (action === 'ALLOW')
+    return 'an empty source, operation or condition matches nothing: the rule allows nothing';
+  return `an empty source, operation or condition matches everything ${STOCK}`;
 }
+
+/** What else there is to know of a DENY of which only empty matches are left: docs/decisions/0007-empty-matches.md. */
+const STOCK = '(a stock ztunnel would deny nothing)';

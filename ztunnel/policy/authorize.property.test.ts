@@ -28,14 +28,12 @@ const stringMatch: fc.Arbitrary<StringMatch> = fc.oneof(
   fc.record({ kind: fc.constantFrom('exact' as const, 'prefix' as const, 'suffix' as const), value: text }),
   fc.constant({ kind: 'presence' as const }),
 );
-const cidr: fc.Arbitrary<Cidr> = fc
-  .constantFrom(...IPS)
-  .chain((address) =>
-    fc.record({
-      address: fc.constant(address),
-      length: fc.integer({ min: 0, max: address.includes(':') ? 128 : 32 }),
-    }),
-  );
+const cidr: fc.Arbitrary<Cidr> = fc.constantFrom(...IPS).chain((address) =>
+  fc.record({
+    address: fc.constant(address),
+    length: fc.integer({ min: 0, max: address.includes(':') ? 128 : 32 }),
+  }),
+);
 const account = fc.record({
   namespace: fc.constantFrom(...NAMESPACES),
   serviceAccount: fc.constantFrom(...ACCOUNTS),
@@ -128,7 +126,7 @@ function policyHolds(each: Authorization, facts: InboundConnection): boolean {
     let all = true;
     for (const { matches } of clauses) {
       let any = matches.length === 0;
-      for (const candidate of matches) if (matchHolds(candidate, facts)) any = true;
+      for (const candidate of matches) if (matchHolds(candidate, facts, each.action)) any = true;
       if (!any) all = false;
     }
     if (all) result = true;
@@ -136,8 +134,9 @@ function policyHolds(each: Authorization, facts: InboundConnection): boolean {
   return result;
 }
 
-function matchHolds(candidate: Match, facts: InboundConnection): boolean {
-  if (Object.values(candidate).every((values: readonly unknown[]) => values.length === 0)) return false;
+function matchHolds(candidate: Match, facts: InboundConnection, action: Authorization['action']): boolean {
+  if (Object.values(candidate).every((values: readonly unknown[]) => values.length === 0))
+    return action === 'DENY';
   const id = facts.sourceIdentity;
   const ns = (pattern: StringMatch) => patternHolds(pattern, id?.namespace ?? '');
   const principal = (pattern: StringMatch) => id !== undefined && patternHolds(pattern, principalOf(id));

@@ -188,6 +188,23 @@ test.each([
   expect(verdict([policy({ rules })]).kind).toBe(matches ? 'allow' : 'deny');
 });
 
+test.each([
+  { when: 'its only match is empty', rules: [clauses([{}])], denies: true },
+  {
+    when: 'an empty match stands beside one that does not hold',
+    rules: [clauses([{}, { destinationPorts: [1] }])],
+    denies: true,
+  },
+  {
+    when: 'another clause does not hold',
+    rules: [clauses([{}], [{ destinationPorts: [1] }])],
+    denies: false,
+  },
+  { when: 'there are no rules', rules: [], denies: false },
+])('a DENY fails closed ($denies) when $when', ({ rules, denies }) => {
+  expect(verdict([policy({ action: 'DENY', rules })]).kind).toBe(denies ? 'deny' : 'allow');
+});
+
 const PRINCIPAL = 'cluster.local/ns/shop/sa/web';
 const SERVICE_ACCOUNT = { namespace: 'shop', serviceAccount: 'web' };
 

@@ -43,12 +43,13 @@ export function factsOf(connection: InboundConnection): Facts {
 
 /**
  * A policy as a function, its prefixes parsed and its exact values in sets; compiled once per policy object.
- * Semantics: fact sheet ambient-wire.md, 4.6, the "match logic".
+ * Semantics: as a stock ztunnel's, but for empty matches of DENY; see {@link compileMatch}.
  */
 export function matcherOf(policy: Authorization): MatchingRule {
   const known = COMPILED.get(policy);
   if (known !== undefined) return known;
-  const rules = policy.rules.map(({ clauses }) => clauses.map(compileClause));
+  const emptyHolds = policy.action === 'DENY';
+  const rules = policy.rules.map(({ clauses }) => clauses.map((clause) => compileClause(clause, emptyHolds)));
   const matcher: MatchingRule = (facts) => {
     const index = rules.findIndex((clauses) => clauses.every((clause) => clause(facts)));
     return index < 0 ? undefined : index;
@@ -59,14 +60,17 @@ export function matcherOf(policy: Authorization): MatchingRule {
 
 const COMPILED = new WeakMap<Authorization, MatchingRule>();
 
-function compileClause({ matches }: Clause): Condition {
+function compileClause({ matches }: Clause, emptyHolds: boolean): Condition {
   if (matches.length === 0) return () => true;
-  const compiled = matches.map(compileMatch);
+  const compiled = matches.map((match) => compileMatch(match, emptyHolds));
   return (facts) => compiled.some((match) => match(facts));
 }
 
-/** All fields that say something must hold; a match that says nothing is never true. */
-function compileMatch(match: Match): Condition {
+/**
+ * All fields that say something must hold. A match that says nothing stands for what an L4 policy cannot see: it is never
+ * true in ALLOW and always in DENY, so that both fail closed (docs/decisions/0007-empty-matches.md).
+ */
+function compileMatch(match: Match, emptyHolds: boolean): Condition {
   const conditions = [
     anyOf(match.namespaces, namespaceIn),
     noneOf(match.notNamespaces, namespaceIn),
@@ -81,7 +85,7 @@ function compileMatch(match: Match): Condition {
     anyOf(match.serviceAccounts, serviceAccountIn),
     noneOf(match.notServiceAccounts, serviceAccountIn),
   ].filter((condition) => condition !== undefined);
-  if (conditions.length === 0) return () => false;
+  if (conditions.length === 0) return () => emptyHolds;
   return (facts) => conditions.every((condition) => condition(facts));
 }
 
