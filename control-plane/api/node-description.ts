@@ -1,8 +1,13 @@
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import type { NodeSchema } from './gen/envoy/config/core/v3/base_pb.ts';
 
+/** First part of the id of a client that serves a node beside its ztunnel, and whose answers are not the ztunnel's. */
+export const NODE_AGENT = 'node-agent';
+
 /** Who a client of the workload API says it is. */
 export interface NodeDescription {
+  /** Default: `ztunnel`. */
+  readonly type?: 'ztunnel' | typeof NODE_AGENT;
   /** Address of the proxy itself; `1.1.1.1` where it is not known, as a stock ztunnel has it. */
   readonly ip: string;
   readonly podName: string;
@@ -14,9 +19,9 @@ export interface NodeDescription {
 
 /** The node as a request carries it. */
 export function encodeNode(node: NodeDescription): MessageInitShape<typeof NodeSchema> {
-  const { ip, podName, podNamespace, nodeName, metadata } = node;
+  const { type = 'ztunnel', ip, podName, podNamespace, nodeName, metadata } = node;
   return {
-    id: `ztunnel~${ip}~${podName}.${podNamespace}~${podNamespace}.svc.cluster.local`,
+    id: `${type}~${ip}~${podName}.${podNamespace}~${podNamespace}.svc.cluster.local`,
     metadata: {
       NAME: podName,
       NAMESPACE: podNamespace,

@@ -88,6 +88,19 @@ test('what a client took and what it rejected is known by node and object', asyn
   expect(server.discovery.clients()[0]?.xds[1]).toMatchObject({ rejected });
 });
 
+test("a node agent is served, and its answers are not taken for the ztunnel's", async () => {
+  await using server = await openTestServer();
+  server.publish(policy({}));
+  using agent = open(server);
+  agent.send({ typeUrl: AUTHORIZATION_TYPE, node: { id: 'node-agent~1.1.1.1~a.b~b.svc.cluster.local' } });
+  await eventually('it is answered', () => agent.responses.length === 1);
+  agent.send({ typeUrl: AUTHORIZATION_TYPE, responseNonce: agent.responses[0]?.nonce ?? '' });
+  agent.call.end();
+  await eventually('it has gone', () => server.log.some(({ msg }) => msg === 'client disconnected'));
+  expect(server.discovery.clients()[0]).toEqual({ node: 'n1', connected: false, xds: [] });
+  expect(server.discovery.hasAcked('n1', AUTHORIZATION_TYPE, 'default/p')).toBe(false);
+});
+
 test.each([
   { when: 'there is none', headers: {}, details: /no authorization header/ },
   {

@@ -1,4 +1,4 @@
-import { type ServiceDefinition, status, type UntypedServiceImplementation } from '@grpc/grpc-js';
+import { Metadata, type ServiceDefinition, status, type UntypedServiceImplementation } from '@grpc/grpc-js';
 import type { Logger } from 'pino';
 import { DISCOVERY_SERVICE } from '#api/discovery.ts';
 import type { ResourceType } from '#api/resource.ts';
@@ -7,7 +7,7 @@ import type { ServedSnapshot } from './served-snapshot.ts';
 import { ClientStream, type DiscoveryCall } from './stream.ts';
 import type { SubscriptionStatus } from './subscription.ts';
 
-/** What is known of one node's client. */
+/** What is known of one node's ztunnel; its node agent is served as well, and not counted. */
 export interface ClientStatus {
   readonly node: string;
   readonly connected: boolean;
@@ -72,15 +72,17 @@ export function createDiscoveryServer(options: {
       logger,
       onClose: () => {
         ofNode.delete(stream);
-        lastSeen.set(node, stream.status());
+        if (stream.isZtunnel) lastSeen.set(node, stream.status());
         logger.info({ peer: call.getPeer(), node }, 'client disconnected');
       },
     });
     ofNode.add(stream);
+    call.sendMetadata(new Metadata()); // Some clients wait for it before they read.
     logger.info({ peer: call.getPeer(), node }, 'client connected');
   };
 
-  const newest = (node: string): ClientStream | undefined => [...(streams.get(node) ?? [])].at(-1);
+  const newest = (node: string): ClientStream | undefined =>
+    [...(streams.get(node) ?? [])].findLast((stream) => stream.isZtunnel);
 
   return {
     definition: DISCOVERY_SERVICE,

@@ -2,6 +2,7 @@ import { type ServerDuplexStream, status } from '@grpc/grpc-js';
 import type { Logger } from 'pino';
 import { encodeResponse } from '#api/discovery.ts';
 import type { DeltaDiscoveryRequest } from '#api/gen/envoy/service/discovery/v3/discovery_pb.ts';
+import { NODE_AGENT } from '#api/node-description.ts';
 import { RESOURCE_TYPES, type ResourceType } from '#api/resource.ts';
 import type { ServedSnapshot } from './served-snapshot.ts';
 import { type PlannedResponse, Session } from './session.ts';
@@ -22,6 +23,7 @@ export class ClientStream {
   #snapshot: ServedSnapshot | undefined;
   #isBlocked = false;
   #isOpen = true;
+  #client: 'unknown' | 'ztunnel' | 'node-agent' = 'unknown';
   #graceTimer: NodeJS.Timeout | undefined;
   #isGraceOver = false;
 
@@ -59,6 +61,11 @@ export class ClientStream {
     this.#flush();
   }
 
+  /** Whether the client is a node's ztunnel, and not its agent; known from its first request on. */
+  get isZtunnel(): boolean {
+    return this.#client === 'ztunnel';
+  }
+
   /** By type. */
   status(): readonly SubscriptionStatus[] {
     return this.#session.status();
@@ -93,6 +100,9 @@ export class ClientStream {
         `the token is of node ${JSON.stringify(this.node)}, the client says NODE_NAME ${JSON.stringify(claimed.slice(0, 300))}`,
       );
       return;
+    }
+    if (this.#client === 'unknown') {
+      this.#client = request.node?.id.startsWith(`${NODE_AGENT}~`) ? 'node-agent' : 'ztunnel';
     }
     this.#request(type, request);
   }
