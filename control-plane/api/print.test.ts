@@ -1,6 +1,11 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { expect, test } from 'vitest';
+import { type RecordedResources, recordedAddresses, recordedAuthorizations } from '#test/kit/recording.ts';
+import { decodeResource, encodeResource } from './codec.ts';
 import { type Authorization, EMPTY_MATCH } from './policy.ts';
 import { printResource } from './print.ts';
+import { type Resource, resourceType } from './resource.ts';
 import type { Service } from './service.ts';
 import type { Workload } from './workload.ts';
 
@@ -140,4 +145,19 @@ test('a policy is printed with its matches', () => {
       },
     ],
   });
+});
+
+test('what a stock istiod was recorded to serve is printed as it was recorded, also after the wire', () => {
+  const file = join(import.meta.dirname, '../../test/fixtures/istiod/workload-api.json');
+  const recorded = JSON.parse(readFileSync(file, 'utf8')) as RecordedResources;
+  const resources = new Map<string, Resource>([
+    ...recordedAddresses(recorded),
+    ...recordedAuthorizations(recorded),
+  ]);
+  const printed = [...resources].map(([name, resource]) => {
+    const decoded = decodeResource(resourceType(resource), encodeResource(resource));
+    return [name, printResource(decoded)] as const;
+  });
+  expect(Object.fromEntries(printed)).toEqual({ ...recorded.Address, ...recorded.Authorization });
+  expect(printed.length).toBe(46);
 });
