@@ -114,8 +114,7 @@ export class Connection {
   }
 
   /**
-   * Sends a request; for clients, while `isOpen`. The stream may be aborted at any time, after which there is no answer, and
-   * started once it is answered.
+   * Sends a request; for clients, while `isOpen`. The stream may be aborted at any time, and started once it is answered.
    */
   request(fields: readonly Field[], onAnswer: (answer: Answer) => void): TunnelStream {
     const stream = this.#streams.openNext(this.#incoming.peer.initialWindowSize, onAnswer);
@@ -176,6 +175,7 @@ export class Connection {
       changeWaiting: (bytes) => this.#window.changeWaiting(bytes),
       reset: (stream, code) => {
         this.#writer.control(resetFrame(stream.id, code));
+        this.#streams.answer(stream, { kind: 'failed', reason: 'given up', isRetryable: false });
         this.#streams.forget(stream);
       },
       ended: (stream) => this.#streams.forget(stream),

@@ -1,0 +1,193 @@
+import type { HostPort, Ip } from '#api/address.ts';
+import { formatHostPort } from '#api/address.ts';
+import { formatIdentity, type Identity } from '#certs/identity.ts';
+import type { Svid } from '#certs/svid.ts';
+import type { Connection } from './connection.ts';
+import { HboneError } from './error.ts';
+import type { Field } from './hpack-tables.ts';
+import type { TunnelStream } from './stream.ts';
+import type { Answer } from './stream-table.ts';
+
+/** Which session a tunnel may share: same caller, same peer. */
+export interface PoolTarget {
+  readonly svid: Svid;
+  readonly expected: readonly Identity[];
+  /** The caller's address: its sessions are its own, because it is what the far end sees. */
+  readonly sourceIp: Ip;
+  readonly hop: HostPort;
+}
+
+export interface PoolOptions<Target extends PoolTarget> {
+  /** Opens a session. @throws HboneError */
+  readonly connect: (target: Target, onClose: () => void) => Promise<Connection>;
+  /** Streams on a session before another is opened, as far as the peer allows as many. */
+  readonly maxStreams: number;
+  /** A session that has not been used for so long closes, once its streams have ended. */
+  readonly idleMs: number;
+}
+
+/** An answered CONNECT. */
+export interface OpenTunnel {
+  readonly stream: TunnelStream;
+  readonly fields: readonly Field[];
+}
+
+/**
+ * How many new sessions a caller waits for, in vain because they are full by its turn, or closed again. Many callers may
+ * wait at once, and each session takes a hundred.
+ */
+const CONNECT_ATTEMPTS = 50;
+
+interface Outcome {
+  readonly stream: TunnelStream;
+  readonly answer: Answer;
+}
+
+interface Session {
+  readonly connection: Connection;
+  /** On the clock of `performance.now`. */
+  readonly openedAt: number;
+  /** Until then its caller's certificate is good. */
+  readonly usableUntilMs: number;
+  usedAtMs: number;
+}
+
+interface Group {
+  readonly sessions: Session[];
+  connecting: Promise<void> | undefined;
+}
+
+/** Sessions to HBONE servers, shared by the tunnels of one caller to one peer. Fact sheet ambient-wire.md, 1.8. */
+export class Pool<Target extends PoolTarget> {
+  readonly #options: PoolOptions<Target>;
+  readonly #groups = new Map<string, Group>();
+  readonly #sweeper: NodeJS.Timeout;
+  #isClosed = false;
+
+  constructor(options: PoolOptions<Target>) {
+    this.#options = options;
+    this.#sweeper = setInterval(() => this.#sweep(), Math.max(options.idleMs / 10, 100)).unref();
+  }
+
+  /**
+   * Opens a tunnel: on a session that is there, or a new one, which callers that come while it is being made share. A
+   * request that the peer did not take up, on a session that had been used before, is made once more on another.
+   * @param onStream gets the stream before it is answered, to abort it when the caller has gone
+   * @throws HboneError
+   */
+  async open(
+    target: Target,
+    fields: readonly Field[],
+    onStream: (stream: TunnelStream) => void,
+  ): Promise<OpenTunnel> {
+    const started = performance.now();
+    const request = (connection: Connection): Promise<Outcome> => ask(connection, fields, onStream);
+    const first = await this.#use(target, -1, request);
+    if (first.answer.kind === 'answered') return { stream: first.stream, fields: first.answer.fields };
+    if (!first.answer.isRetryable) throw lost(target, first.answer.reason);
+    const second = await this.#use(target, started, request);
+    if (second.answer.kind === 'answered') return { stream: second.stream, fields: second.answer.fields };
+    throw lost(target, second.answer.reason);
+  }
+
+  /** Sessions that are open. */
+  get size(): number {
+    let size = 0;
+    for (const { sessions } of this.#groups.values()) size += sessions.length;
+    return size;
+  }
+
+  /** Opens no more sessions; those that are there close when their streams have ended. */
+  close(): void {
+    this.#isClosed = true;
+    clearInterval(this.#sweeper);
+    for (const { sessions } of this.#groups.values()) {
+      for (const { connection } of [...sessions]) connection.drain();
+    }
+  }
+
+  /**
+   * Makes a request on a session that was opened after a point in time. Choosing one and using it is one step, or all who wait
+   * for a new session would find it empty.
+   */
+  async #use(
+    target: Target,
+    openedAfter: number,
+    request: (connection: Connection) => Promise<Outcome>,
+  ): Promise<Outcome> {
+    const key = keyOf(target);
+    for (let attempt = 0; attempt < CONNECT_ATTEMPTS; attempt++) {
+      const group = this.#groups.get(key) ?? { sessions: [], connecting: undefined };
+      this.#groups.set(key, group);
+      const now = Date.now();
+      const session = group.sessions.find((each) => each.openedAt > openedAfter && this.#isUsable(each, now));
+      if (session !== undefined) {
+        session.usedAtMs = now;
+        return await request(session.connection);
+      }
+      if (this.#isClosed) throw new HboneError('the ztunnel is draining', { code: 'SESSION_LOST' });
+      group.connecting ??= this.#connect(key, group, target);
+      await group.connecting;
+    }
+    throw lost(target, 'sessions to it do not last');
+  }
+
+  #isUsable({ connection, usableUntilMs }: Session, now: number): boolean {
+    const limit = Math.min(this.#options.maxStreams, connection.maxStreams);
+    return connection.isOpen && connection.streamCount < limit && now < usableUntilMs;
+  }
+
+  async #connect(key: string, group: Group, target: Target): Promise<void> {
+    try {
+      const connection = await this.#options.connect(target, () => {
+        const index = group.sessions.findIndex((each) => each.connection === connection);
+        if (index >= 0) group.sessions.splice(index, 1);
+        this.#forgetEmpty(key, group);
+      });
+      group.sessions.push({
+        connection,
+        openedAt: performance.now(),
+        usableUntilMs: target.svid.notAfterMs,
+        usedAtMs: Date.now(),
+      });
+      if (this.#isClosed) connection.drain();
+    } finally {
+      group.connecting = undefined;
+      this.#forgetEmpty(key, group);
+    }
+  }
+
+  #forgetEmpty(key: string, group: Group): void {
+    const isEmpty = group.sessions.length === 0 && group.connecting === undefined;
+    if (isEmpty && this.#groups.get(key) === group) this.#groups.delete(key);
+  }
+
+  #sweep(): void {
+    const now = Date.now();
+    for (const { sessions } of this.#groups.values()) {
+      for (const { connection, usedAtMs, usableUntilMs } of [...sessions]) {
+        if (now - usedAtMs >= this.#options.idleMs || now >= usableUntilMs) connection.drain();
+      }
+    }
+  }
+}
+
+function ask(
+  connection: Connection,
+  fields: readonly Field[],
+  onStream: (stream: TunnelStream) => void,
+): Promise<Outcome> {
+  return new Promise((resolve) => {
+    const stream = connection.request(fields, (answer) => resolve({ stream, answer }));
+    onStream(stream);
+  });
+}
+
+function keyOf({ svid, expected, sourceIp, hop }: PoolTarget): string {
+  const peers = expected.map(formatIdentity).join(',');
+  return `${formatIdentity(svid.identity)} ${peers} ${sourceIp} ${formatHostPort(hop)}`;
+}
+
+function lost({ hop }: PoolTarget, reason: string): HboneError {
+  return new HboneError(`no answer from ${formatHostPort(hop)}: ${reason}`, { code: 'SESSION_LOST' });
+}

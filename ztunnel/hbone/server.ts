@@ -1,0 +1,66 @@
+import type { Socket } from 'node:net';
+import { createServer, type Server, type TLSSocket } from 'node:tls';
+import type { Identity } from '#certs/identity.ts';
+import { checkClientSocket, PeerError, tlsOptions } from '#certs/peer.ts';
+import type { Svid } from '#certs/svid.ts';
+import { Connection, type ConnectionSettings } from './connection.ts';
+import type { Field } from './hpack-tables.ts';
+import type { TunnelStream } from './stream.ts';
+
+/** One client's session, and who the client is. */
+export interface ServerSession {
+  readonly connection: Connection;
+  readonly peer: Identity;
+  readonly socket: TLSSocket;
+}
+
+export interface HboneServerOptions {
+  readonly settings: ConnectionSettings;
+  /** For the TLS handshake. */
+  readonly handshakeTimeoutMs: number;
+  readonly onSession: (session: ServerSession) => void;
+  readonly onRequest: (session: ServerSession, stream: TunnelStream, fields: readonly Field[]) => void;
+  readonly onSessionClose: (session: ServerSession) => void;
+  /** No session came about: no client certificate, a stranger's, not TLS at all… */
+  readonly onRefused: (error: Error, socket: TLSSocket) => void;
+}
+
+/** Makes sessions of accepted sockets, with one SVID. */
+export interface HboneServer {
+  readonly svid: Svid;
+  /** Takes a socket; its end is reported by the session, or as refused. */
+  readonly accept: (socket: Socket) => void;
+}
+
+/** A server without a listener. One SVID each: for a renewed one make another; sessions go on. */
+export function createHboneServer(svid: Svid, options: HboneServerOptions): HboneServer {
+  const server: Server = createServer({
+    ...tlsOptions(svid),
+    handshakeTimeout: options.handshakeTimeoutMs,
+  });
+  server.on('tlsClientError', options.onRefused);
+  server.on('secureConnection', (socket) => {
+    const check = checkClientSocket(socket, svid.identity.trustDomain);
+    if (check.kind === 'refused') refuse(socket, new PeerError(check), options);
+    else if (socket.alpnProtocol !== 'h2')
+      refuse(socket, new Error('the client does not speak HTTP/2'), options);
+    else openSession(socket, check.identity, options);
+  });
+  return { svid, accept: (socket) => server.emit('connection', socket) };
+}
+
+function openSession(socket: TLSSocket, peer: Identity, options: HboneServerOptions): void {
+  const connection: Connection = new Connection(socket, {
+    settings: options.settings,
+    onRequest: (stream, fields) => options.onRequest(session, stream, fields),
+    onClose: () => options.onSessionClose(session),
+  });
+  const session: ServerSession = { connection, peer, socket };
+  options.onSession(session);
+}
+
+function refuse(socket: TLSSocket, error: Error, options: HboneServerOptions): void {
+  socket.on('error', () => undefined);
+  options.onRefused(error, socket);
+  socket.destroy();
+}
