@@ -8,6 +8,7 @@ import type { VipFile } from './vip-file.ts';
 const QUIET_MS = 100;
 const CAP_MS = 1000;
 const RETRY_MS = 1000;
+const LONGEST_RETRY_MS = 30_000;
 
 /** Follows the sources, and keeps what is in force. Disposing of it stops following. */
 export interface MeshLoop extends AsyncDisposable {
@@ -38,18 +39,22 @@ export function followSources(options: MeshLoopOptions): MeshLoop {
   let state = options.first;
   let problems: readonly Problem[] = [];
   let retry: NodeJS.Timeout | undefined;
+  let retryMs = RETRY_MS;
 
   const derive = (): void => {
     clearTimeout(retry);
     try {
       const objects = mergeObjectSets(files.current(), local.current());
       state = nextMeshState(objects, { vips, previous: state, trustDomain });
-      problems = [];
       options.onState(state);
+      problems = [];
+      retryMs = RETRY_MS;
     } catch (error) {
-      logger.error({ err: error }, 'configuration not applied');
-      problems = [stale(error)];
-      retry = setTimeout(due.touch, RETRY_MS);
+      const problem = stale(error);
+      if (problems[0]?.message !== problem.message) logger.error({ err: error }, 'configuration not applied');
+      problems = [problem];
+      retry = setTimeout(due.touch, retryMs);
+      retryMs = Math.min(retryMs * 2, LONGEST_RETRY_MS);
     }
   };
   const due = debounce({ quietMs: QUIET_MS, capMs: CAP_MS, action: derive });
