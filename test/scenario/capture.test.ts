@@ -213,11 +213,15 @@ test('rules are put in place over what a crashed agent left, and removed without
   const before = await catalog.exec('ip', ['rule']);
   await catalog.exec('nft', ['add', 'table', 'inet', 'tulle']);
   await catalog.exec('ip', ['rule', 'add', 'fwmark', '0x111/0xfff', 'pref', '32764', 'lookup', '100']);
-  for (const scope of ['both', 'nothing', 'both'] as const) await capture.apply(pod(catalog), scope);
+  for (const scope of ['both', 'outbound', 'nothing', 'both'] as const) {
+    await capture.apply(pod(catalog), scope);
+    expect(await capture.scopeOf(pod(catalog))).toBe(scope);
+  }
   expect(await catalog.exec('ip', ['-6', 'rule'])).toContain('fwmark 0x111/0xfff lookup 100');
   expect(await catalog.exec('cat', ['/proc/sys/net/ipv4/tcp_migrate_req'])).toBe('1\n');
   await capture.remove(pod(catalog));
   await capture.remove(pod(catalog));
+  expect(await capture.scopeOf(pod(catalog))).toBeUndefined();
   expect(await catalog.exec('nft', ['list', 'ruleset'])).toBe('');
   expect(await catalog.exec('ip', ['rule'])).toBe(before);
 });
@@ -229,5 +233,6 @@ test('a failure names the pod, what the tool said and what to do; a pod that is 
     /pod uid-1: .*tulletest-no-such.* The pod is gone/,
   );
   expect(await capture.countCaptured(gone)).toBe(0);
+  expect(await capture.scopeOf(gone)).toBeUndefined();
   await capture.remove(gone);
 });

@@ -11,6 +11,8 @@ export interface Capture {
    * @throws CaptureError
    */
   readonly apply: (pod: CapturedPod, scope: CaptureScope) => Promise<void>;
+  /** The scope in force, as another agent may have left it; undefined when there are no rules, or no pod. */
+  readonly scopeOf: (pod: CapturedPod) => Promise<CaptureScope | undefined>;
   /** Connections that would break if everything were removed now. */
   readonly countCaptured: (pod: CapturedPod) => Promise<number>;
   /** UDP packets that were refused since the capture was installed. */

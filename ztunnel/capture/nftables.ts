@@ -18,6 +18,7 @@ import {
   ROUTE_RULE_PREFERENCE,
   ROUTE_TABLE,
   rulesOf,
+  scopeIn,
   TABLE,
 } from './rules.ts';
 
@@ -45,6 +46,7 @@ export function createNftablesCapture(): Capture {
   return {
     method: 'nftables',
     apply: applyRules,
+    scopeOf: async (pod) => (existsSync(pod.netnsPath) ? scopeIn(await listTable(pod)) : undefined),
     countCaptured: async (pod) => {
       await warmThreadPool();
       return inNamespaceOf(pod, countCapturedConnections) ?? 0;
@@ -60,6 +62,11 @@ async function applyRules(pod: CapturedPod, scope: CaptureScope): Promise<void> 
   await Promise.all(families.map((family) => addReturnRoute(pod, family)));
   await runIn(pod, 'nft', ['-f', '-'], rulesOf({ scope, udp: pod.udp }));
   inNamespaceOf(pod, writeSettings);
+}
+
+/** Empty when there is no table. */
+async function listTable(pod: CapturedPod): Promise<string> {
+  return await runIn(pod, 'nft', ['list', 'table', 'inet', TABLE], '', /No such file or directory/);
 }
 
 async function removeRules(pod: CapturedPod): Promise<void> {

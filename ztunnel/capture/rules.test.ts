@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 import { countIn, procForms } from './captured-connections.ts';
-import { REMOVE_RULES, rulesOf } from './rules.ts';
+import { REMOVE_RULES, rulesOf, scopeIn } from './rules.ts';
 
 test('the whole rule set of a pod that refuses UDP', () => {
   expect(rulesOf({ scope: 'both', udp: 'refuse' })).toBe(`add table inet tulle
@@ -86,6 +86,11 @@ test.each([
   { scope: 'nothing', udp: 'refuse', refuses: false },
 ] as const)('UDP is refused with scope $scope, udp $udp: $refuses', ({ scope, udp, refuses }) => {
   expect(rulesOf({ scope, udp }).includes('meta l4proto udp counter')).toBe(refuses);
+});
+
+test.each(['both', 'outbound', 'nothing'] as const)('the scope %s is seen in the rules', (scope) => {
+  expect(scopeIn(rulesOf({ scope, udp: 'allow' }))).toBe(scope);
+  expect(scopeIn('')).toBeUndefined();
 });
 
 test('removal works whether or not there is anything', () => {

@@ -86,6 +86,13 @@ export function rulesOf(options: RuleOptions): string {
   return `add table inet ${TABLE}\nflush table inet ${TABLE}\ntable inet ${TABLE} {\n${body}}\n`;
 }
 
+/** The scope of a table as nft lists it; undefined for an empty text. */
+export function scopeIn(listing: string): CaptureScope | undefined {
+  if (listing.trim() === '') return undefined;
+  if (listing.includes(`redirect to :${PORT_INBOUND_PLAINTEXT}`)) return 'both';
+  return listing.includes(`redirect to :${PORT_OUTBOUND}`) ? 'outbound' : 'nothing';
+}
+
 /** Takes the table away, whether or not it is there. */
 export const REMOVE_RULES: string = `add table inet ${TABLE}\ndelete table inet ${TABLE}\n`;
 

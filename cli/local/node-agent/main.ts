@@ -1,0 +1,116 @@
+import { once } from 'node:events';
+import { mkdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { type Logger, pino } from 'pino';
+import { subscribeWorkloadApi } from '#api/client.ts';
+import type { ResourceUpdate } from '#api/resource.ts';
+import { watchFolders } from '#control-plane/source/folder-watch.ts';
+import { warmThreadPool } from '#ztunnel/capture/in-pod-sockets.ts';
+import { createNftablesCapture } from '#ztunnel/capture/nftables.ts';
+import { createTables } from '#ztunnel/tables/store.ts';
+import { serveZds, type ZdsServer } from '#ztunnel/zds/server.ts';
+import { NodeAgent } from './agent.ts';
+import type { NodeAgentConfig } from './config.ts';
+import { serveNodeDns } from './node-dns.ts';
+import { createOrderReader } from './orders.ts';
+import { createPeerView } from './peer-view.ts';
+import { createRedirectionFiles, createReportFile } from './reports.ts';
+import { createVipTranslation } from './vip-translation.ts';
+
+/** How long after a file has changed it is read; files are replaced whole. */
+const FILES_QUIET_MS = 5;
+const FILES_CAP_MS = 50;
+const FILES_POLL_MS = 2_000;
+
+/**
+ * Runs a node's agent in the node's network namespace until the signal aborts: has its pods captured and served by a
+ * ztunnel as `run/NODE/enrolment.json` says, answers DNS on the node's addresses, and translates VIPs for pods outside the
+ * mesh. What is in place stays when it ends, and is taken over by the next one.
+ * @throws ZdsError (`address`) when another agent serves the node
+ */
+export async function runNodeAgent(
+  config: NodeAgentConfig,
+  signal: AbortSignal,
+  logger: Logger = pino({ level: config.logLevel }),
+): Promise<void> {
+  const { stateDirectory, node } = config;
+  await warmThreadPool();
+  mkdirSync(join(stateDirectory, 'run', node), { recursive: true, mode: 0o700 });
+  await using stack = new AsyncDisposableStack();
+
+  const tables = createTables();
+  const peers = createPeerView();
+  const vips = stack.use(createVipTranslation(tables, logger));
+  stack.use(await serveNodeDns(config, tables, logger));
+
+  let zds: ZdsServer | undefined;
+  const agent = new NodeAgent({
+    parts: {
+      capture: createNftablesCapture(),
+      zds: {
+        add: async (pod, netnsPath) => await zds?.add(pod, netnsPath),
+        del: async (uid) => await zds?.del(uid),
+        connected: () => zds?.connected() ?? 0,
+      },
+      told: peers.told,
+      redirection: createRedirectionFiles(stateDirectory),
+      logger,
+    },
+    writeReport: createReportFile(stateDirectory, node),
+    logger,
+  });
+  const readOrders = createOrderReader(stateDirectory, node);
+  // Before a ztunnel can connect: it drops the pods that it is not told of.
+  await agent.apply(readOrders());
+  stack.defer(async () => {
+    const stopped = agent.stop();
+    zds?.close();
+    await stopped;
+  });
+  zds = await serveZds({
+    path: join(stateDirectory, 'run', node, 'zds.sock'),
+    snapshot: () => agent.snapshot(),
+    onChange: () => agent.look(),
+    onRefused: (uid, message) => agent.refused(uid, message),
+    logger: logger.child({ component: 'zds' }),
+  });
+  const files = stack.use(
+    watchFolders({
+      quietMs: FILES_QUIET_MS,
+      capMs: FILES_CAP_MS,
+      pollMs: FILES_POLL_MS,
+      onDue: () => agent.apply(readOrders()),
+    }),
+  );
+  files.follow(new Set([join(stateDirectory, 'pods'), join(stateDirectory, 'run', node)]));
+
+  const subscription = subscribe(config, signal, logger, (update) => {
+    tables.apply(update);
+    peers.apply(update, performance.now());
+    vips.changed();
+    agent.look();
+  });
+  logger.info({ node }, 'node agent ready');
+  if (!signal.aborted) await once(signal, 'abort');
+  await subscription;
+}
+
+/** The workload API under the node's own credential. */
+function subscribe(
+  config: NodeAgentConfig,
+  signal: AbortSignal,
+  logger: Logger,
+  onUpdate: (update: ResourceUpdate) => void,
+): Promise<void> {
+  const { stateDirectory, node } = config;
+  const token = (): string => readFileSync(join(stateDirectory, 'tokens', node), 'utf8').trim();
+  return subscribeWorkloadApi({
+    address: config.controlPlane,
+    rootsPem: () => readFileSync(join(stateDirectory, 'ca', 'bundle.pem'), 'utf8'),
+    headers: () => ({ authorization: `Bearer ${token()}`, clusterid: 'Kubernetes' }),
+    node: { ip: '1.1.1.1', podName: `node-agent-${node}`, podNamespace: 'istio-system', nodeName: node },
+    onUpdate,
+    logger: logger.child({ component: 'xds' }),
+    signal,
+  });
+}

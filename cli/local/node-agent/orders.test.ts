@@ -1,0 +1,80 @@
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { createOrderReader } from './orders.ts';
+
+let state: string;
+beforeEach(() => {
+  state = mkdtempSync(join(tmpdir(), 'orders-'));
+  mkdirSync(join(state, 'pods'));
+  mkdirSync(join(state, 'run/n1'), { recursive: true });
+});
+afterEach(() => rmSync(state, { recursive: true }));
+
+function writePod(name: string, nodeName = 'n1', phase = 'Running'): void {
+  const annotations = { 'tulle.dev/netns': `/run/netns/${name}` };
+  const pod = {
+    metadata: { name, namespace: 'shop', uid: `u-${name}`, annotations },
+    spec: { nodeName },
+    status: { phase },
+  };
+  writeFileSync(join(state, `pods/shop_${name}.json`), JSON.stringify(pod));
+}
+
+function writeEnrolment(pods: readonly unknown[]): void {
+  writeFileSync(join(state, 'run/n1/enrolment.json'), JSON.stringify({ version: '1', pods }));
+}
+
+const entry = (name: string, enrol: boolean, udp = 'allow'): unknown => ({
+  uid: `u-${name}`,
+  name,
+  namespace: 'shop',
+  serviceAccount: 'default',
+  udp,
+  enrol,
+});
+
+test('a pod of this node gets its order, others are not ours', () => {
+  writePod('a');
+  writePod('b', 'n1', 'Pending');
+  writePod('elsewhere', 'n2');
+  writeEnrolment([entry('a', true, 'refuse'), entry('b', false), entry('not-local', true)]);
+  const { pods, problems } = createOrderReader(state, 'n1')();
+  expect(problems).toEqual([]);
+  expect([...pods.values()]).toEqual([
+    {
+      pod: { uid: 'u-a', name: 'a', namespace: 'shop', serviceAccount: 'default' },
+      netnsPath: '/run/netns/a',
+      fileName: 'shop_a',
+      hasStarted: true,
+      order: { wanted: 'in', udp: 'refuse' },
+    },
+    expect.objectContaining({ hasStarted: false, order: { wanted: 'out', udp: 'allow' } }),
+  ]);
+});
+
+test('a pod of which the control plane has not spoken is left as it is', () => {
+  writePod('a');
+  expect(createOrderReader(state, 'n1')().pods.get('u-a')?.order.wanted).toBe('unknown');
+});
+
+test('a file that cannot be read counts as it was, and is reported', () => {
+  writePod('a');
+  writeEnrolment([entry('a', true)]);
+  const read = createOrderReader(state, 'n1');
+  read();
+  writeFileSync(join(state, 'pods/shop_a.json'), '{');
+  writeFileSync(join(state, 'run/n1/enrolment.json'), '{"pods": [{"uid": 1}]}');
+  const { pods, problems } = read();
+  expect(pods.get('u-a')?.order.wanted).toBe('in');
+  expect(problems).toEqual([expect.stringMatching(/^shop_a.json: /), expect.stringMatching(/pods\[0\].uid/)]);
+});
+
+test('a pod whose file is gone is no more', () => {
+  writePod('a');
+  const read = createOrderReader(state, 'n1');
+  read();
+  rmSync(join(state, 'pods/shop_a.json'));
+  expect(read().pods.size).toBe(0);
+});

@@ -1,0 +1,133 @@
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { z } from 'zod';
+import type { PodInfo } from '#ztunnel/worker-messages.ts';
+import type { Order } from './decide.ts';
+
+/** A pod of this node and what is to become of it. */
+export interface OrderedPod {
+  readonly pod: PodInfo;
+  readonly netnsPath: string;
+  /** `NS_NAME`: what its files are called. */
+  readonly fileName: string;
+  readonly hasStarted: boolean;
+  readonly order: Order;
+}
+
+/** The pods of a node, by uid, and files that cannot be read, with the reason. */
+export interface Orders {
+  readonly pods: ReadonlyMap<string, OrderedPod>;
+  readonly problems: readonly string[];
+}
+
+/** Annotation of a pod: path of its network namespace. */
+const NETNS_ANNOTATION = 'tulle.dev/netns';
+
+const POD = z.object({
+  metadata: z.object({
+    name: z.string().min(1),
+    namespace: z.string().min(1),
+    uid: z.string().min(1),
+    annotations: z.record(z.string(), z.string()).optional(),
+  }),
+  spec: z.object({ nodeName: z.string().optional(), serviceAccountName: z.string().optional() }),
+  status: z.object({ phase: z.string().optional() }).optional(),
+});
+
+const ENROLMENT = z.object({
+  pods: z.array(
+    z.object({
+      uid: z.string(),
+      serviceAccount: z.string(),
+      udp: z.enum(['allow', 'refuse']),
+      enrol: z.boolean(),
+    }),
+  ),
+});
+
+type Enrolment = z.infer<typeof ENROLMENT>['pods'];
+
+/**
+ * Reads what the supervisor says of the pods (`pods/*.json`) and the control plane of their enrolment
+ * (`run/NODE/enrolment.json`). A file that cannot be read counts as it was before.
+ */
+export function createOrderReader(stateDirectory: string, node: string): () => Orders {
+  const podFolder = join(stateDirectory, 'pods');
+  const enrolmentFile = join(stateDirectory, 'run', node, 'enrolment.json');
+  let lastPods: ReadonlyMap<string, LocatedPod> = new Map();
+  let lastEnrolment: Enrolment = [];
+  return () => {
+    const problems: string[] = [];
+    const attempt = <T>(file: string, read: () => T, otherwise: T): T => {
+      try {
+        return read();
+      } catch (error) {
+        if (!isMissing(error)) problems.push(`${file}: ${describe(error)}`);
+        return otherwise;
+      }
+    };
+    const files = readdirSync(podFolder).filter((name) => name.endsWith('.json') && !name.startsWith('.'));
+    lastPods = new Map(
+      files.flatMap((name) => {
+        const pod = attempt(name, () => readPod(join(podFolder, name)), lastPods.get(name));
+        return pod === undefined ? [] : [[name, pod]];
+      }),
+    );
+    lastEnrolment = attempt(
+      enrolmentFile,
+      () => ENROLMENT.parse(readJson(enrolmentFile)).pods,
+      lastEnrolment,
+    );
+    const here = [...lastPods].filter(([, pod]) => pod.node === node);
+    return { pods: combine(here, lastEnrolment), problems };
+  };
+}
+
+interface LocatedPod {
+  readonly node: string;
+  readonly pod: PodInfo;
+  readonly netnsPath: string;
+  readonly hasStarted: boolean;
+}
+
+function readPod(path: string): LocatedPod {
+  const { metadata, spec, status } = POD.parse(readJson(path));
+  const { name, namespace, uid, annotations } = metadata;
+  return {
+    node: spec.nodeName ?? '',
+    pod: { uid, name, namespace, serviceAccount: spec.serviceAccountName || 'default' },
+    netnsPath: annotations?.[NETNS_ANNOTATION] ?? '',
+    hasStarted: status?.phase === 'Running',
+  };
+}
+
+function combine(
+  pods: readonly (readonly [string, LocatedPod])[],
+  enrolment: Enrolment,
+): ReadonlyMap<string, OrderedPod> {
+  const orders = new Map(enrolment.map((entry) => [entry.uid, entry]));
+  return new Map(
+    pods
+      .filter(([, { netnsPath }]) => netnsPath !== '')
+      .map(([file, { pod, netnsPath, hasStarted }]) => {
+        const entry = orders.get(pod.uid);
+        const wanted = entry === undefined ? 'unknown' : entry.enrol ? 'in' : 'out';
+        const order: Order = { wanted, udp: entry?.udp ?? 'allow' };
+        const fileName = file.slice(0, -'.json'.length);
+        return [pod.uid, { pod, netnsPath, fileName, hasStarted, order }];
+      }),
+  );
+}
+
+function readJson(path: string): unknown {
+  return JSON.parse(readFileSync(path, 'utf8')) as unknown;
+}
+
+function isMissing(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && error.code === 'ENOENT';
+}
+
+function describe(error: unknown): string {
+  if (error instanceof z.ZodError) return z.prettifyError(error);
+  return error instanceof Error ? error.message : String(error);
+}
