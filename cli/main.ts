@@ -1,44 +1,12 @@
-import { Command, CommanderError } from 'commander';
+import { CommanderError } from 'commander';
 import { CliError, describeError } from './cli-error.ts';
-
-/** Where each command is. Only the one that was asked for is loaded: most of the time of a short command is loading. */
-const COMMANDS: ReadonlyMap<string, () => Promise<(program: Command) => void>> = new Map([
-  ['up', async () => (await import('./commands/up.ts')).registerUp],
-  ['down', async () => (await import('./commands/down.ts')).registerDown],
-  ['run', async () => (await import('./commands/run.ts')).registerRun],
-  ['exec', async () => (await import('./commands/exec.ts')).registerExec],
-  ['forward', async () => (await import('./commands/forward.ts')).registerForward],
-  ['status', async () => (await import('./commands/status.ts')).registerStatus],
-  ['explain', async () => (await import('./commands/explain.ts')).registerExplain],
-  ['check', async () => (await import('./commands/check.ts')).registerCheck],
-  ['token', async () => (await import('./commands/token.ts')).registerToken],
-  ['stop', async () => (await import('./commands/process.ts')).registerStop],
-  ['start', async () => (await import('./commands/process.ts')).registerStart],
-  ['restart', async () => (await import('./commands/process.ts')).registerRestart],
-  ['demo', async () => (await import('./commands/demo.ts')).registerDemo],
-  ['control-plane', async () => (await import('./commands/control-plane.ts')).registerControlPlane],
-  ['ztunnel', async () => (await import('./commands/ztunnel.ts')).registerZtunnel],
-  ['node-agent', async () => (await import('./commands/node-agent.ts')).registerNodeAgent],
-]);
+import { makeProgram } from './commands.ts';
 
 try {
   const program = await makeProgram(process.argv[2] ?? '');
   await program.parseAsync();
 } catch (error) {
   process.exitCode = reportError(error);
-}
-
-async function makeProgram(wanted: string): Promise<Command> {
-  const program = new Command('tulle')
-    .description('A sidecarless service mesh: mutual TLS, identity, authorization and traffic control')
-    .version('0.1.0')
-    .showHelpAfterError('(tulle COMMAND --help says more)')
-    .enablePositionalOptions()
-    .exitOverride();
-  const chosen = COMMANDS.get(wanted);
-  const loaders = chosen === undefined ? [...COMMANDS.values()] : [chosen];
-  for (const load of loaders) (await load())(program);
-  return program;
 }
 
 /** Prints what ended a command, unless commander has, and returns the exit code for it. */
