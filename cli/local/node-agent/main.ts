@@ -3,6 +3,7 @@ import { mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Logger, pino } from 'pino';
 import { subscribeWorkloadApi } from '#api/client.ts';
+import { NODE_AGENT } from '#api/node-description.ts';
 import type { ResourceUpdate } from '#api/resource.ts';
 import { watchFolders } from '#control-plane/source/folder-watch.ts';
 import { warmThreadPool } from '#ztunnel/capture/in-pod-sockets.ts';
@@ -108,7 +109,13 @@ function subscribe(
     address: config.controlPlane,
     rootsPem: () => readFileSync(join(stateDirectory, 'ca', 'bundle.pem'), 'utf8'),
     headers: () => ({ authorization: `Bearer ${token()}`, clusterid: 'Kubernetes' }),
-    node: { ip: '1.1.1.1', podName: `node-agent-${node}`, podNamespace: 'istio-system', nodeName: node },
+    node: {
+      type: NODE_AGENT,
+      ip: '1.1.1.1',
+      podName: `node-agent-${node}`,
+      podNamespace: 'istio-system',
+      nodeName: node,
+    },
     onUpdate,
     logger: logger.child({ component: 'xds' }),
     signal,
