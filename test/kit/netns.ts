@@ -30,6 +30,8 @@ export async function createNetns(label: string): Promise<Netns> {
   const children = new Set<ChildProcess>();
   await run('ip', ['netns', 'add', name]);
   await run('ip', ['-n', name, 'link', 'set', 'lo', 'up']);
+  // IPv6 works from the start: no duplicate address detection on links that come later.
+  await execInside(path, 'sh', ['-c', 'echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad']);
 
   const remove = async (): Promise<void> => {
     await Promise.all([...children].map(stop));

@@ -58,7 +58,10 @@ test('pods outside the mesh resolve names and reach services, over IPv4 and IPv6
   expect(vip6).toMatch(/^fd00:10:96::/);
   vips = { v4: vip, v6: vip6 };
   for (const host of [vip, vip6]) {
-    expect(await probeTcp(web.netns, { host, port: 8080 })).toBe('connected');
+    await eventually(
+      'it is translated',
+      async () => (await probeTcp(web.netns, { host, port: 8080 })) === 'connected',
+    );
     expect(await probeTcp(web.netns, { host, port: 9000 })).toBe('connected');
     expect(await probeTcp(catalog.netns, { host, port: 8080 })).toBe('connected'); // itself
     expect(await probeTcp(web.netns, { host, port: 8081 })).toBe('ECONNREFUSED');
