@@ -1,5 +1,6 @@
 import { constants } from 'node:fs';
-import { type FileHandle, open } from 'node:fs/promises';
+import { type FileHandle, mkdir, open } from 'node:fs/promises';
+import { dirname } from 'node:path';
 
 /** Where lines go, and who is told of those that did not get there. */
 export interface AccessLogOptions {
@@ -37,7 +38,7 @@ export function createAccessLogWriter(options: AccessLogOptions): AccessLogWrite
     if (options.path === undefined) return print(text);
     if (isStale) await closeFile();
     isStale = false;
-    file ??= await open(options.path, APPEND_OWN, OWNER_ONLY);
+    file ??= await openForAppending(options.path);
     await file.appendFile(text);
   }
 
@@ -84,6 +85,11 @@ export function createAccessLogWriter(options: AccessLogOptions): AccessLogWrite
       await closeFile();
     },
   };
+}
+
+async function openForAppending(path: string): Promise<FileHandle> {
+  await mkdir(dirname(path), { recursive: true, mode: 0o700 });
+  return open(path, APPEND_OWN, OWNER_ONLY);
 }
 
 async function print(text: string): Promise<void> {

@@ -1,4 +1,4 @@
-import { mkdtempSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
@@ -165,9 +165,9 @@ test('what exceeds the room while the disk is busy is dropped and counted', asyn
 test('a file that cannot be written costs its lines and nothing else', async () => {
   using opened = openLog();
   const { path, log, dropped } = opened;
-  rmSync(join(path, '..'), { recursive: true });
+  mkdirSync(path);
   log.write(['lost']);
   await eventually('the loss', () => dropped.length > 0);
-  expect(dropped[0]?.[1]).toContain('ENOENT');
+  expect(dropped[0]?.[1]).toContain('EISDIR');
   await log.close();
 });

@@ -2,7 +2,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { Counter, Gauge, Histogram, type OpenMetricsContentType, type Registry } from 'prom-client';
 import type { SubscriptionMetrics } from '#api/client.ts';
 import type { AccessRecord } from './access-log.ts';
-import type { QueryReport } from './dns/serve.ts';
+import type { QueryReport } from './dns/respond.ts';
 import { reporterOf, TRAFFIC_LABELS, type TrafficCount, type TrafficTotals } from './traffic-series.ts';
 
 /** The registry of a ztunnel's metrics. */

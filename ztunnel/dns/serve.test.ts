@@ -6,13 +6,15 @@ import packet from 'dns-packet';
 import pino from 'pino';
 import { expect, test } from 'vitest';
 import type { HostPort } from '#api/address.ts';
+import { eventually } from '#test/kit/eventually.ts';
 import { service, tablesOf } from '#test/kit/resources.ts';
 import { bindUdp, listenInNamespace } from '../capture/in-pod-sockets.ts';
 import { createForwarder, type ForwarderOptions } from './forward.ts';
 import { framed, readFramed } from './framing.ts';
 import { lookUpHostname } from './lookup.ts';
 import { answerName } from './resolve.ts';
-import { type DnsServer, type QueryReport, serveDns } from './serve.ts';
+import type { QueryReport } from './respond.ts';
+import { type DnsServer, serveDns } from './serve.ts';
 
 const LOOPBACK = { ip: '127.0.0.1', port: 0 };
 const CATALOG = service({ name: 'catalog', namespace: 'shop' });
@@ -28,11 +30,11 @@ interface Setup extends AsyncDisposable {
   readonly reports: QueryReport[];
 }
 
-async function serve(forwarding: Partial<ForwarderOptions> = {}): Promise<Setup> {
+async function serve(forwarding: Partial<ForwarderOptions> = {}, udpPort = 0): Promise<Setup> {
   const reports: QueryReport[] = [];
   const tables = tablesOf(CATALOG, HEADLESS);
   const server = await serveDns({
-    udp: [{ fd: bindUdp(undefined, LOOPBACK), family: 4 }],
+    udp: [{ fd: bindUdp(undefined, { ...LOOPBACK, port: udpPort }), family: 4 }],
     tcp: [listenInNamespace(undefined, { ...LOOPBACK, transparent: false, backlog: 16 })],
     resolve: ({ name, type }) =>
       name === 'nobody.asks'
@@ -56,10 +58,26 @@ async function serve(forwarding: Partial<ForwarderOptions> = {}): Promise<Setup>
   return { server, resolver, reports, [Symbol.asyncDispose]: server.close };
 }
 
-/** A small name server: answers every A query with that address, over UDP truncated if asked to. */
-async function upstream(
-  mode: 'answer' | 'truncate' | 'garbage' | 'silent',
-): Promise<AsyncDisposable & HostPort> {
+/** A port that nobody has now; bound by number, a UDP socket can share it with a successor. */
+async function freePort(): Promise<number> {
+  const socket = createSocket('udp4').bind(0, LOOPBACK.ip);
+  await once(socket, 'listening');
+  const { port } = socket.address();
+  await socket[Symbol.asyncDispose]();
+  return port;
+}
+
+interface Upstream extends AsyncDisposable, HostPort {
+  /** Queries so far. */
+  readonly asked: () => number;
+  /** Sends the answers that a slow one holds back. */
+  readonly answer: () => void;
+}
+
+/** A small name server: answers every A query with one address, over TCP always, over UDP as the mode says. */
+async function upstream(mode: 'answer' | 'truncate' | 'garbage' | 'silent' | 'slow'): Promise<Upstream> {
+  const heldBack: (() => void)[] = [];
+  let asked = 0;
   const respond = (message: Buffer, flags: number): Buffer => {
     const { id = 0, questions = [] } = packet.decode(message);
     const answers = questions
@@ -78,14 +96,21 @@ async function upstream(
   if (address === null || typeof address === 'string') throw new TypeError('no port');
   const udp = createSocket('udp4').bind(address.port, '127.0.0.1');
   udp.on('message', (message, { port, address: ip }) => {
+    asked += 1;
     if (mode === 'garbage') udp.send(Buffer.from('no DNS'), port, ip);
     if (mode === 'silent') return;
-    udp.send(respond(message, mode === 'truncate' ? packet.TRUNCATED_RESPONSE : 0), port, ip);
+    const response = respond(message, mode === 'truncate' ? packet.TRUNCATED_RESPONSE : 0);
+    if (mode === 'slow') heldBack.push(() => udp.send(response, port, ip));
+    else udp.send(response, port, ip);
   });
   await once(udp, 'listening');
   return {
     ip: '127.0.0.1',
     port: address.port,
+    asked: () => asked,
+    answer: () => {
+      for (const send of heldBack.splice(0)) send();
+    },
     [Symbol.asyncDispose]: async () => {
       udp.close();
       tcp.close();
@@ -209,6 +234,22 @@ test('a hostname is looked up in both families', async () => {
   await using world = await upstream('answer');
   const forwarder = createForwarder({ nameServers: [world] });
   expect(await lookUpHostname(forwarder, 'db.example.com')).toEqual(['192.0.2.7']);
+});
+
+test('a server that closes answers what it was asked, and leaves new queries to its successor', async () => {
+  await using slow = await upstream('slow');
+  const port = await freePort();
+  await using old = await serve({ nameServers: [slow], timeoutMs: 5000 }, port);
+  const asked = old.resolver.resolve4('example.com');
+  await eventually('the query to be upstream', () => slow.asked() > 0);
+  await using successor = await serve({}, port);
+  const closed = old.server.close();
+  const names = Array.from({ length: 20 }, () => successor.resolver.resolve4('catalog'));
+  expect(await Promise.all(names)).toEqual(Array.from({ length: 20 }, () => ['10.96.1.1']));
+  slow.answer();
+  expect(await asked).toEqual(['192.0.2.7']);
+  await closed;
+  expect([old.reports.length, successor.reports.length]).toEqual([1, 20]);
 });
 
 test('a closed server lets its ports go', async () => {

@@ -1,6 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import { warmThreadPool } from '../capture/in-pod-sockets.ts';
+import type { PodInfo } from '../worker-messages.ts';
 import { faultOf, openConnection, type PacketConnection } from './connection.ts';
 import { decodeRequest, encodeAck, encodeHello, type WorkloadRequest, ZdsError } from './messages.ts';
 import { createServedPods, type PodHandler, type ServedPods } from './pods.ts';
@@ -11,6 +12,8 @@ export interface ZdsClientOptions extends PodHandler {
   readonly path: string;
   /** The node agent has named every pod, and each has been tried: at first and after each reconnect. */
   readonly onSnapshot: () => void;
+  /** Pods that cannot be served so far and are tried again: after every message that was served, and every retry. */
+  readonly onPending?: (pods: readonly PodInfo[]) => void;
   /** The node agent is gone; pods stay as they are. */
   readonly onDisconnect?: () => void;
   readonly signal: AbortSignal;
@@ -30,7 +33,7 @@ export async function connectZds(options: ZdsClientOptions): Promise<void> {
   const { signal } = options;
   await warmThreadPool();
   const pods = createServedPods(options);
-  const retries = setInterval(() => void retryPending(pods, options.logger), RETRY_MS);
+  const retries = setInterval(() => void retryPending(pods, options), RETRY_MS);
   let waitMs = FIRST_RECONNECT_MS;
   while (!signal.aborted) {
     const synced = await runConnection(options, pods);
@@ -54,7 +57,7 @@ async function runConnection(options: ZdsClientOptions, pods: ServedPods): Promi
     signal.addEventListener('abort', connection.close);
     connection.send(encodeHello());
     logger.info({ path }, 'connected to the node agent');
-    await serveRequests(connection, pods, onSnapshot);
+    await serveRequests(connection, pods, onSnapshot, options.onPending);
     if (!signal.aborted) logger.warn({ path }, 'the node agent is gone, pods stay as they are');
   } catch (error) {
     logger.warn({ path, error: String(error) }, 'no use of the node agent, trying again');
@@ -71,6 +74,7 @@ async function serveRequests(
   connection: PacketConnection,
   pods: ServedPods,
   onSnapshot: () => void,
+  onPending: ZdsClientOptions['onPending'],
 ): Promise<void> {
   /** Pods that the snapshot has named so far; undefined when it is complete. */
   let named: Set<string> | undefined = new Set<string>();
@@ -80,6 +84,7 @@ async function serveRequests(
     try {
       const request = readRequest(packet);
       const error = await handle(request, packet, pods, named);
+      onPending?.(pods.pendingPods());
       connection.send(encodeAck({ error }));
       if (request.kind !== 'snapshot-sent') continue;
       named = undefined;
@@ -142,9 +147,10 @@ async function outcome(work: Promise<void>): Promise<string> {
   }
 }
 
-async function retryPending(pods: ServedPods, logger: Logger): Promise<void> {
+async function retryPending(pods: ServedPods, { logger, onPending }: ZdsClientOptions): Promise<void> {
   if (pods.pending() === 0) return;
   for (const [uid, error] of await pods.retry()) {
     logger.warn({ uid, error: String(error) }, 'a pod still cannot be served');
   }
+  onPending?.(pods.pendingPods());
 }

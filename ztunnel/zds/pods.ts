@@ -26,6 +26,7 @@ export interface ServedPods {
   readonly retry: () => Promise<ReadonlyMap<string, unknown>>;
   /** Pods that could not be served so far. */
   readonly pending: () => number;
+  readonly pendingPods: () => readonly PodInfo[];
 }
 
 interface Entry {
@@ -87,5 +88,6 @@ export function createServedPods(handler: PodHandler): ServedPods {
     deleteAllBut: (uids) => inTurn(() => dropAllBut(uids)),
     retry: () => inTurn(retry),
     pending: () => unserved().length,
+    pendingPods: () => unserved().map(({ pod }) => pod),
   };
 }

@@ -1,0 +1,90 @@
+import { type HttpAnswer, type HttpRoute, jsonAnswer, textAnswer } from './http-listener.ts';
+import { type ReadinessFacts, readinessAnswer } from './readiness.ts';
+
+/** What the read-only endpoints show. */
+export interface AdminView {
+  readonly configDump: () => Promise<object>;
+  readonly logLevel: () => string;
+  readonly readiness: () => ReadinessFacts;
+  readonly metrics: { readonly text: () => Promise<string>; readonly contentType: string };
+}
+
+/** What the orders on the Unix socket do. */
+export interface AdminOrders {
+  /** Ends gracefully; again: nothing. Answers with how long connections may go on, in milliseconds. */
+  readonly drain: () => number;
+  /** False: there is no such level. */
+  readonly setLogLevel: (level: string) => boolean;
+  readonly reopenLogs: () => void;
+}
+
+/** `127.0.0.1:15000`: nothing here changes anything, as every process of the node can reach it. */
+export function adminRoutes(view: AdminView): readonly HttpRoute[] {
+  const routes: readonly HttpRoute[] = [
+    get('/config_dump', async () => jsonAnswer(200, await view.configDump())),
+    get('/logging', () => textAnswer(200, `current log level is ${view.logLevel()}\n`)),
+  ];
+  return [get('/', () => index(routes)), ...routes];
+}
+
+/** Port 15020. */
+export function statsRoutes(view: AdminView): readonly HttpRoute[] {
+  const scrape = async (): Promise<HttpAnswer> => {
+    const { text, contentType } = view.metrics;
+    return { status: 200, contentType, body: await text() };
+  };
+  return [get('/metrics', scrape), get('/stats/prometheus', scrape)];
+}
+
+/** Port 15021. */
+export function readinessRoutes(view: AdminView): readonly HttpRoute[] {
+  return [
+    get('/healthz/ready', () => {
+      const { status, text } = readinessAnswer(view.readiness());
+      return textAnswer(status, text);
+    }),
+  ];
+}
+
+/** The Unix socket, which only its owner can open. */
+export function orderRoutes(view: AdminView, orders: AdminOrders): readonly HttpRoute[] {
+  const drain = (): HttpAnswer => jsonAnswer(202, { draining: true, deadlineMs: orders.drain() });
+  return [
+    ...adminRoutes(view),
+    ...statsRoutes(view),
+    ...readinessRoutes(view),
+    { method: 'POST', path: '/drain', answer: drain },
+    { method: 'POST', path: '/quitquitquit', answer: drain },
+    { method: 'POST', path: '/logging', answer: (query) => setLogLevel(view, orders, query) },
+    { method: 'POST', path: '/reopen-logs', answer: () => reopen(orders) },
+  ];
+}
+
+function setLogLevel(view: AdminView, orders: AdminOrders, query: URLSearchParams): HttpAnswer {
+  const level = query.get('level');
+  if (level !== null && !orders.setLogLevel(level)) {
+    return textAnswer(
+      400,
+      `no such level: ${JSON.stringify(level)}; try error, warn, info, debug or trace\n`,
+    );
+  }
+  return textAnswer(200, `current log level is ${view.logLevel()}\n`);
+}
+
+function reopen(orders: AdminOrders): HttpAnswer {
+  orders.reopenLogs();
+  return textAnswer(200, 'reopened with the next line\n');
+}
+
+function get(path: string, answer: HttpRoute['answer']): HttpRoute {
+  return { method: 'GET', path, answer };
+}
+
+function index(routes: readonly HttpRoute[]): HttpAnswer {
+  const items = routes.map(({ path }) => `<li><a href="${path}">${path}</a></li>`).join('');
+  return {
+    status: 200,
+    contentType: 'text/html; charset=utf-8',
+    body: `<!doctype html><title>ztunnel</title><ul>${items}</ul>\n`,
+  };
+}

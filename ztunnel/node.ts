@@ -1,0 +1,231 @@
+import type { Logger } from 'pino';
+import type { ResourceUpdate } from '#api/resource.ts';
+import { formatIdentity, parseIdentity } from '#certs/identity.ts';
+import type { SignerClient } from '#certs/signer-client.ts';
+import { createSvidManager, type SvidManager } from '#certs/svid-manager.ts';
+import type { AccessRecord } from './access-log.ts';
+import { formatAccessRecord } from './access-log-format.ts';
+import { type AccessLogWriter, createAccessLogWriter } from './access-log-writer.ts';
+import type { ZtunnelConfig } from './config.ts';
+import { dumpConfig } from './config-dump.ts';
+import { createForwarder } from './dns/forward.ts';
+import { LocalIdentities } from './local-identities.ts';
+import { createMetrics, type ZtunnelMetrics } from './metrics.ts';
+import { MissingPolicyReport } from './missing-policies.ts';
+import { type PodDnsOptions, systemNameServers } from './pod-dns.ts';
+import type { ReadinessFacts } from './readiness.ts';
+import { ServedPods } from './served-pods.ts';
+import { createTables } from './tables/store.ts';
+import type { MutableTables } from './tables/tables.ts';
+import type { PodInfo } from './worker-messages.ts';
+import { startWorkers, type Workers } from './workers.ts';
+
+export interface NodeOptions {
+  readonly config: ZtunnelConfig;
+  readonly version: string;
+  /** Certifies the node's identities; stays the caller's. */
+  readonly signer: SignerClient;
+  /** Namespace from which connections that leave the mesh are dialled; stays the caller's. */
+  readonly egressNetnsFd: number | undefined;
+  readonly logger: Logger;
+}
+
+/** How long a connection's certificate may take before nobody waits for it any more. */
+const SVID_PATIENCE_MS = 5000;
+
+/**
+ * A ztunnel's main thread: what it believes, whose certificates it keeps, which pods it serves, and the workers that it
+ * tells of all that. Whoever made it disposes of it, after a drain.
+ */
+export class Node {
+  readonly tables: MutableTables = createTables();
+  readonly metrics: ZtunnelMetrics;
+  readonly pods: ServedPods;
+  readonly svids: SvidManager;
+  readonly workers: Workers;
+  readonly accessLog: AccessLogWriter;
+  readonly #options: NodeOptions;
+  readonly #identities: LocalIdentities;
+  readonly #missing: MissingPolicyReport;
+  readonly #synced = Promise.withResolvers<void>();
+  #podsKnown = false;
+  #isDraining = false;
+
+  constructor(options: NodeOptions) {
+    const { config, logger } = options;
+    this.#options = options;
+    this.svids = this.#createSvidManager();
+    this.#identities = new LocalIdentities({
+      tables: this.tables,
+      node: config.node,
+      onWanted: (identity) => this.svids.want(identity),
+      onForgotten: (identity) => {
+        this.svids.forget(identity);
+        this.workers.forgetIdentity(formatIdentity(identity));
+      },
+    });
+    this.#missing = new MissingPolicyReport(this.tables, this.#identities, config.missingPolicy, logger);
+    this.metrics = createMetrics({
+      version: options.version,
+      podCounts: () => this.pods.counts(),
+      missingPolicies: () => this.#missing.count(),
+    });
+    this.accessLog = createAccessLogWriter({
+      ...(config.accessLog !== undefined && { path: config.accessLog }),
+      onDropped: (lines, reason) => {
+        this.metrics.accessLogDropped(lines);
+        logger.error({ lines, reason, path: config.accessLog }, 'access log lines lost');
+      },
+    });
+    this.workers = this.#startWorkers();
+    this.pods = this.#createPods();
+  }
+
+  /** Takes what the control plane says, and tells it on. */
+  apply(update: ResourceUpdate): void {
+    this.tables.apply(update);
+    this.workers.apply(update);
+    this.#identities.afterUpdate(update);
+    this.#missing.afterUpdate();
+    if (this.#isSynced()) this.#synced.resolve();
+  }
+
+  /** Resolves when everything has been said once. */
+  async untilSynced(): Promise<void> {
+    await this.#synced.promise;
+  }
+
+  /** Whether the node agent is there and has named its pods. */
+  setPodsKnown(known: boolean): void {
+    this.#podsKnown = known;
+  }
+
+  readiness(): ReadinessFacts {
+    return {
+      tablesSynced: this.#isSynced(),
+      workersReady: this.workers.areReady(),
+      podsKnown: this.#podsKnown,
+      podsPending: this.pods.counts().pending,
+      draining: this.#isDraining,
+    };
+  }
+
+  async configDump(): Promise<object> {
+    const { config, version } = this.#options;
+    return dumpConfig({
+      config,
+      version,
+      tables: this.tables,
+      certificates: this.svids.list(),
+      pods: this.pods.states(),
+      connections: await this.workers.connections(),
+      missingPolicies: this.#missing.list(),
+    });
+  }
+
+  /** Takes no new connections; resolves when the last has ended, at the latest after the configured time. */
+  async drain(): Promise<void> {
+    this.#isDraining = true;
+    await Promise.all([this.workers.drain(this.#options.config.drainMs), this.pods.drain()]);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#isDraining = true;
+    this.svids.close();
+    await this.workers.drain(0);
+    await this.accessLog.close();
+  }
+
+  #isSynced(): boolean {
+    return this.tables.synced('addresses') && this.tables.synced('authorizations');
+  }
+
+  #createSvidManager(): SvidManager {
+    const { signer, config, logger } = this.#options;
+    return createSvidManager({
+      request: (identity, signal) => signer.requestSvid(identity, config.secretTtlMs / 1000, signal),
+      onSvid: (svid) => {
+        this.workers.setSvid(svid);
+        const { identity, serial, notAfterMs } = svid;
+        const fields = { identity: formatIdentity(identity), serial, not_after: new Date(notAfterMs) };
+        logger.info(fields, 'certificate received');
+      },
+      onError: (identity, error, retryInMs) => {
+        this.metrics.certificateFailed();
+        const fields = { identity: formatIdentity(identity), error: error.message, retry_ms: retryInMs };
+        logger.warn(fields, 'certificate not received');
+      },
+    });
+  }
+
+  #startWorkers(): Workers {
+    const { config, egressNetnsFd, logger } = this.#options;
+    const { node, network, clusterId, clusterDomain, missingPolicy, fabricCidrs, originalSource, hbone } =
+      config;
+    return startWorkers({
+      count: config.workers,
+      config: {
+        ...{ node, network, clusterId, clusterDomain, missingPolicy, fabricCidrs, originalSource, hbone },
+        ...(egressNetnsFd !== undefined && { egressNetnsFd }),
+      },
+      tables: this.tables,
+      svids: () => this.svids.list().flatMap(({ identity }) => this.svids.get(identity) ?? []),
+      onRecords: (worker, records) => this.#record(worker, records),
+      onNeedSvid: (identity) => this.#provideSvid(identity),
+      onCrash: (worker) => this.metrics.workerEnded(worker, true),
+      logger,
+    });
+  }
+
+  #createPods(): ServedPods {
+    const dns = this.#options.config.dns.enabled ? this.#dnsOptions() : undefined;
+    return new ServedPods({
+      workers: this.workers,
+      identities: this.#identities,
+      ...(dns !== undefined && { dns }),
+      workloadOf: ({ name, namespace, serviceAccount }: PodInfo) =>
+        this.tables.workloadByName(name, namespace, serviceAccount, this.#options.config.node),
+      onStarted: this.metrics.podStarted,
+      onStopped: this.metrics.podStopped,
+      logger: this.#options.logger,
+    });
+  }
+
+  #dnsOptions(): PodDnsOptions {
+    const { config, egressNetnsFd, logger } = this.#options;
+    const { network, clusterDomain, ipv6, dns } = config;
+    const nameServers = dns.nameServers ?? systemNameServers();
+    return {
+      ...{ tables: this.tables, network, clusterDomain, ipv6, nameServers },
+      ...(dns.preferredNamespace !== undefined && { preferredNamespace: dns.preferredNamespace }),
+      ...(egressNetnsFd !== undefined && {
+        egressForwarder: createForwarder({ nameServers, netnsFd: egressNetnsFd }),
+      }),
+      onQuery: (report, client) => {
+        const { canonicalName: name = '', canonicalRevision: revision = '' } = client ?? {};
+        this.metrics.dnsQuery(report, { name, revision });
+        logger.debug({ ...report, client: client?.uid }, 'dns query');
+      },
+      logger,
+    };
+  }
+
+  #record(worker: number, records: readonly AccessRecord[]): void {
+    this.metrics.records(worker, records);
+    this.accessLog.write(records.flatMap((record) => formatAccessRecord(record) ?? []));
+  }
+
+  /** A connection waits for it: one that is here is sent, one that is on its way is hurried. */
+  #provideSvid(text: string): void {
+    const identity = parseIdentity(text);
+    const svid = this.svids.get(identity);
+    if (svid !== undefined) this.workers.setSvid(svid);
+    else
+      this.svids.waitFor(identity, SVID_PATIENCE_MS).catch((error: unknown) => {
+        this.#options.logger.debug(
+          { identity: text, error: String(error) },
+          'no certificate for a connection',
+        );
+      });
+  }
+}

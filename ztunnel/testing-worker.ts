@@ -1,0 +1,53 @@
+import { parentPort, workerData } from 'node:worker_threads';
+import type { FromWorker, ToWorker, WorkerConfig } from './worker-messages.ts';
+
+/**
+ * A thread that speaks a worker's messages and carries no bytes, for tests. A pod named `refused` cannot be served; one
+ * named `busy` keeps its connections until it is cut; forgetting the identity `crash` crashes it. Asked for connections it
+ * tells all that it was told.
+ */
+const port = parentPort;
+if (port === null) throw new TypeError('not in a worker thread');
+
+const { index } = workerData as WorkerConfig;
+const told: string[] = [];
+const pods = new Map<string, string>();
+
+function send(message: FromWorker): void {
+  port?.postMessage(message);
+}
+
+function done(request: number, answer: { readonly error?: string; readonly value?: unknown } = {}): void {
+  send({ kind: 'done', request, ...answer });
+}
+
+port.on('message', (message: ToWorker) => {
+  switch (message.kind) {
+    case 'tables':
+      told.push(`tables ${message.update.type.split('.').at(-1)} ${message.update.updated.length}`);
+      break;
+    case 'svid':
+      told.push(`svid ${message.svid.serial}`);
+      break;
+    case 'forget-identity':
+      if (message.identity === 'crash') throw new Error('it fell over');
+      told.push(`forget ${message.identity}`);
+      break;
+    case 'add-pod':
+      told.push(`add-pod ${message.pod.name}`);
+      pods.set(message.pod.uid, message.pod.name);
+      done(message.request, message.pod.name === 'refused' ? { error: 'the port is taken' } : {});
+      break;
+    case 'remove-pod':
+      told.push(`remove-pod ${pods.get(message.uid)}${message.cut ? ' cut' : ''}`);
+      if (message.cut || pods.get(message.uid) !== 'busy') done(message.request);
+      break;
+    case 'drain':
+      if (![...pods.values()].includes('busy')) done(message.request);
+      break;
+    case 'list-connections':
+      done(message.request, { value: told });
+  }
+});
+send({ kind: 'ready' });
+send({ kind: 'need-svid', identity: `spiffe://cluster.local/ns/default/sa/of-${index}` });

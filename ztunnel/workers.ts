@@ -1,0 +1,208 @@
+import type { Logger } from 'pino';
+import { ADDRESS_TYPE, AUTHORIZATION_TYPE, type ResourceUpdate } from '#api/resource.ts';
+import type { Svid } from '#certs/svid.ts';
+import type { AccessRecord } from './access-log.ts';
+import { ByteWorker, WorkerError, type WorkerNotice } from './byte-worker.ts';
+import type { Tables } from './tables/tables.ts';
+import type { ConnectionInfo, PodInfo, WorkerConfig } from './worker-messages.ts';
+
+export interface WorkersOptions {
+  readonly count: number;
+  readonly config: Omit<WorkerConfig, 'index'>;
+  /** What a worker is told that starts later than the others. */
+  readonly tables: Tables;
+  readonly svids: () => readonly Svid[];
+  readonly onRecords: (worker: number, records: readonly AccessRecord[]) => void;
+  readonly onNeedSvid: (identity: string) => void;
+  /** A worker has ended without being told to, and is being replaced. */
+  readonly onCrash: (worker: number) => void;
+  readonly logger: Logger;
+  /** The threads' module; default `worker.ts`. */
+  readonly url?: URL;
+}
+
+/** The threads that carry bytes. All know the same and serve the same pods; one that crashes is replaced. */
+export interface Workers {
+  readonly apply: (update: ResourceUpdate) => void;
+  readonly setSvid: (svid: Svid) => void;
+  readonly forgetIdentity: (identity: string) => void;
+  /**
+   * Opens a pod's listeners in every worker. The descriptor stays the caller's and has to stay open until
+   * {@link Workers.removePod} resolves.
+   * @throws WorkerError when one of them cannot; then none serves it.
+   */
+  readonly addPod: (pod: PodInfo, netnsFd: number) => Promise<void>;
+  /** Closes its listeners; resolves when the last of its connections has ended. */
+  readonly removePod: (uid: string) => Promise<void>;
+  readonly connections: () => Promise<readonly ConnectionInfo[]>;
+  /** Whether every worker has started. */
+  readonly areReady: () => boolean;
+  /** Takes no new connections, ends the threads when the last has ended, at the latest after that time. */
+  readonly drain: (deadlineMs: number) => Promise<void>;
+}
+
+interface Served {
+  readonly pod: PodInfo;
+  readonly netnsFd: number;
+}
+
+const RETRY_MS = 5000;
+const FIRST_RESTART_MS = 50;
+const LONGEST_RESTART_MS = 5000;
+/** Uptime after which the next crash is taken for a first one. */
+const STEADY_MS = 60_000;
+/** What a worker may take beyond its deadline before it is ended from outside. */
+const DRAIN_GRACE_MS = 1000;
+
+/** Starts the threads. */
+export function startWorkers(options: WorkersOptions): Workers {
+  return new WorkerSet(options);
+}
+
+class WorkerSet implements Workers {
+  readonly #options: WorkersOptions;
+  readonly #workers = new Map<number, ByteWorker>();
+  readonly #ready = new Set<number>();
+  readonly #pods = new Map<string, Served>();
+  readonly #restartMs = new Map<number, number>();
+  #isDraining = false;
+
+  constructor(options: WorkersOptions) {
+    this.#options = options;
+    for (let index = 0; index < options.count; index += 1) this.#start(index);
+  }
+
+  apply(update: ResourceUpdate): void {
+    this.#tellAll({ kind: 'tables', update });
+  }
+
+  setSvid(svid: Svid): void {
+    this.#tellAll({ kind: 'svid', svid });
+  }
+
+  forgetIdentity(identity: string): void {
+    this.#tellAll({ kind: 'forget-identity', identity });
+  }
+
+  async addPod(pod: PodInfo, netnsFd: number): Promise<void> {
+    const served = { pod, netnsFd };
+    this.#pods.set(pod.uid, served);
+    const opened = [...this.#workers.values()].map((worker) =>
+      worker.request({ kind: 'add-pod', pod, netnsFd }),
+    );
+    const failed = (await Promise.allSettled(opened)).find(isRefusal);
+    if (failed === undefined) return;
+    await this.#endPod(pod.uid, true);
+    throw failed.reason;
+  }
+
+  async removePod(uid: string): Promise<void> {
+    await this.#endPod(uid, false);
+  }
+
+  async connections(): Promise<readonly ConnectionInfo[]> {
+    const answers = [...this.#workers.values()].map((worker) => worker.request({ kind: 'list-connections' }));
+    const lists = await Promise.allSettled(answers);
+    return lists.flatMap((list) =>
+      list.status === 'fulfilled' ? (list.value as readonly ConnectionInfo[]) : [],
+    );
+  }
+
+  areReady(): boolean {
+    return this.#ready.size === this.#options.count;
+  }
+
+  async drain(deadlineMs: number): Promise<void> {
+    this.#isDraining = true;
+    await Promise.all([...this.#workers.values()].map((worker) => drainOne(worker, deadlineMs)));
+  }
+
+  #start(index: number): void {
+    const { options, startedMs } = { options: this.#options, startedMs: performance.now() };
+    const worker = new ByteWorker({
+      url: options.url ?? new URL('./worker.ts', import.meta.url),
+      config: { ...options.config, index },
+      onNotice: (notice) => {
+        if (notice.kind === 'ready') this.#ready.add(index);
+        else if (notice.kind === 'records') options.onRecords(index, notice.records);
+        else options.onNeedSvid(notice.identity);
+      },
+      onEnd: (error) => this.#ended(index, error, performance.now() - startedMs),
+    });
+    this.#workers.set(index, worker);
+    for (const notice of stateOf(options)) worker.notify(notice);
+    for (const served of this.#pods.values()) this.#reopen(worker, served);
+  }
+
+  #ended(index: number, error: Error | undefined, uptimeMs: number): void {
+    this.#workers.delete(index);
+    this.#ready.delete(index);
+    if (this.#isDraining) return;
+    const known = uptimeMs > STEADY_MS ? undefined : this.#restartMs.get(index);
+    const restartMs = known ?? FIRST_RESTART_MS;
+    this.#restartMs.set(index, Math.min(restartMs * 2, LONGEST_RESTART_MS));
+    const fields = { worker: index, error: error?.stack ?? 'it ended', restart_ms: restartMs };
+    this.#options.logger.error(fields, 'byte worker crashed, replacing it');
+    this.#options.onCrash(index);
+    setTimeout(() => {
+      if (!this.#isDraining) this.#start(index);
+    }, restartMs);
+  }
+
+  /** For a worker that replaces another: what fails is tried again, as the pod is served by the others. */
+  #reopen(worker: ByteWorker, served: Served): void {
+    const { pod, netnsFd } = served;
+    worker.request({ kind: 'add-pod', pod, netnsFd }).catch((error: unknown) => {
+      if (!(error instanceof WorkerError) || error.code === 'GONE') return;
+      this.#options.logger.warn(
+        { worker: worker.index, uid: pod.uid, error: error.message },
+        'pod not served yet',
+      );
+      setTimeout(() => {
+        if (this.#pods.get(pod.uid) === served) this.#reopen(worker, served);
+      }, RETRY_MS).unref();
+    });
+  }
+
+  async #endPod(uid: string, cut: boolean): Promise<void> {
+    this.#pods.delete(uid);
+    const ended = [...this.#workers.values()].map((worker) =>
+      worker.request({ kind: 'remove-pod', uid, cut }),
+    );
+    await Promise.allSettled(ended);
+  }
+
+  #tellAll(notice: WorkerNotice): void {
+    for (const worker of this.#workers.values()) worker.notify(notice);
+  }
+}
+
+/** Everything that a worker has to know, policies before the workloads that name them. */
+function stateOf({ tables, svids }: WorkersOptions): readonly WorkerNotice[] {
+  const policies = { type: AUTHORIZATION_TYPE, updated: [...tables.policies()], removed: [] };
+  const addresses = {
+    type: ADDRESS_TYPE,
+    updated: [...tables.services(), ...tables.workloads()],
+    removed: [],
+  };
+  return [
+    ...(tables.synced('authorizations') ? [{ kind: 'tables', update: policies } as const] : []),
+    ...(tables.synced('addresses') ? [{ kind: 'tables', update: addresses } as const] : []),
+    ...svids().map((svid) => ({ kind: 'svid', svid }) as const),
+  ];
+}
+
+async function drainOne(worker: ByteWorker, deadlineMs: number): Promise<void> {
+  const late = AbortSignal.timeout(deadlineMs + DRAIN_GRACE_MS);
+  const { promise: tooLate, resolve } = Promise.withResolvers<void>();
+  late.addEventListener('abort', () => resolve());
+  await Promise.race([worker.request({ kind: 'drain', deadlineMs }).catch(() => undefined), tooLate]);
+  await worker.terminate();
+}
+
+/** A worker that is gone is replaced, and its successor serves the pod: no failure. */
+function isRefusal(result: PromiseSettledResult<unknown>): result is PromiseRejectedResult {
+  return (
+    result.status === 'rejected' && !(result.reason instanceof WorkerError && result.reason.code === 'GONE')
+  );
+}
