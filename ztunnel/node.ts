@@ -1,4 +1,5 @@
 import type { Logger } from 'pino';
+import type { HostPort } from '#api/address.ts';
 import type { ResourceUpdate } from '#api/resource.ts';
 import { formatIdentity, parseIdentity } from '#certs/identity.ts';
 import type { SignerClient } from '#certs/signer-client.ts';
@@ -46,6 +47,7 @@ export class Node {
   readonly accessLog: AccessLogWriter;
   readonly #options: NodeOptions;
   readonly #identities: LocalIdentities;
+  readonly #nameServers: readonly HostPort[];
   readonly #missing: MissingPolicyReport;
   readonly #synced = Promise.withResolvers<void>();
   #podsKnown = false;
@@ -54,6 +56,7 @@ export class Node {
   constructor(options: NodeOptions) {
     const { config, logger } = options;
     this.#options = options;
+    this.#nameServers = config.dns.nameServers ?? systemNameServers();
     this.svids = this.#createSvidManager();
     this.#identities = new LocalIdentities({
       tables: this.tables,
@@ -167,6 +170,7 @@ export class Node {
       config: {
         ...{ node, network, clusterId, clusterDomain, missingPolicy, fabricCidrs, originalSource, hbone },
         ...(egressNetnsFd !== undefined && { egressNetnsFd }),
+        nameServers: this.#nameServers,
       },
       tables: this.tables,
       svids: () => this.svids.list().flatMap(({ identity }) => this.svids.get(identity) ?? []),
@@ -194,7 +198,7 @@ export class Node {
   #dnsOptions(): PodDnsOptions {
     const { config, egressNetnsFd, logger } = this.#options;
     const { network, clusterDomain, ipv6, dns } = config;
-    const nameServers = dns.nameServers ?? systemNameServers();
+    const nameServers = this.#nameServers;
     return {
       ...{ tables: this.tables, network, clusterDomain, ipv6, nameServers },
       ...(dns.preferredNamespace !== undefined && { preferredNamespace: dns.preferredNamespace }),

@@ -1,3 +1,4 @@
+import type { HostPort } from '#api/address.ts';
 import type { ResourceUpdate } from '#api/resource.ts';
 import type { Svid } from '#certs/svid.ts';
 import type { AccessRecord } from './access-log.ts';
@@ -21,6 +22,8 @@ export interface WorkerConfig {
   readonly missingPolicy: 'deny' | 'allow';
   /** Namespace from which connections that leave the mesh are dialled; absent: from the pod's own. */
   readonly egressNetnsFd?: number;
+  /** Asked for the hostnames of workloads that have no address; from the egress namespace, else from the pod. */
+  readonly nameServers?: readonly HostPort[];
   /** Prefixes that are dialled from the pod although an egress namespace is set: `10.244.0.0/16`. */
   readonly fabricCidrs: readonly string[];
   readonly originalSource: boolean;
