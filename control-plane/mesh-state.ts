@@ -35,7 +35,8 @@ export function nextMeshState(
   },
 ): MeshState {
   const vips = allocateVips(objects, context.vips.current());
-  const snapshot = deriveSnapshot({ objects, vips });
+  const previousSettings = context.previous?.snapshot.settings;
+  const snapshot = deriveSnapshot({ objects, vips, previousSettings });
   const { trustDomain } = snapshot.settings;
   if (context.trustDomain !== undefined && trustDomain !== context.trustDomain) {
     throw new MeshStateError(
