@@ -210,7 +210,7 @@ function bindTo(fd: number, ip: Ip, port: number): void {
 /** Odd ports of the usual ephemeral range, 32768 to 60999. */
 const SOURCE_PORT_BASE = 32769;
 const SOURCE_PORT_COUNT = 14116;
-const FREE_PORT_ATTEMPTS = 8;
+const FREE_PORT_ATTEMPTS = 4;
 let nextSourcePort = Math.floor(Math.random() * SOURCE_PORT_COUNT);
 
 /**

@@ -3,7 +3,7 @@ import type { ServicePort } from '#api/service.ts';
 import type { Endpoint, Tables } from '#ztunnel/tables/tables.ts';
 
 /** The table of ours in a node's namespace (family inet). */
-export const VIP_TABLE: string = 'tulle-vips';
+const VIP_TABLE = 'tulle-vips';
 
 /** A VIP and port, and what is behind it. */
 interface Frontend {
