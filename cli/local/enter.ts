@@ -50,7 +50,7 @@ export function enterCommand(
     `--ambient-caps=${allowed}`,
     `--bounding-set=${allowed}`,
     '--no-new-privs',
-    ...['sh', '-c', 'cd "$0" 2>/dev/null || cd /; exec "$@"', workingDirectory, ...command],
+    ...['sh', '-c', 'cd "$1" 2>/dev/null || cd /; shift; exec "$@"', 'tulle', workingDirectory, ...command],
   ]);
 }
 

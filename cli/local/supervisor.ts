@@ -1,5 +1,6 @@
-import { closeSync, mkdirSync, openSync, renameSync, rmSync, symlinkSync } from 'node:fs';
+import { closeSync, existsSync, mkdirSync, openSync, renameSync, rmSync, symlinkSync } from 'node:fs';
 import { basename, join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { ControlPlaneStatus } from '#control-plane/status.ts';
 import { callSocket } from '../unix-http.ts';
 import { signalCgroup } from './cgroups.ts';
@@ -69,7 +70,7 @@ export class Supervisor {
       mkdirSync(join(state.path, 'logs', name), { recursive: true, mode: 0o700 });
     }
     this.#pods.adopt(adopted);
-    for (const process of this.#processes) process.start();
+    await this.#startProcesses();
     const routes = supervisorRoutes({
       state,
       pods: this.#pods,
@@ -77,6 +78,15 @@ export class Supervisor {
       status: () => this.status(),
     });
     this.#closeSocket = await serveJson(supervisorSocket(state), routes);
+  }
+
+  /** The control plane first: the others verify it with the bundle of roots that it makes when there is none yet. */
+  async #startProcesses(): Promise<void> {
+    const [controlPlane, ...others] = this.#processes;
+    controlPlane?.start();
+    const bundle = join(this.#options.state.path, 'ca', 'bundle.pem');
+    while (!existsSync(bundle) && controlPlane?.state.kind === 'running') await delay(10);
+    for (const process of others) process.start();
   }
 
   /** `status -o json`. */

@@ -1,0 +1,200 @@
+import { expect, test } from 'vitest';
+import type { ControlPlaneStatus } from '#control-plane/status.ts';
+import type { PodRecord } from './inventory.ts';
+import { composeStatus, type ProcessReport, pendingParts, type StatusSources } from './mesh-status.ts';
+import { formatStatus } from './status-text.ts';
+
+const XDS = [
+  { type: 'istio.security.Authorization', sent: 1, acked: 1, rejected: [] },
+  { type: 'istio.workload.Address', sent: 3, acked: 3, rejected: [] },
+];
+
+function controlPlane(changes: Partial<ControlPlaneStatus> = {}): ControlPlaneStatus {
+  return {
+    ready: true,
+    trustDomain: 'cluster.local',
+    rootNamespace: 'istio-system',
+    svidTtlSeconds: 86_400,
+    problems: [],
+    clients: [{ node: 'n1', connected: true, xds: XDS }],
+    workloads: [],
+    services: [],
+    policies: [],
+    certificates: [],
+    ...changes,
+  };
+}
+
+function process(name: string, changes: Partial<ProcessReport> = {}): ProcessReport {
+  return { name, state: { kind: 'running', pid: 10 }, restarts: 0, ready: true, ...changes };
+}
+
+const RECORD: PodRecord = {
+  namespace: 'shop',
+  name: 'web-1',
+  uid: 'u',
+  serviceAccount: 'web',
+  node: 'n1',
+  number: 2,
+  labels: { app: 'web' },
+  ports: [],
+  user: { name: 'root', uid: 0, gid: 0, home: '/root', shell: '/bin/sh' },
+  capabilities: ['net_raw'],
+  createdAt: '2026-01-01T00:00:00Z',
+  runner: { pid: 7, startTime: 1 },
+  command: { pid: 8, startTime: 1 },
+};
+
+function sources(changes: Partial<StatusSources> = {}): StatusSources {
+  return {
+    mesh: 'tulle-123456',
+    nodes: [{ name: 'n1', number: 1, external: false }],
+    processes: [
+      process('control-plane'),
+      process('node-agent/n1'),
+      process('ztunnel/n1', { state: { kind: 'running', pid: 11 } }),
+    ],
+    pods: [],
+    enrolment: new Map(),
+    controlPlane: controlPlane(),
+    ...changes,
+  };
+}
+
+const WITH_WEB: Partial<StatusSources> = {
+  pods: [
+    {
+      record: RECORD,
+      netns: 'tulle-123456-pod-shop_web-1',
+      cgroup: '/sys/fs/cgroup/tulle-123456/pods/shop_web-1',
+      addresses: ['10.244.1.2', 'fd00:10:244:1::2'],
+      state: '/srv/.tulle',
+      resolver: '/srv/.tulle/pods/shop_web-1.resolv.conf',
+    },
+  ],
+  enrolment: new Map([
+    [
+      'n1',
+      {
+        wanted: { pods: [{ uid: 'u', enrol: true }] },
+        done: { pods: [{ uid: 'u', state: 'enrolled', capture: 'nftables' }], ztunnel: { connected: 1 } },
+      },
+    ],
+  ]),
+};
+
+const CERTIFICATE = {
+  identity: 'spiffe://cluster.local/ns/shop/sa/web',
+  node: 'n1',
+  serial: 'ab',
+  notAfter: '2026-01-02T00:00:00.000Z',
+};
+
+test('a mesh in which everything is there is ready', () => {
+  expect(composeStatus(sources())).toMatchObject({
+    ready: true,
+    trustDomain: 'cluster.local',
+    controlPlane: { pid: 10, address: '10.240.0.2', netns: 'tulle-123456-control-plane', restarts: 0 },
+    problems: [],
+    nodes: [
+      {
+        name: 'n1',
+        address: '10.240.0.11',
+        netns: 'tulle-123456-node-n1',
+        ztunnel: { pid: 11, ready: true },
+        xds: XDS,
+      },
+    ],
+  });
+});
+
+test.each([
+  {
+    when: 'a ztunnel is not ready',
+    changes: { processes: [process('ztunnel/n1', { ready: false })] },
+    pending: ['ztunnel/n1 to be ready'],
+  },
+  {
+    when: 'the control plane has not been heard of',
+    changes: { controlPlane: undefined },
+    pending: ['ztunnel/n1 to have its configuration'],
+  },
+  {
+    when: 'a push is not acknowledged',
+    changes: {
+      controlPlane: controlPlane({
+        clients: [{ node: 'n1', connected: true, xds: XDS.map((one) => ({ ...one, acked: 0 })) }],
+      }),
+    },
+    pending: ['ztunnel/n1 to have its configuration'],
+  },
+  {
+    when: 'a workload has no certificate',
+    changes: WITH_WEB,
+    pending: ['shop/web-1 to have its certificate'],
+  },
+])('the mesh is not ready when $when', ({ changes, pending }) => {
+  expect(pendingParts(sources(changes))).toEqual(pending);
+});
+
+test('a resource that a node rejected does not keep the mesh from being ready', () => {
+  const rejected = [{ name: 'shop/p', message: 'unknown action' }];
+  const xds = XDS.map((one) => ({ ...one, sent: 2, acked: 1, rejected }));
+  const clients = [{ node: 'n1', connected: true, xds }];
+  expect(pendingParts(sources({ controlPlane: controlPlane({ clients }) }))).toEqual([]);
+});
+
+test('an external node needs no ztunnel of ours', () => {
+  const status = composeStatus(
+    sources({ nodes: [{ name: 'n1', number: 1, external: true }], processes: [process('control-plane')] }),
+  );
+  expect(status).toMatchObject({ ready: true, nodes: [{ ztunnel: null }] });
+});
+
+test('a workload has its place, its identity and its certificate', () => {
+  const { workloads } = composeStatus(
+    sources({ ...WITH_WEB, controlPlane: controlPlane({ certificates: [CERTIFICATE] }) }),
+  );
+  expect(workloads).toEqual([
+    {
+      namespace: 'shop',
+      name: 'web-1',
+      uid: 'Kubernetes//Pod/shop/web-1',
+      node: 'n1',
+      addresses: ['10.244.1.2', 'fd00:10:244:1::2'],
+      netns: 'tulle-123456-pod-shop_web-1',
+      cgroup: '/sys/fs/cgroup/tulle-123456/pods/shop_web-1',
+      pid: 8,
+      identity: 'spiffe://cluster.local/ns/shop/sa/web',
+      enrolled: true,
+      capture: 'nftables',
+      labels: { app: 'web' },
+      capabilities: ['NET_RAW'],
+      certificate: { serial: 'ab', notAfter: '2026-01-02T00:00:00.000Z' },
+      services: [],
+      waypoint: null,
+    },
+  ]);
+});
+
+test('a process that does not run is a problem, with what holds meanwhile', () => {
+  const processes = [process('control-plane', { state: { kind: 'stopped' }, ready: false })];
+  expect(composeStatus(sources({ processes })).problems).toEqual([
+    expect.objectContaining({
+      object: 'control-plane',
+      message: 'is stopped',
+      effect: 'what was configured last stays in force',
+    }),
+  ]);
+});
+
+test('for people, everything has a line', () => {
+  const text = formatStatus(
+    composeStatus(sources({ ...WITH_WEB, controlPlane: controlPlane({ certificates: [CERTIFICATE] }) })),
+  );
+  expect(text).toMatch(/^mesh ready, trust domain cluster.local\n/);
+  expect(text).toMatch(/^n1 +10\.240\.0\.11 +pid 11 +0 +Authorization 1\/1, Address 3\/3/m);
+  expect(text).toMatch(
+    /^shop\/web-1 +n1 +10\.244\.1\.2 +in \(nftables\) +spiffe:\S+ \+NET_RAW +until 2026-01-02/m,
+  );
+});
