@@ -1,4 +1,4 @@
-import { existsSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { endProcess } from '#test/kit/command.ts';
@@ -181,6 +181,14 @@ test('a node agent that is killed leaves pods as they are, and the next one take
   const outcomes = await load.stop();
   expect(outcomes.map(({ errors }) => errors)).toEqual(outcomes.map(() => []));
   await bed.until(web, 'out');
+});
+
+test('what a pod that is no more was said to be is forgotten', async () => {
+  const stale = join(bed.state, 'pods/shop_former-1.redirection');
+  writeFileSync(stale, 'enabled');
+  await bed.stopAgent('SIGTERM');
+  bed.startAgent();
+  await eventually('it is swept', () => !existsSync(stale));
 });
 
 test('a captured pod whose ztunnel has gone stays closed, and works again with the next one', async () => {

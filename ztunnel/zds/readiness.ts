@@ -23,6 +23,7 @@ let polling = false;
  */
 export function readable(fd: number): Promise<void> {
   const { promise, resolve } = Promise.withResolvers<void>();
+  if (waiting.has(fd)) throw new TypeError(`somebody waits for descriptor ${fd} already`);
   waiting.set(fd, resolve);
   wake();
   return promise;

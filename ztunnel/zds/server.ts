@@ -110,14 +110,24 @@ class Server implements ZdsServer {
   async #acceptAll(): Promise<void> {
     while (!this.#closed) {
       await readable(this.#listener);
-      const fd = this.#closed ? undefined : accept(this.#listener);
-      if (fd === undefined) continue;
+      if (this.#closed) return;
+      this.#acceptOne();
+      await delay(ACCEPT_INTERVAL_MS, undefined, { ref: false });
+    }
+  }
+
+  #acceptOne(): void {
+    const { logger } = this.#options;
+    try {
+      const fd = accept(this.#listener);
+      if (fd === undefined) return;
       if (this.#connections < MAX_CONNECTIONS) void this.#serve(fd);
       else {
         sys.close(fd);
-        this.#options.logger.warn({ connections: this.#connections }, 'too many ztunnels, dropped one');
+        logger.warn({ connections: this.#connections }, 'too many ztunnels, dropped one');
       }
-      await delay(ACCEPT_INTERVAL_MS, undefined, { ref: false });
+    } catch (error) {
+      logger.error({ error: String(error) }, 'a ztunnel cannot connect');
     }
   }
 

@@ -1,4 +1,5 @@
 import type { Logger } from 'pino';
+import type { RefusedUdp } from '#ztunnel/capture/capture.ts';
 import type { LocatedPod } from '#ztunnel/zds/server.ts';
 import type { OrderedPod, Orders } from './orders.ts';
 import { type ControllerParts, goneOrder, PodController } from './pod-controller.ts';
@@ -14,6 +15,7 @@ interface Managed {
   readonly controller: PodController;
   readonly done: Promise<void>;
   target: OrderedPod;
+  udpRefused?: RefusedUdp;
 }
 
 /** The pods of a node, each with its controller. */
@@ -52,6 +54,16 @@ export class NodeAgent {
   /** Ztunnels, or what peers were told, may have changed. */
   look(): void {
     for (const { controller } of this.#pods.values()) controller.look();
+    this.#report();
+  }
+
+  /** Has refused UDP packets counted and reported. */
+  async countRefusedUdp(): Promise<void> {
+    for (const managed of this.#pods.values()) {
+      // A pod that is just going is counted no more.
+      const count = await managed.controller.countRefusedUdp().catch(() => undefined);
+      if (count !== undefined) managed.udpRefused = count;
+    }
     this.#report();
   }
 
@@ -97,9 +109,10 @@ export class NodeAgent {
 
   #report(): void {
     const { parts, writeReport, logger } = this.#options;
-    const pods = [...this.#pods.values()].map(({ controller, target: { pod } }) => {
+    const pods = [...this.#pods.values()].map(({ controller, target: { pod }, udpRefused }) => {
       const { uid, name, namespace } = pod;
-      return { uid, name, namespace, ...controller.report(), capture: parts.capture.method };
+      const counted = udpRefused === undefined ? {} : { udpRefused };
+      return { uid, name, namespace, ...controller.report(), capture: parts.capture.method, ...counted };
     });
     try {
       const ztunnel = { connected: parts.zds.connected() };

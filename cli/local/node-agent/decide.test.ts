@@ -24,7 +24,7 @@ const facts = (some: Partial<Facts> = {}): Facts => ({
 const served = { served: true } as const;
 const outbound = { ...served, scope: 'outbound' } as const;
 const announced = { ...outbound, announced: true, announcedAtMs: 9_900 } as const;
-const enrolled = { ...announced, scope: 'both' } as const;
+const enrolled = { ...announced, scope: 'both', udp: 'allow' } as const;
 const withdrawn = { ...outbound, announced: false, announcedAtMs: 9_900 } as const;
 const released = { ...served, scope: 'nothing', announcedAtMs: 9_000 } as const;
 const hbone = (sinceMs: number): Partial<Facts> => ({ told: { tunnel: 'HBONE', sinceMs } });
@@ -60,6 +60,11 @@ test.each<{ when: string; place: Partial<InPlace>; also?: Partial<Facts>; step: 
   {
     when: 'UDP is to be something else',
     place: { ...enrolled, udp: 'refuse' },
+    step: { kind: 'capture', scope: 'both' },
+  },
+  {
+    when: 'all was done by another agent',
+    place: { ...enrolled, udp: undefined },
     step: { kind: 'capture', scope: 'both' },
   },
   { when: 'it was on its way out', place: withdrawn, step: { kind: 'announce' } },
@@ -162,7 +167,7 @@ function simulate(): { run: (wanted: Order['wanted'], steps: number) => { place:
       case 'capture':
         if (step.scope === 'both') expect(told()?.tunnel).toBe('HBONE');
         expect(place.served).toBe(true);
-        place = { ...place, scope: step.scope, idleSinceMs: undefined };
+        place = { ...place, scope: step.scope, udp: 'allow', idleSinceMs: undefined };
         break;
       case 'announce':
       case 'withdraw':

@@ -14,7 +14,8 @@ export interface InPlace {
   readonly served: boolean;
   /** Scope of the packet rules in its namespace; undefined: there are none. */
   readonly scope: CaptureScope | undefined;
-  readonly udp: Order['udp'];
+  /** What the rules do with UDP; undefined: not known, as after a restart of the agent. */
+  readonly udp: Order['udp'] | undefined;
   /** The control plane is told that the pod takes tunnels. */
   readonly announced: boolean;
   /** When that last changed. Milliseconds, of a clock that never goes back, like all times here. */
@@ -59,7 +60,7 @@ export type Step =
 export const NOTHING_IN_PLACE: InPlace = {
   served: false,
   scope: undefined,
-  udp: 'allow',
+  udp: undefined,
   announced: false,
   announcedAtMs: Number.NEGATIVE_INFINITY,
   idleSinceMs: undefined,

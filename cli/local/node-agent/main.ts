@@ -15,13 +15,14 @@ import type { NodeAgentConfig } from './config.ts';
 import { serveNodeDns } from './node-dns.ts';
 import { createOrderReader } from './orders.ts';
 import { createPeerView } from './peer-view.ts';
-import { createRedirectionFiles, createReportFile } from './reports.ts';
+import { createRedirectionFiles, createReportFile, sweepRedirectionFiles } from './reports.ts';
 import { createVipTranslation } from './vip-translation.ts';
 
 /** How long after a file has changed it is read; files are replaced whole. */
 const FILES_QUIET_MS = 5;
 const FILES_CAP_MS = 50;
 const FILES_POLL_MS = 2_000;
+const COUNT_UDP_MS = 10_000;
 
 /**
  * Runs a node's agent in the node's network namespace until the signal aborts: has its pods captured and served by a
@@ -36,7 +37,9 @@ export async function runNodeAgent(
 ): Promise<void> {
   const { stateDirectory, node } = config;
   await warmThreadPool();
-  mkdirSync(join(stateDirectory, 'run', node), { recursive: true, mode: 0o700 });
+  for (const folder of ['pods', join('run', node)]) {
+    mkdirSync(join(stateDirectory, folder), { recursive: true, mode: 0o700 });
+  }
   await using stack = new AsyncDisposableStack();
 
   const tables = createTables();
@@ -60,6 +63,7 @@ export async function runNodeAgent(
     writeReport: createReportFile(stateDirectory, node),
     logger,
   });
+  sweepRedirectionFiles(stateDirectory);
   const readOrders = createOrderReader(stateDirectory, node);
   // Before a ztunnel can connect: it drops the pods that it is not told of.
   await agent.apply(readOrders());
@@ -84,6 +88,9 @@ export async function runNodeAgent(
     }),
   );
   files.follow(new Set([join(stateDirectory, 'pods'), join(stateDirectory, 'run', node)]));
+
+  const counting = setInterval(() => void agent.countRefusedUdp(), COUNT_UDP_MS);
+  stack.defer(() => clearInterval(counting));
 
   const subscription = subscribe(config, signal, logger, (update) => {
     tables.apply(update);

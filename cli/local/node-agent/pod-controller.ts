@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Logger } from 'pino';
-import type { Capture, CapturedPod } from '#ztunnel/capture/capture.ts';
+import type { Capture, CapturedPod, RefusedUdp } from '#ztunnel/capture/capture.ts';
 import type { LocatedPod } from '#ztunnel/zds/server.ts';
 import {
   decide,
@@ -100,6 +100,13 @@ export class PodController {
   report(): PodReport {
     const state = reportedState(this.#target.order, this.#inPlace);
     return this.#error === undefined ? { state } : { state, error: this.#error };
+  }
+
+  /** UDP packets that the pod's rules refused; undefined when they refuse none. */
+  async countRefusedUdp(): Promise<RefusedUdp | undefined> {
+    const { scope, udp } = this.#inPlace;
+    if (scope !== 'both' || udp !== 'refuse') return undefined;
+    return await this.#parts.capture.countRefusedUdp(this.#capturedPod());
   }
 
   /** Runs until the pod is gone and forgotten, or {@link stop}; then everything is left as it is. */

@@ -1,5 +1,6 @@
-import { existsSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
+import type { RefusedUdp } from '#ztunnel/capture/capture.ts';
 import type { PodInfo } from '#ztunnel/worker-messages.ts';
 import { writeAtomic } from '../state-folder.ts';
 import type { PodReport } from './pod-controller.ts';
@@ -28,10 +29,24 @@ export function createRedirectionFiles(stateDirectory: string): {
   };
 }
 
+/** Takes away what is said of pods that are no more, so that a pod which gets such a name later begins with nothing. */
+export function sweepRedirectionFiles(stateDirectory: string): void {
+  const folder = join(stateDirectory, 'pods');
+  const names = new Set(readdirSync(folder));
+  for (const name of names) {
+    const pod = /^(.+)\.redirection$/.exec(name)?.[1];
+    if (pod !== undefined && !names.has(`${pod}.json`)) rmSync(join(folder, name), { force: true });
+  }
+}
+
 /** What the node agent did: `run/NODE/node-agent.json`. */
 export interface AgentReport {
   readonly pods: readonly (Pick<PodInfo, 'uid' | 'name' | 'namespace'> &
-    PodReport & { readonly capture: 'nftables' | 'ebpf' })[];
+    PodReport & {
+      readonly capture: 'nftables' | 'ebpf';
+      /** UDP packets that were refused since the pod was captured; of pods that refuse UDP, every ten seconds. */
+      readonly udpRefused?: RefusedUdp;
+    })[];
   readonly ztunnel: { readonly connected: number };
   /** Files that cannot be read, and what else an operator should know. */
   readonly problems: readonly string[];
