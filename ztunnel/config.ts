@@ -48,6 +48,8 @@ export interface ZtunnelConfig {
     /** Absent: those of /etc/resolv.conf. */
     readonly nameServers?: readonly HostPort[];
     readonly preferredNamespace?: string;
+    /** Whether names of the cluster's domain that are not known here do not exist; else name servers are asked. */
+    readonly ownsClusterDomain: boolean;
   };
   /** How long connections may go on after a stop was asked for. */
   readonly drainMs: number;
@@ -178,6 +180,7 @@ function readConfig(settings: Settings, flags: Flags): ZtunnelConfig {
       enabled: (text(settings, 'ISTIO_META_DNS_CAPTURE') ?? 'true') === 'true',
       ...(servers !== undefined && { nameServers: nameServers(settings, '--name-servers', list(servers)) }),
       ...(preferredNamespace !== undefined && { preferredNamespace }),
+      ownsClusterDomain: flags.state !== undefined,
     },
     drainMs: durationMs(settings, 'CONNECTION_TERMINATION_DEADLINE', drainWithin(settings)),
     workers: workerCount(settings, flags),

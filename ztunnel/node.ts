@@ -201,6 +201,7 @@ export class Node {
     const nameServers = this.#nameServers;
     return {
       ...{ tables: this.tables, network, clusterDomain, ipv6, nameServers },
+      ownsClusterDomain: dns.ownsClusterDomain,
       ...(dns.preferredNamespace !== undefined && { preferredNamespace: dns.preferredNamespace }),
       ...(egressNetnsFd !== undefined && {
         egressForwarder: createForwarder({ nameServers, netnsFd: egressNetnsFd }),

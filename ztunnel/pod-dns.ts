@@ -17,6 +17,7 @@ export interface PodDnsOptions {
   readonly network: string;
   readonly clusterDomain: string;
   readonly preferredNamespace?: string;
+  readonly ownsClusterDomain: boolean;
   readonly ipv6: boolean;
   readonly nameServers: readonly HostPort[];
   /** Asks name servers from there; absent: from each pod. */

@@ -155,3 +155,24 @@ test('addresses come in an order that the dice decide', () => {
   const answer = ask({ name: 'twins', random: () => rolls.shift() ?? 0 }, twins);
   expect(answer).toMatchObject({ addresses: ['10.0.0.2', '10.0.0.1'] });
 });
+
+test.each([
+  { name: 'nobody.shop.svc.cluster.local', type: 'A', kind: 'no-such-name' },
+  { name: 'cluster.local', type: 'A', kind: 'no-such-name' },
+  { name: 'nobody.shop.SVC.cluster.local', type: 'other', kind: 'no-such-name' },
+  { name: 'catalog.shop.svc.cluster.local', type: 'A', kind: 'found' },
+  { name: 'catalog.shop.svc.cluster.local', type: 'other', kind: 'found' },
+  { name: 'notcluster.local', type: 'A', kind: 'forward' },
+  { name: 'nobody.shop', type: 'A', kind: 'forward' },
+  { name: 'example.com', type: 'other', kind: 'forward' },
+] as const)(
+  'where nobody else knows the cluster’s names, $type of $name is $kind',
+  ({ name, type, kind }) => {
+    expect(ask({ name, type, ownsClusterDomain: true }).kind).toBe(kind);
+  },
+);
+
+test('a name of the mesh has no other records than addresses', () => {
+  const answer = ask({ name: 'catalog.shop.svc.cluster.local', type: 'other', ownsClusterDomain: true });
+  expect(answer).toMatchObject({ kind: 'found', addresses: [] });
+});

@@ -16,6 +16,11 @@ export interface NameQuestion {
   readonly clusterDomain: string;
   /** Namespace whose services win over others of the same name, after the client's own and canonical ones. */
   readonly preferredNamespace?: string;
+  /**
+   * Whether nobody else knows names of the cluster's domain: those that are not found then do not exist. A cluster with a
+   * DNS of its own has more of them (of a StatefulSet's pods, for one). Default false.
+   */
+  readonly ownsClusterDomain?: boolean;
   /** False: no AAAA records. */
   readonly ipv6: boolean;
   /** From 0 to below 1; shuffles the addresses. */
@@ -32,12 +37,15 @@ export type NameAnswer =
       readonly alias?: string;
       readonly addresses: readonly Ip[];
     }
+  /** There is no such name anywhere. */
+  | { readonly kind: 'no-such-name' }
   /** To be asked upstream. */
   | { readonly kind: 'forward'; readonly reason: 'not-an-address-query' | 'unknown-name' };
 
 /** Answers from the tables, as a cluster's DNS would: fact sheet ambient-wire.md, 7. */
 export function answerName(question: NameQuestion): NameAnswer {
-  if (question.type === 'other') return { kind: 'forward', reason: 'not-an-address-query' };
+  const owns = question.ownsClusterDomain === true && isOfCluster(question);
+  if (question.type === 'other' && !owns) return { kind: 'forward', reason: 'not-an-address-query' };
   for (const candidate of candidatesOf(question)) {
     const service = serviceNamed(question, candidate.hostname);
     if (service === undefined) continue;
@@ -46,7 +54,11 @@ export function answerName(question: NameQuestion): NameAnswer {
     if (candidate.alias === undefined || isWildcard) return { kind: 'found', service, addresses };
     return { kind: 'found', service, alias: candidate.alias, addresses };
   }
-  return { kind: 'forward', reason: 'unknown-name' };
+  return owns ? { kind: 'no-such-name' } : { kind: 'forward', reason: 'unknown-name' };
+}
+
+function isOfCluster({ name, clusterDomain }: NameQuestion): boolean {
+  return `.${name.toLowerCase()}`.endsWith(`.${clusterDomain}`);
 }
 
 interface NameCandidate {
@@ -109,6 +121,7 @@ function serviceNamed(question: NameQuestion, hostname: string): Service | undef
 }
 
 function addressesOf(question: NameQuestion, service: Service): readonly Ip[] {
+  if (question.type === 'other') return [];
   const family = question.type === 'A' ? 4 : 6;
   if (family === 6 && !question.ipv6) return [];
   if (family === 4 && service.ipFamilies === 'IPV6_ONLY') return [];

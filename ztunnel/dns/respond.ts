@@ -92,6 +92,8 @@ async function answer(
       const records = { addresses, ttlSeconds: TTL_SECONDS, ...(alias === undefined ? {} : { alias }) };
       return { response: encodeAnswer(query, records, limit), outcome: 'answered' };
     }
+    case 'no-such-name':
+      return { response: encodeError(query, RCODE.NXDOMAIN), outcome: 'answered' };
     case 'forward':
       return forward(options, query, protocol, limit);
   }

@@ -83,6 +83,14 @@ test('EDNS is echoed, with at least 512 bytes and the DNSSEC flag', () => {
   });
 });
 
+test('that a name does not exist is said with authority', () => {
+  expect(packet.decode(encodeError(query(), RCODE.NXDOMAIN))).toMatchObject({
+    rcode: 'NXDOMAIN',
+    flag_aa: true,
+    answers: [],
+  });
+});
+
 const MANY = Array.from({ length: 100 }, (_, index) => `10.0.0.${index}`);
 
 test.each([

@@ -11,12 +11,13 @@ import {
 } from './query.ts';
 
 /** Response codes: RFC 1035 (4.1.1). */
-export const RCODE: { readonly NOERROR: 0; readonly FORMERR: 1; readonly SERVFAIL: 2; readonly NOTIMP: 4 } = {
-  NOERROR: 0,
-  FORMERR: 1,
-  SERVFAIL: 2,
-  NOTIMP: 4,
-};
+export const RCODE: {
+  readonly NOERROR: 0;
+  readonly FORMERR: 1;
+  readonly SERVFAIL: 2;
+  readonly NXDOMAIN: 3;
+  readonly NOTIMP: 4;
+} = { NOERROR: 0, FORMERR: 1, SERVFAIL: 2, NXDOMAIN: 3, NOTIMP: 4 };
 export type Rcode = (typeof RCODE)[keyof typeof RCODE];
 
 const FLAG_AUTHORITATIVE = 0x0400;
@@ -54,11 +55,12 @@ export function encodeAnswer(query: DnsQuery, answer: AddressAnswer, limit: numb
   ]);
 }
 
-/** A response that says why there is none. */
+/** A response that says why there is none; that a name does not exist is said with authority. */
 export function encodeError(query: DnsQuery, rcode: Rcode): Buffer {
   const opt = encodeOpt(query);
+  const flags = rcode === RCODE.NXDOMAIN ? FLAG_AUTHORITATIVE : 0;
   return Buffer.concat([
-    header(query.message, 0, rcode, 1, 0, opt.length > 0 ? 1 : 0),
+    header(query.message, flags, rcode, 1, 0, opt.length > 0 ? 1 : 0),
     query.message.subarray(HEADER_BYTES, query.questionEnd),
     opt,
   ]);
