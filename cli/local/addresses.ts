@@ -23,14 +23,6 @@ export const FABRIC_CIDRS: readonly string[] = [
   'fd00:10:244::/48',
 ];
 
-/** VIPs of services. */
-export const VIP_CIDRS: readonly string[] = [
-  '10.96.0.0/16',
-  'fd00:10:96::/112',
-  '240.240.0.0/16',
-  '2001:2::/48',
-];
-
 /** Prefix lengths of the fabric's bridge. */
 export const FABRIC_PREFIX_LENGTH: { readonly v4: 24; readonly v6: 64 } = { v4: 24, v6: 64 };
 

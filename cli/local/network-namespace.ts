@@ -1,4 +1,4 @@
-import { existsSync, readdirSync, statSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { runTool } from './system-tool.ts';
 
@@ -23,12 +23,6 @@ export async function addNamespaces(names: readonly string[]): Promise<void> {
 /** Takes the names away; a namespace ends, with its links and rules, when no process is in it any more. */
 export async function deleteNamespaces(names: readonly string[]): Promise<void> {
   if (names.length > 0) await ipBatch(names.map((name) => `netns del ${name}`));
-}
-
-/** `device:inode` of a namespace: what two descriptors of it have in common. */
-export function namespaceKey(path: string): string {
-  const { dev, ino } = statSync(path);
-  return `${dev}:${ino}`;
 }
 
 /** Runs lines of `ip` in one go; a line takes no options (`-n`, `-6`). */

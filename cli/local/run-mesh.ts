@@ -13,6 +13,7 @@ import { checkSocketPaths, environmentFilePath, numberNodes, writeNodeFiles } fr
 import { isAlive } from './process-id.ts';
 import { failedStart } from './start-failure.ts';
 import { createStateFolder, type StateFolder } from './state-folder.ts';
+import { formatProblem } from './status-text.ts';
 import { Supervisor } from './supervisor.ts';
 import { endOrphans, removeMesh, sweepPods } from './sweep.ts';
 
@@ -26,6 +27,7 @@ export interface MeshOptions {
 
 const POLL_MS = 50;
 const REMIND_MS = 5_000;
+const PROBLEMS_MS = 1_000;
 
 /**
  * Runs a mesh until a signal asks it to end: takes over what an earlier one left, makes what is missing, starts the
@@ -43,8 +45,7 @@ export async function runMesh(options: MeshOptions): Promise<void> {
       await supervisor.start();
       if (await waitUntilReady(supervisor, stop.signal)) {
         console.log('mesh ready');
-        await reportProblems(supervisor);
-        await untilAborted(stop.signal);
+        await followProblems(supervisor, stop.signal);
       }
     } finally {
       await shutDown(state, supervisor);
@@ -108,17 +109,17 @@ async function waitUntilReady(supervisor: Supervisor, stop: AbortSignal): Promis
   return false;
 }
 
-async function reportProblems(supervisor: Supervisor): Promise<void> {
-  const { problems } = await supervisor.status();
-  for (const { object, position, path, message, effect } of problems) {
-    const place = [position, path].filter((part) => part !== '').join(': ');
-    console.log(`problem: ${object}: ${place === '' ? '' : `${place}: `}${message} (${effect})`);
+/** Until the signal aborts, says of each error when it comes and when it is gone. Warnings are left to `tulle status`. */
+async function followProblems(supervisor: Supervisor, stop: AbortSignal): Promise<void> {
+  let known: ReadonlySet<string> = new Set();
+  while (!stop.aborted) {
+    const { problems } = await supervisor.status();
+    const now = new Set(problems.filter(({ severity }) => severity === 'error').map(formatProblem));
+    for (const problem of now) if (!known.has(problem)) console.log(`problem: ${problem}`);
+    for (const problem of known) if (!now.has(problem)) console.log(`solved: ${problem}`);
+    known = now;
+    await delay(PROBLEMS_MS, undefined, { signal: stop }).catch(() => undefined);
   }
-}
-
-async function untilAborted(signal: AbortSignal): Promise<void> {
-  if (signal.aborted) return;
-  await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
 }
 
 /** Workloads that still run keep their places for the next `up`; without any, nothing of the mesh stays on the host. */

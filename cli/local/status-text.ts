@@ -37,7 +37,7 @@ export function formatStatus(status: MeshStatus): string {
         ineffective.map(({ rule, reason }) => `rule ${rule}: ${reason}`).join('; ') || '-',
       ]),
     ),
-    ...(status.problems.length === 0 ? [] : [['PROBLEMS', ...status.problems.map(problemLine)].join('\n')]),
+    ...(status.problems.length === 0 ? [] : [['PROBLEMS', ...status.problems.map(formatProblem)].join('\n')]),
   ];
   return [head, ...sections.filter((text) => text !== '')].join('\n\n');
 }
@@ -53,6 +53,12 @@ export function formatTable(rows: readonly (readonly string[])[]): string {
         .trimEnd(),
     )
     .join('\n');
+}
+
+/** `AuthorizationPolicy shop/p (a.yaml:3:5 spec.action): what is wrong; what holds instead`. */
+export function formatProblem(problem: MeshStatus['problems'][number]): string {
+  const place = [problem.position, problem.path].filter((part) => part !== '').join(' ');
+  return `${problem.object}${place === '' ? '' : ` (${place})`}: ${problem.message}; ${problem.effect}`;
 }
 
 function section(title: string, header: readonly string[], rows: readonly (readonly string[])[]): string {
@@ -86,11 +92,6 @@ function workloadRow(workload: WorkloadStatus): readonly string[] {
     certificate === null ? '-' : `until ${certificate.notAfter}`,
     workload.pid === null ? '-' : `${workload.pid}`,
   ];
-}
-
-function problemLine(problem: MeshStatus['problems'][number]): string {
-  const place = [problem.position, problem.path].filter((part) => part !== '').join(' ');
-  return `${problem.object}${place === '' ? '' : ` (${place})`}: ${problem.message}; ${problem.effect}`;
 }
 
 function describeProcess(pid: number | null, ready: boolean): string {
