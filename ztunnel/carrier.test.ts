@@ -1,0 +1,530 @@
+import { createHash } from 'node:crypto';
+import { once } from 'node:events';
+import { createServer, type Server, type Socket } from 'node:net';
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
+import { EMPTY_MATCH } from '#api/policy.ts';
+import { ADDRESS_TYPE, AUTHORIZATION_TYPE, type Resource } from '#api/resource.ts';
+import type { Workload } from '#api/workload.ts';
+import { type TemporaryAuthority, temporaryAuthority } from '#certs/testing.ts';
+import { eventually } from '#test/kit/eventually.ts';
+import { LoopbackPods } from '#test/kit/loopback-pods.ts';
+import { policy, service, workload } from '#test/kit/resources.ts';
+import type { AccessRecord } from './access-log.ts';
+import { Carrier } from './carrier.ts';
+import type { FromWorker, ToWorker, WorkerConfig } from './worker-messages.ts';
+
+/** Two byte workers, as of two nodes, without their threads: `web` on the first calls `cart` on the second. */
+
+const WEB = '127.0.41.1';
+const CART = '127.0.41.2';
+const OUTSIDER = '127.0.41.9';
+const CART_PORT = { ip: CART, port: 8080 };
+
+const web = workload({ name: 'web', serviceAccount: 'web', addresses: [WEB] });
+const cart = workload({
+  name: 'cart',
+  serviceAccount: 'cart',
+  node: 'n2',
+  addresses: [CART],
+  services: { 'default/cart.default.svc.cluster.local': { 80: 8080 } },
+});
+const cartService = service({ name: 'cart', addresses: [{ network: '', ip: '10.96.7.7' }] });
+
+let ca: TemporaryAuthority;
+let pods: LoopbackPods;
+let nodes: Node[];
+let servers: Server[];
+let sockets: Socket[];
+
+beforeAll(async () => {
+  ca = await temporaryAuthority();
+});
+afterAll(async () => {
+  await ca[Symbol.asyncDispose]();
+});
+beforeEach(() => {
+  pods = new LoopbackPods();
+  nodes = [];
+  servers = [];
+  sockets = [];
+});
+afterEach(async () => {
+  for (const node of nodes) await node.request({ kind: 'drain', deadlineMs: 0 });
+  for (const socket of sockets) socket.destroy();
+  for (const server of servers) server.close();
+});
+
+type Request = ToWorker extends infer Message
+  ? Message extends { readonly request: number }
+    ? Omit<Message, 'request'>
+    : never
+  : never;
+
+/** A byte worker and what it has said. */
+class Node {
+  readonly records: AccessRecord[] = [];
+  readonly needed: string[] = [];
+  readonly #answers = new Map<number, (message: FromWorker & { readonly kind: 'done' }) => void>();
+  readonly #carrier: Carrier;
+  #requests = 0;
+
+  constructor(node: string, settings: Partial<WorkerConfig> = {}) {
+    this.#carrier = new Carrier({
+      config: { ...config(node), ...settings },
+      openSockets: (netnsFd) => pods.socketsOf(ADDRESSES[netnsFd] ?? ''),
+      send: (message) => this.#onMessage(message),
+    });
+    nodes.push(this);
+  }
+
+  async tell(message: ToWorker): Promise<void> {
+    await this.#carrier.handle(message);
+  }
+
+  async request(message: Request): Promise<FromWorker & { readonly kind: 'done' }> {
+    const request = this.#requests++;
+    const { promise, resolve } = Promise.withResolvers<FromWorker & { readonly kind: 'done' }>();
+    this.#answers.set(request, resolve);
+    await this.tell({ ...message, request } as ToWorker);
+    return await promise;
+  }
+
+  async learn(...resources: readonly Resource[]): Promise<void> {
+    const policies = resources.filter(({ kind }) => kind === 'authorization');
+    const addresses = resources.filter(({ kind }) => kind !== 'authorization');
+    await this.tell({ kind: 'tables', update: { type: AUTHORIZATION_TYPE, updated: policies, removed: [] } });
+    await this.tell({ kind: 'tables', update: { type: ADDRESS_TYPE, updated: addresses, removed: [] } });
+  }
+
+  async serve({ uid, name, namespace, serviceAccount, addresses }: Workload): Promise<void> {
+    const netnsFd = ADDRESSES.indexOf(addresses[0] ?? '');
+    const pod = { uid, name, namespace, serviceAccount };
+    expect(await this.request({ kind: 'add-pod', pod, netnsFd })).not.toHaveProperty('error');
+    const [ip = ''] = addresses;
+    await eventually('its listeners', () =>
+      [15001, 15006, 15008].every((port) => pods.portOf({ ip, port }) > 1),
+    );
+  }
+
+  ended(): readonly AccessRecord[] {
+    return this.records.filter(({ event }) => event === 'closed' || event === 'failed');
+  }
+
+  async record(): Promise<AccessRecord> {
+    return await eventually('a record of the end', () => this.ended()[0]);
+  }
+
+  #onMessage(message: FromWorker): void {
+    if (message.kind === 'records') this.records.push(...message.records);
+    else if (message.kind === 'need-svid') this.needed.push(message.identity);
+    else if (message.kind === 'done') this.#answers.get(message.request)?.(message);
+  }
+}
+
+/** Descriptor numbers of namespaces stand for addresses. */
+const ADDRESSES = [WEB, CART];
+
+function config(node: string): WorkerConfig {
+  return {
+    index: 0,
+    node,
+    network: '',
+    clusterId: 'Kubernetes',
+    clusterDomain: 'cluster.local',
+    missingPolicy: 'deny',
+    fabricCidrs: [],
+    originalSource: true,
+    hbone: {
+      streamWindowBytes: 4_194_304,
+      connectionWindowBytes: 16_777_216,
+      frameBytes: 1_048_576,
+      maxStreamsPerConnection: 100,
+      poolIdleMs: 300_000,
+      pingIntervalMs: 10_000,
+      pingTimeoutMs: 20_000,
+    },
+  };
+}
+
+/** Both nodes, knowing both workloads and these policies, with certificates. */
+async function mesh(...policies: readonly Resource[]): Promise<{ readonly near: Node; readonly far: Node }> {
+  const near = new Node('n1');
+  const far = new Node('n2');
+  for (const node of [near, far]) await node.learn(web, cart, cartService, ...policies);
+  await near.tell({ kind: 'svid', svid: await ca.svid('spiffe://cluster.local/ns/default/sa/web') });
+  await far.tell({ kind: 'svid', svid: await ca.svid('spiffe://cluster.local/ns/default/sa/cart') });
+  await near.serve(web);
+  await far.serve(cart);
+  return { near, far };
+}
+
+/** The application behind `cart`. */
+async function application(onConnection: (socket: Socket) => void): Promise<void> {
+  const server = createServer({ allowHalfOpen: true }, (socket) => {
+    socket.on('error', () => undefined);
+    sockets.push(socket);
+    onConnection(socket);
+  });
+  servers.push(server);
+  await pods.serve(server, CART_PORT);
+}
+
+async function echo(): Promise<void> {
+  await application((socket) => socket.pipe(socket));
+}
+
+function call(to = CART_PORT): Socket {
+  const socket = pods.call(WEB, to);
+  sockets.push(socket);
+  return socket;
+}
+
+async function exchange(socket: Socket, text: string): Promise<string> {
+  socket.write(text);
+  const [bytes] = (await once(socket, 'data')) as [Buffer];
+  return bytes.toString();
+}
+
+/** How the caller's connection ends: `end`, or the code of an error. */
+async function ending(socket: Socket): Promise<string> {
+  const seen: string[] = [];
+  socket.once('end', () => seen.push('end'));
+  socket.once('error', (error: NodeJS.ErrnoException) => seen.push(error.code ?? error.message));
+  socket.resume();
+  return await eventually('an ending', () => seen[0]);
+}
+
+const deny = policy({ name: 'deny', action: 'DENY', rules: [{ clauses: [] }] });
+const strict = policy({
+  name: 'strict',
+  action: 'DENY',
+  rules: [{ clauses: [{ matches: [{ ...EMPTY_MATCH, notPrincipals: [{ kind: 'presence' }] }] }] }],
+});
+
+test('a call goes through a tunnel, and both logs tell of it under one ID', async () => {
+  const { near, far } = await mesh();
+  const seen: string[] = [];
+  await application((socket) => {
+    seen.push(socket.remoteAddress ?? '');
+    socket.end('welcome');
+    socket.resume();
+  });
+  const socket = call();
+  socket.end('good day');
+  expect(await ending(socket)).toBe('end');
+  const [out, into] = [await near.record(), await far.record()];
+  expect(seen).toEqual([`${WEB}`]);
+  expect(out).toMatchObject({
+    event: 'closed',
+    direction: 'outbound',
+    source: { identity: 'spiffe://cluster.local/ns/default/sa/web', workload: { name: 'web' } },
+    destination: { identity: 'spiffe://cluster.local/ns/default/sa/cart', address: `${CART}:15008` },
+    hboneAddress: `${CART}:8080`,
+    security: 'mutual_tls',
+    totalReceivedBytes: 8,
+    totalSentBytes: 7,
+    flags: '-',
+  });
+  expect(out.error).toBeUndefined();
+  expect(into).toMatchObject({
+    event: 'closed',
+    direction: 'inbound',
+    source: { identity: 'spiffe://cluster.local/ns/default/sa/web', workload: { name: 'web' } },
+    service: { hostname: 'cart.default.svc.cluster.local' },
+    hboneAddress: `${CART}:8080`,
+    totalReceivedBytes: 8,
+    totalSentBytes: 7,
+  });
+  expect(into.connectionId).toMatch(/^[0-9a-f]{32}$/);
+  expect(into.connectionId).toBe(out.connectionId);
+});
+
+test("a call to a service goes to one of its endpoints, at the port behind the service's", async () => {
+  const { near } = await mesh();
+  await echo();
+  const socket = call({ ip: '10.96.7.7', port: 80 });
+  expect(await exchange(socket, 'hello')).toBe('hello');
+  socket.end();
+  expect(await near.record()).toMatchObject({
+    hboneAddress: `${CART}:8080`,
+    service: { hostname: 'cart.default.svc.cluster.local' },
+  });
+});
+
+test('megabytes come back whole', async () => {
+  await mesh();
+  await echo();
+  const bytes = Buffer.alloc(20_000_000, 'all of it ');
+  const socket = call();
+  const hash = createHash('sha256');
+  socket.on('data', (piece: Buffer) => hash.update(piece));
+  socket.end(bytes);
+  await once(socket, 'end');
+  expect(hash.digest('hex')).toBe(createHash('sha256').update(bytes).digest('hex'));
+});
+
+test('three hundred calls at once are all served, a hundred on a session', async () => {
+  const { far } = await mesh();
+  await echo();
+  const calls = Array.from({ length: 300 }, () => call());
+  const answers = await Promise.all(calls.map((socket, index) => exchange(socket, `${index}`)));
+  expect(answers).toEqual(calls.map((_, index) => `${index}`));
+  const list = (await far.request({ kind: 'list-connections' })).value as readonly unknown[];
+  expect(list).toHaveLength(300);
+  for (const socket of calls) socket.end();
+  await eventually('all have ended', () => far.ended().length === 300);
+});
+
+test('a call that policy denies is reset, and both ends say so', async () => {
+  const { near, far } = await mesh(deny);
+  await echo();
+  expect(await ending(call())).toBe('ECONNRESET');
+  expect(await far.record()).toMatchObject({
+    event: 'closed',
+    flags: 'DENY',
+    policy: 'default/deny',
+    reason: 'denied-by-policy',
+    error: 'connection closed due to policy rejection: explicitly denied by: default/deny',
+  });
+  expect(await near.record()).toMatchObject({ event: 'closed', error: 'http status: 401 Unauthorized' });
+});
+
+test('a closed port of the application is a reset to the caller', async () => {
+  const { near, far } = await mesh();
+  expect(await ending(call())).toBe('ECONNRESET');
+  expect(await far.record()).toMatchObject({
+    error: 'connection failed: Connection refused (os error 111)',
+    flags: 'CONNECT',
+  });
+  expect(await near.record()).toMatchObject({ error: 'http status: 503 Service Unavailable' });
+});
+
+test('a port of the ztunnel itself is refused as a call to ourselves', async () => {
+  const { near } = await mesh();
+  expect(await ending(call({ ip: WEB, port: 15001 }))).toBe('ECONNRESET');
+  expect(await near.record()).toMatchObject({ event: 'failed', reason: 'self-call' });
+});
+
+test('a hop that is somebody else is not given the call', async () => {
+  const near = new Node('n1');
+  const far = new Node('n2');
+  const impostor = { ...cart, serviceAccount: 'impostor' };
+  await near.learn(web, cart);
+  await far.learn(impostor);
+  await near.tell({ kind: 'svid', svid: await ca.svid('spiffe://cluster.local/ns/default/sa/web') });
+  await far.tell({ kind: 'svid', svid: await ca.svid('spiffe://cluster.local/ns/default/sa/impostor') });
+  await near.serve(web);
+  await far.serve(impostor);
+  await echo();
+  expect(await ending(call())).toBe('ECONNRESET');
+  const record = await near.record();
+  expect(record).toMatchObject({ flags: 'TLS_FAILURE' });
+  expect(record.error).toContain('sa/impostor, expected spiffe://cluster.local/ns/default/sa/cart');
+});
+
+test('a caller of another trust domain is no caller', async () => {
+  const foreign = await temporaryAuthority({ trustDomain: 'other.example' });
+  const { near, far } = await mesh();
+  await near.tell({
+    kind: 'svid',
+    svid: {
+      ...(await foreign.svid('spiffe://other.example/ns/default/sa/web')),
+      identity: { trustDomain: 'cluster.local', namespace: 'default', serviceAccount: 'web' },
+    },
+  });
+  expect(await ending(call())).toBe('ECONNRESET');
+  expect(await near.record()).toMatchObject({ event: 'closed' });
+  expect((await far.ended()).every(({ event }) => event === 'failed')).toBe(true);
+  await foreign[Symbol.asyncDispose]();
+});
+
+test("plain text is let in where nothing forbids it, with the caller's address, and kept out of a strict pod", async () => {
+  const { far } = await mesh();
+  const seen: string[] = [];
+  await application((socket) => {
+    seen.push(socket.remoteAddress ?? '');
+    socket.pipe(socket);
+  });
+  const socket = pods.callPlain(OUTSIDER, CART_PORT);
+  sockets.push(socket);
+  expect(await exchange(socket, 'hello')).toBe('hello');
+  expect(seen).toEqual([OUTSIDER]);
+  socket.end();
+  const [record] = await eventually('a record', () => far.ended().length > 0 && far.ended());
+  expect(record).toMatchObject({ direction: 'inbound', security: 'unknown', totalReceivedBytes: 5 });
+  expect(record?.source.identity).toBeUndefined();
+
+  await far.learn(strict);
+  const denied = pods.callPlain(OUTSIDER, CART_PORT);
+  sockets.push(denied);
+  expect(await ending(denied)).toBe('ECONNRESET');
+  expect(await exchange(call(), 'with a certificate')).toBe('with a certificate');
+});
+
+test('a policy that comes cuts what it denies, at once, and nothing else', async () => {
+  const { near, far } = await mesh();
+  await echo();
+  const tunnelled = call();
+  const plain = pods.callPlain(OUTSIDER, CART_PORT);
+  sockets.push(plain);
+  await exchange(tunnelled, 'x');
+  await exchange(plain, 'x');
+  const started = performance.now();
+  await far.learn(strict);
+  expect(await ending(plain)).toBe('ECONNRESET');
+  expect(performance.now() - started).toBeLessThan(500);
+  expect(await exchange(tunnelled, 'still here')).toBe('still here');
+  await far.learn(deny);
+  expect(await ending(tunnelled)).toBe('ECONNRESET');
+  expect(await near.record()).toMatchObject({ error: 'upstream: stream reset by the peer: CONNECT_ERROR' });
+  expect(far.ended().at(-1)).toMatchObject({ flags: 'DENY', policy: 'default/deny' });
+});
+
+test('a workload that gets another policy has its connections looked at again, too', async () => {
+  const selected = policy({
+    name: 'selected',
+    scope: 'WORKLOAD_SELECTOR',
+    action: 'DENY',
+    rules: [{ clauses: [] }],
+  });
+  const { far } = await mesh(selected);
+  await echo();
+  const socket = call();
+  await exchange(socket, 'x');
+  await far.learn({ ...cart, authorizationPolicies: ['default/selected'] });
+  expect(await ending(socket)).toBe('ECONNRESET');
+});
+
+test('a named policy that is missing cuts no live connection, and keeps new ones out', async () => {
+  const { far } = await mesh();
+  await echo();
+  const socket = call();
+  await exchange(socket, 'x');
+  await far.learn({ ...cart, authorizationPolicies: ['default/absent'] });
+  const late = call();
+  expect(await ending(late)).toBe('ECONNRESET');
+  expect(await far.record()).toMatchObject({ reason: 'missing-policy', policy: 'default/absent' });
+  expect(await exchange(socket, 'still here')).toBe('still here');
+});
+
+test('a named policy that comes late is waited for', async () => {
+  const { far } = await mesh();
+  await echo();
+  await far.learn({ ...cart, authorizationPolicies: ['default/late'] });
+  const socket = call();
+  const answer = exchange(socket, 'patience');
+  await eventually('the call has arrived', () => far.records.length > 0);
+  await far.learn(policy({ name: 'late', scope: 'WORKLOAD_SELECTOR', action: 'ALLOW' }));
+  expect(await answer).toBe('patience');
+});
+
+test('a call waits for addresses, policies and certificates that are on their way', async () => {
+  const near = new Node('n1');
+  const far = new Node('n2');
+  await near.serve(web);
+  await far.serve(cart);
+  await echo();
+  const socket = call();
+  const answer = exchange(socket, 'early');
+  await near.learn(web, cart);
+  await far.learn(web, cart);
+  await eventually('it asks for the certificate', () => near.needed.length > 0);
+  expect(near.needed).toEqual(['spiffe://cluster.local/ns/default/sa/web']);
+  await near.tell({ kind: 'svid', svid: await ca.svid('spiffe://cluster.local/ns/default/sa/web') });
+  await far.tell({ kind: 'svid', svid: await ca.svid('spiffe://cluster.local/ns/default/sa/cart') });
+  expect(await answer).toBe('early');
+});
+
+test('a renewed certificate serves new sessions, and old ones go on', async () => {
+  const { near, far } = await mesh();
+  await echo();
+  const old = call();
+  await exchange(old, 'x');
+  await far.tell({ kind: 'svid', svid: await ca.svid('spiffe://cluster.local/ns/default/sa/cart') });
+  await near.tell({ kind: 'svid', svid: await ca.svid('spiffe://cluster.local/ns/default/sa/web') });
+  expect(await exchange(call(), 'new')).toBe('new');
+  expect(await exchange(old, 'old')).toBe('old');
+});
+
+test('a caller that gives up while the application does not answer frees the far end', async () => {
+  const { near, far } = await mesh();
+  await far.learn({ ...cart, authorizationPolicies: ['default/absent'] });
+  const socket = call();
+  await eventually('the call has arrived', () => far.records.some(({ event }) => event === 'opened'));
+  socket.resetAndDestroy();
+  expect((await near.record()).error).toContain('the application has closed its connection');
+});
+
+test('a drain lets what is in flight finish, and takes nothing new', async () => {
+  const { far } = await mesh();
+  await echo();
+  const socket = call();
+  await exchange(socket, 'x');
+  let isDrained = false;
+  const drained = far.request({ kind: 'drain', deadlineMs: 60_000 }).then(() => {
+    isDrained = true;
+  });
+  expect(await exchange(socket, 'still here')).toBe('still here');
+  expect(isDrained).toBe(false);
+  await eventually(
+    'nobody listens',
+    async () => (await ending(pods.callPlain(OUTSIDER, CART_PORT))) === 'ECONNREFUSED',
+  );
+  socket.end();
+  await drained;
+  expect((await far.record()).error).toBeUndefined();
+});
+
+test('at the deadline of a drain the rest is cut, as a reset', async () => {
+  const { near, far } = await mesh();
+  await echo();
+  const socket = call();
+  await exchange(socket, 'x');
+  await Promise.all([
+    far.request({ kind: 'drain', deadlineMs: 100 }),
+    expect(ending(socket)).resolves.toBe('ECONNRESET'),
+  ]);
+  expect(await far.record()).toMatchObject({ error: 'connection closed due to connection drain' });
+  expect((await near.record()).error).toContain('CONNECT_ERROR');
+});
+
+test('a pod that is removed keeps its connections until they end; the answer comes then', async () => {
+  const { near } = await mesh();
+  await echo();
+  const socket = call();
+  await exchange(socket, 'x');
+  let isRemoved = false;
+  const removed = near.request({ kind: 'remove-pod', uid: web.uid, cut: false }).then(() => {
+    isRemoved = true;
+  });
+  expect(await exchange(socket, 'still here')).toBe('still here');
+  expect(isRemoved).toBe(false);
+  socket.end();
+  await removed;
+});
+
+test('a pod that is gone has its connections cut', async () => {
+  const { far } = await mesh();
+  await echo();
+  const socket = call();
+  await exchange(socket, 'x');
+  await Promise.all([
+    far.request({ kind: 'remove-pod', uid: cart.uid, cut: true }),
+    expect(ending(socket)).resolves.toBe('ECONNRESET'),
+  ]);
+});
+
+test('bytes are counted while a connection lives', async () => {
+  const { near } = await mesh();
+  await echo();
+  const socket = call();
+  await exchange(socket, 'twelve bytes');
+  const progress = await eventually('progress', () => near.records.find(({ event }) => event === 'progress'));
+  expect(progress).toMatchObject({ receivedBytes: 12, sentBytes: 12 });
+  await exchange(socket, 'three');
+  socket.end();
+  const closed = await near.record();
+  expect(closed.totalReceivedBytes).toBe(17);
+  const counted = near.records.reduce((sum, { receivedBytes }) => sum + receivedBytes, 0);
+  expect(counted).toBe(17);
+});

@@ -1,0 +1,190 @@
+import { parseCidr } from '#api/address.ts';
+import { Connections } from './connections.ts';
+import { CONNECT_TIMEOUT_MS, type DataPath, type PodTarget, type ServedPod } from './data-path.ts';
+import { createForwarder } from './dns/forward.ts';
+import { lookUpHostname } from './dns/lookup.ts';
+import { connectHop } from './hbone/client.ts';
+import { Pool } from './hbone/pool.ts';
+import { PodListeners } from './pod-listeners.ts';
+import { openPodSockets, type PodSockets } from './pod-sockets.ts';
+import { Rechecks } from './rechecks.ts';
+import { Records } from './records.ts';
+import { TableWaits } from './table-waits.ts';
+import { createTables } from './tables/store.ts';
+import type { FromWorker, PodInfo, ToWorker, WorkerConfig } from './worker-messages.ts';
+import { WorkerSvids } from './worker-svids.ts';
+
+const PROGRESS_MS = 1_000;
+/** How long the sessions of a pod that is released take new streams: until its clients know that it is. */
+const RELEASE_MS = 5_000;
+const DRAINED = { error: 'connection closed due to connection drain', flags: '-' } as const;
+const REMOVED = { error: 'connection closed because the workload is gone', flags: '-' } as const;
+
+export interface CarrierOptions {
+  readonly config: WorkerConfig;
+  readonly send: (message: FromWorker) => void;
+  /** How a pod's sockets are made; default: in its namespace. */
+  readonly openSockets?: (netnsFd: number) => PodSockets;
+}
+
+interface Served {
+  readonly pod: ServedPod;
+  readonly listeners: PodListeners;
+}
+
+/** Carries the bytes of the pods that it is told to serve. What runs in a byte worker, without the thread. */
+export class Carrier {
+  readonly #options: CarrierOptions;
+  readonly #path: DataPath;
+  readonly #records: Records;
+  readonly #rechecks: Rechecks;
+  readonly #pods = new Map<string, Served>();
+  readonly #progress: NodeJS.Timeout;
+
+  constructor(options: CarrierOptions) {
+    this.#options = options;
+    this.#records = new Records((records) => options.send({ kind: 'records', records }));
+    this.#path = openDataPath(options, this.#records);
+    this.#rechecks = new Rechecks(this.#path.connections);
+    this.#progress = setInterval(() => this.#path.connections.progress(), PROGRESS_MS).unref();
+  }
+
+  /** Does what a message says. Requests are answered, also when they fail. */
+  async handle(message: ToWorker): Promise<void> {
+    switch (message.kind) {
+      case 'tables':
+        this.#path.tables.apply(message.update);
+        this.#path.waits.notify();
+        this.#rechecks.note(message.update);
+        break;
+      case 'svid':
+        this.#path.svids.set(message.svid);
+        break;
+      case 'forget-identity':
+        this.#path.svids.forget(message.identity);
+        break;
+      case 'add-pod':
+      case 'remove-pod':
+      case 'drain':
+      case 'list-connections':
+        await this.#answer(message);
+    }
+  }
+
+  async #answer(message: Extract<ToWorker, { readonly request: number }>): Promise<void> {
+    const { request } = message;
+    try {
+      const value = await this.#serve(message);
+      this.#records.flush();
+      this.#options.send({ kind: 'done', request, value });
+    } catch (error) {
+      const text = error instanceof Error ? error.message : String(error);
+      this.#options.send({ kind: 'done', request, error: text });
+    }
+  }
+
+  async #serve(message: Extract<ToWorker, { readonly request: number }>): Promise<unknown> {
+    switch (message.kind) {
+      case 'add-pod':
+        this.#addPod(message.pod, message.netnsFd);
+        return undefined;
+      case 'remove-pod':
+        await this.#removePod(message.uid, message.cut);
+        return undefined;
+      case 'drain':
+        await this.#drain(message.deadlineMs);
+        return undefined;
+      case 'list-connections':
+        return this.#path.connections.list();
+    }
+  }
+
+  #addPod(info: PodInfo, netnsFd: number): void {
+    this.#pods.get(info.uid)?.listeners.close();
+    const { openSockets, config } = this.#options;
+    const sockets = openSockets?.(netnsFd) ?? openPodSockets(netnsFd, egressOf(config));
+    const pod = { info, sockets };
+    const listeners = new PodListeners(this.#path, pod);
+    listeners.open();
+    this.#pods.set(info.uid, { pod, listeners });
+  }
+
+  /** Resolves when the last of its connections has ended. */
+  async #removePod(uid: string, cut: boolean): Promise<void> {
+    const served = this.#pods.get(uid);
+    if (served === undefined) return;
+    this.#pods.delete(uid);
+    const { pod, listeners } = served;
+    const { connections } = this.#path;
+    listeners.close();
+    if (cut) {
+      connections.cut(({ opening }) => opening.pod === pod, REMOVED);
+      listeners.cutSessions('the workload is gone');
+      return;
+    }
+    const release = setTimeout(() => listeners.drainSessions(), RELEASE_MS);
+    await connections.until(() => connections.countOf(pod) === 0 && listeners.sessionCount === 0);
+    clearTimeout(release);
+  }
+
+  async #drain(deadlineMs: number): Promise<void> {
+    const { connections, pool } = this.#path;
+    const all = [...this.#pods.values()].map(({ listeners }) => listeners);
+    this.#pods.clear();
+    for (const listeners of all) {
+      listeners.close();
+      listeners.drainSessions();
+    }
+    const deadline = setTimeout(() => {
+      connections.cut(() => true, DRAINED);
+      for (const listeners of all) listeners.cutSessions('drained');
+    }, deadlineMs);
+    await connections.until(
+      () => connections.size === 0 && all.every(({ sessionCount }) => sessionCount === 0),
+    );
+    clearTimeout(deadline);
+    clearInterval(this.#progress);
+    pool.close();
+  }
+}
+
+function openDataPath({ config, send }: CarrierOptions, records: Records): DataPath {
+  const tables = createTables();
+  const record: DataPath['record'] = (each) => records.add(each);
+  const forwarder = createForwarder({
+    nameServers: config.nameServers ?? [],
+    ...(config.egressNetnsFd === undefined ? {} : { netnsFd: config.egressNetnsFd }),
+  });
+  return {
+    config,
+    tables,
+    record,
+    waits: new TableWaits(tables),
+    svids: new WorkerSvids((identity) => send({ kind: 'need-svid', identity })),
+    connections: new Connections(record),
+    pool: openPool(config),
+    resolveHostname: (hostname) => lookUpHostname(forwarder, hostname).catch(() => []),
+  };
+}
+
+function openPool({ hbone }: WorkerConfig): Pool<PodTarget> {
+  return new Pool<PodTarget>({
+    maxStreams: hbone.maxStreamsPerConnection,
+    idleMs: hbone.poolIdleMs,
+    connect: ({ hop, svid, expected, sockets }, onClose) =>
+      connectHop({
+        hop,
+        svid,
+        expected,
+        dial: (to) => sockets.dialOutside(to),
+        settings: hbone,
+        timeoutMs: CONNECT_TIMEOUT_MS,
+        onClose,
+      }),
+  });
+}
+
+function egressOf({ egressNetnsFd, fabricCidrs }: WorkerConfig): Parameters<typeof openPodSockets>[1] {
+  const fabric = fabricCidrs.map(parseCidr);
+  return egressNetnsFd === undefined ? { fabric } : { netnsFd: egressNetnsFd, fabric };
+}

@@ -1,0 +1,88 @@
+import type { AccessRecord, ResponseFlags } from './access-log.ts';
+
+/** What is known of a connection while it lives. */
+export type ConnectionFacts = Pick<
+  AccessRecord,
+  | 'direction'
+  | 'source'
+  | 'destination'
+  | 'hboneAddress'
+  | 'service'
+  | 'security'
+  | 'connectionId'
+  | 'policy'
+  | 'reason'
+>;
+
+/** How it ended, if not well. */
+export interface Failure {
+  readonly error: string;
+  readonly flags: ResponseFlags;
+  readonly policy?: string;
+  readonly reason?: string;
+}
+
+/** Bytes from client to server, and back, since it opened. */
+export interface ByteCounts {
+  readonly received: number;
+  readonly sent: number;
+}
+
+const NO_BYTES: ByteCounts = { received: 0, sent: 0 };
+
+/** Writes the records of one connection. */
+export class ConnectionRecord {
+  readonly #facts: ConnectionFacts;
+  readonly #emit: (record: AccessRecord) => void;
+  readonly #openedAt = performance.now();
+  #told = NO_BYTES;
+
+  /** The connection opens. */
+  constructor(facts: ConnectionFacts, emit: (record: AccessRecord) => void) {
+    this.#facts = facts;
+    this.#emit = emit;
+    this.#write('opened', NO_BYTES, undefined);
+  }
+
+  /** Bytes have flowed, perhaps. */
+  progress(bytes: ByteCounts): void {
+    if (bytes.received === this.#told.received && bytes.sent === this.#told.sent) return;
+    this.#write('progress', bytes, undefined);
+  }
+
+  /** It is over. */
+  closed(bytes: ByteCounts, failure: Failure | undefined): void {
+    this.#write('closed', bytes, failure);
+  }
+
+  #write(event: AccessRecord['event'], bytes: ByteCounts, failure: Failure | undefined): void {
+    this.#emit({
+      event,
+      atMs: Date.now(),
+      ...this.#facts,
+      receivedBytes: bytes.received - this.#told.received,
+      sentBytes: bytes.sent - this.#told.sent,
+      totalReceivedBytes: bytes.received,
+      totalSentBytes: bytes.sent,
+      durationMs: performance.now() - this.#openedAt,
+      flags: '-',
+      ...failure,
+    });
+    this.#told = bytes;
+  }
+}
+
+/** The record of a connection that was turned away before it was known what it is. */
+export function failedRecord(facts: ConnectionFacts, failure: Failure): AccessRecord {
+  return {
+    event: 'failed',
+    atMs: Date.now(),
+    ...facts,
+    receivedBytes: 0,
+    sentBytes: 0,
+    totalReceivedBytes: 0,
+    totalSentBytes: 0,
+    durationMs: 0,
+    ...failure,
+  };
+}

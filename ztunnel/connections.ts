@@ -1,0 +1,165 @@
+import type { AccessRecord } from './access-log.ts';
+import { type ConnectionFacts, ConnectionRecord, type Failure } from './connection-record.ts';
+import type { Leg } from './hbone/leg.ts';
+import { type Splice, type SpliceEnd, splice } from './hbone/splice.ts';
+import type { Verdict } from './policy/verdict.ts';
+import type { ConnectionInfo } from './worker-messages.ts';
+
+/** Pods are compared as objects: one that comes back under the same uid is another. */
+export type PodToken = object;
+
+/** What opens with a connection. */
+export interface Opening {
+  readonly pod: PodToken;
+  readonly facts: ConnectionFacts;
+  readonly info: ConnectionInfo;
+  /** Whether it would be let in now, and to which workload; absent: nobody asks (outbound). */
+  readonly permission?: { readonly workloadUid: string; readonly verdict: () => Verdict };
+  /** Gives up what is under way, when it is cut before bytes flow. */
+  readonly giveUp: () => void;
+}
+
+/** A connection from its opening to its end: one record for each, and it can be cut at any time. */
+export class LiveConnection {
+  readonly opening: Opening;
+  readonly #registry: Connections;
+  readonly #record: ConnectionRecord;
+  #splice: Splice | undefined;
+  /** Why it is being cut. */
+  #cause: Failure | undefined;
+  #isOver = false;
+
+  constructor(registry: Connections, opening: Opening, emit: (record: AccessRecord) => void) {
+    this.#registry = registry;
+    this.opening = opening;
+    this.#record = new ConnectionRecord(opening.facts, emit);
+  }
+
+  get isOver(): boolean {
+    return this.#isOver;
+  }
+
+  /** Both ends are there: copies bytes until they end. */
+  carry(downstream: Leg, upstream: Leg): void {
+    if (this.#isOver) {
+      downstream.abort();
+      upstream.abort();
+      return;
+    }
+    this.#splice = splice(downstream, upstream, (end) => this.#end(this.#cause ?? failureOf(end)));
+    // It may have been over at once.
+    if (this.#isOver) this.#splice = undefined;
+  }
+
+  /** It did not come about. */
+  fail(failure: Failure): void {
+    this.#end(failure);
+  }
+
+  /** Resets both ends, whatever has come of it. */
+  cut(failure: Failure): void {
+    if (this.#isOver) return;
+    this.#cause = failure;
+    if (this.#splice !== undefined) this.#splice.cut(failure.error);
+    else {
+      this.opening.giveUp();
+      this.#end(failure);
+    }
+  }
+
+  progress(): void {
+    if (this.#splice !== undefined && !this.#isOver) this.#record.progress(this.#splice.bytes());
+  }
+
+  #end(failure: Failure | undefined): void {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    this.#record.closed(this.#splice?.bytes() ?? { received: 0, sent: 0 }, failure);
+    this.#registry.remove(this);
+  }
+}
+
+function failureOf(end: SpliceEnd): Failure | undefined {
+  if (end.kind === 'complete') return undefined;
+  const error = end.kind === 'cut' ? end.reason : `${end.side}: ${end.reason}`;
+  return { error, flags: '-' };
+}
+
+/** All connections of a worker that are open. */
+export class Connections {
+  readonly #emit: (record: AccessRecord) => void;
+  readonly #live = new Set<LiveConnection>();
+  #onChange: (() => void)[] = [];
+
+  constructor(emit: (record: AccessRecord) => void) {
+    this.#emit = emit;
+  }
+
+  open(opening: Opening): LiveConnection {
+    const connection = new LiveConnection(this, opening, this.#emit);
+    this.#live.add(connection);
+    return connection;
+  }
+
+  remove(connection: LiveConnection): void {
+    this.#live.delete(connection);
+    this.notify();
+  }
+
+  /** Something that `until` may wait for has changed. */
+  notify(): void {
+    if (this.#onChange.length === 0) return;
+    const waiters = this.#onChange;
+    this.#onChange = [];
+    for (const waiter of waiters) waiter();
+  }
+
+  get size(): number {
+    return this.#live.size;
+  }
+
+  list(): readonly ConnectionInfo[] {
+    return [...this.#live].map(({ opening }) => opening.info);
+  }
+
+  countOf(pod: PodToken): number {
+    let count = 0;
+    for (const { opening } of this.#live) if (opening.pod === pod) count++;
+    return count;
+  }
+
+  /** Resolves when the condition holds; it is looked at whenever a connection has ended, and at `notify`. */
+  async until(condition: () => boolean): Promise<void> {
+    while (!condition()) await new Promise<void>((resolve) => this.#onChange.push(resolve));
+  }
+
+  /** Bytes of all, for the metrics. */
+  progress(): void {
+    for (const connection of this.#live) connection.progress();
+  }
+
+  cut(which: (connection: LiveConnection) => boolean, failure: Failure): void {
+    for (const connection of [...this.#live]) if (which(connection)) connection.cut(failure);
+  }
+
+  /** Those whose permission can be taken back; a copy. */
+  inbound(): readonly LiveConnection[] {
+    return [...this.#live].filter(({ opening }) => opening.permission !== undefined);
+  }
+}
+
+/** A denial as the record of a connection tells it; the words are a stock ztunnel's. */
+export function denial(verdict: Verdict & { readonly kind: 'deny' }): Failure {
+  return {
+    error: `connection closed due to policy rejection: ${WHY_DENIED[verdict.reason](verdict.policy ?? '')}`,
+    flags: 'DENY',
+    reason: verdict.reason,
+    ...(verdict.policy === undefined ? {} : { policy: verdict.policy }),
+  };
+}
+
+const WHY_DENIED: Readonly<Record<(Verdict & { kind: 'deny' })['reason'], (policy: string) => string>> = {
+  'denied-by-policy': (policy) => `explicitly denied by: ${policy}`,
+  'no-allow-matched': () => 'allow policies exist, but none allowed',
+  'missing-policy': (policy) => `policy ${policy} is named and has not come`,
+};

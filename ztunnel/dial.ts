@@ -1,0 +1,56 @@
+import { once } from 'node:events';
+import type { Socket } from 'node:net';
+import { hasCode } from './capture/native.ts';
+
+/** A TCP connection that did not come about. */
+export class DialError extends Error {
+  override readonly name = 'DialError';
+  readonly code: 'TIMEOUT' | 'FAILED';
+
+  constructor(message: string, code: DialError['code'], cause?: unknown) {
+    super(message, { cause });
+    this.code = code;
+  }
+}
+
+/**
+ * Waits until a socket is connected. When its source port turned out to be taken for this very destination, dials
+ * once more.
+ * @param dial makes a socket that is connecting
+ * @throws DialError
+ */
+export async function dialled(dial: () => Socket, timeoutMs: number): Promise<Socket> {
+  try {
+    return await connected(dial(), timeoutMs);
+  } catch (error) {
+    if (!hasCode(error, 'EADDRNOTAVAIL')) throw dialError(error);
+  }
+  try {
+    return await connected(dial(), timeoutMs);
+  } catch (error) {
+    throw dialError(error);
+  }
+}
+
+async function connected(socket: Socket, timeoutMs: number): Promise<Socket> {
+  const timer = setTimeout(() => {
+    socket.destroy(new DialError('connection failed: deadline has elapsed', 'TIMEOUT'));
+  }, timeoutMs);
+  try {
+    await once(socket, 'connect');
+    return socket;
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** Words of a stock ztunnel, for those who search logs for them. */
+function dialError(cause: unknown): DialError {
+  if (cause instanceof DialError) return cause;
+  const why = hasCode(cause, 'ECONNREFUSED') ? 'Connection refused (os error 111)' : messageOf(cause);
+  return new DialError(`connection failed: ${why}`, 'FAILED', cause);
+}
+
+function messageOf(cause: unknown): string {
+  return cause instanceof Error ? cause.message : String(cause);
+}

@@ -1,0 +1,258 @@
+import type { Socket } from 'node:net';
+import { formatHostPort, type HostPort } from '#api/address.ts';
+import type { Workload } from '#api/workload.ts';
+import { formatIdentity } from '#certs/identity.ts';
+import type { Peer, ResponseFlags } from './access-log.ts';
+import { type ConnectionFacts, type Failure, failedRecord } from './connection-record.ts';
+import type { LiveConnection } from './connections.ts';
+import {
+  CONFIGURATION_WAIT_MS,
+  CONNECT_TIMEOUT_MS,
+  type DataPath,
+  endsOf,
+  type ServedPod,
+  unknownPeer,
+  workloadOf,
+} from './data-path.ts';
+import { DialError, dialled } from './dial.ts';
+import { HboneError, type HboneErrorCode } from './hbone/error.ts';
+import { fieldOf, newConnectionId } from './hbone/headers.ts';
+import { SocketLeg } from './hbone/socket-leg.ts';
+import type { TunnelStream } from './hbone/stream.ts';
+import { identityOf } from './identity-of.ts';
+import {
+  completeNextHop,
+  decideNextHop,
+  type NextHop,
+  type PassthroughHop,
+  type RefusedHop,
+  type TunnelHop,
+} from './next-hop.ts';
+import { describeService, describeWorkload } from './peers.ts';
+import { connectFields } from './tunnel-headers.ts';
+
+/** A captured connection, and who makes it. */
+interface Call {
+  readonly path: DataPath;
+  readonly pod: ServedPod;
+  /** The application's socket: the downstream end. */
+  readonly socket: Socket;
+  readonly leg: SocketLeg;
+  readonly client: HostPort;
+  readonly destination: HostPort;
+  readonly source: Workload;
+}
+
+/**
+ * Serves a connection that an application of the pod has made: finds out where to, decides, and carries it there. Whatever
+ * goes wrong, the application sees a reset. Never rejects.
+ */
+export async function serveOutbound(path: DataPath, pod: ServedPod, socket: Socket): Promise<void> {
+  const leg = new SocketLeg(socket);
+  const ends = endsOf(socket);
+  if (ends === undefined) return leg.abort();
+  const destination = pod.sockets.originalDestination(socket) ?? ends.local;
+  const source = await knownSource(path, pod);
+  if (source === undefined) {
+    const error = 'the workload, or what it may reach, is not known yet';
+    turnAway({ path, leg, client: ends.remote, destination }, { error, flags: '-' });
+    return;
+  }
+  const call: Call = { path, pod, socket, leg, client: ends.remote, destination, source };
+  await follow(call, await decide(call));
+}
+
+/** The source, once the addresses of the mesh are known: before that, mesh traffic would leave in plain text. */
+async function knownSource(path: DataPath, pod: ServedPod): Promise<Workload | undefined> {
+  const isSynced = await path.waits.until(
+    (tables) => tables.synced('addresses') || undefined,
+    CONFIGURATION_WAIT_MS,
+  );
+  return isSynced && (await workloadOf(path, pod));
+}
+
+async function decide({ path, source, client, destination }: Call): Promise<NextHop> {
+  const hop = decideNextHop({
+    tables: path.tables,
+    source,
+    sourceIp: client.ip,
+    destination,
+    network: path.config.network,
+    random: Math.random,
+  });
+  if (hop.kind !== 'resolve') return hop;
+  return completeNextHop(hop, await path.resolveHostname(hop.hostname), Math.random);
+}
+
+async function follow(call: Call, hop: NextHop): Promise<void> {
+  switch (hop.kind) {
+    case 'tunnel':
+      return await tunnel(call, hop);
+    case 'passthrough':
+      return await passThrough(call, hop);
+    case 'refuse':
+      return refuse(call, hop);
+    case 'resolve':
+      throw new TypeError('a hostname has been resolved to another one');
+  }
+}
+
+async function tunnel(call: Call, hop: TunnelHop): Promise<void> {
+  const { path, pod, socket, leg, client, source } = call;
+  const connectionId = newConnectionId();
+  let stream: TunnelStream | undefined;
+  const live = open(call, tunnelFacts(call, hop, connectionId), 'HBONE', () => {
+    leg.abort();
+    stream?.abort();
+  });
+  // Bytes may come meanwhile, and even an end; but when the application has gone, so has the reason for the tunnel.
+  const onGone = (): void => stream?.abort();
+  socket.once('close', onGone);
+  try {
+    const svid = await path.svids.until(identityOf(source), CONFIGURATION_WAIT_MS);
+    if (svid === undefined)
+      throw new HboneError('no certificate for the source yet', { code: 'NO_IDENTITY' });
+    const { authority, service, expected } = hop;
+    const fields = connectFields({ authority, source, client, service, connectionId });
+    const target = { svid, expected, sourceIp: client.ip, hop: hop.hop, sockets: pod.sockets };
+    const answered = await path.pool.open(target, fields, (opened) => {
+      stream = opened;
+      if (socket.destroyed) opened.abort();
+    });
+    socket.off('close', onGone);
+    const status = fieldOf(answered.fields, ':status') ?? 'none';
+    if (status === '200') live.carry(leg, answered.stream);
+    else {
+      answered.stream.abort('CANCEL');
+      throw new HboneError(`http status: ${describeStatus(status)}`, { code: 'BAD_STATUS' });
+    }
+  } catch (error) {
+    live.fail(socket.destroyed ? gone(error) : failureOf(error));
+    leg.abort();
+  }
+}
+
+async function passThrough(call: Call, hop: PassthroughHop): Promise<void> {
+  const { pod, leg } = call;
+  let upstream: Socket | undefined;
+  const live = open(call, passthroughFacts(call, hop), 'TCP', () => {
+    leg.abort();
+    upstream?.destroy();
+  });
+  const dial = (): Socket => {
+    upstream = pod.sockets.dialOutside(hop.to);
+    return upstream;
+  };
+  try {
+    live.carry(leg, new SocketLeg(await dialled(dial, CONNECT_TIMEOUT_MS)));
+  } catch (error) {
+    leg.abort();
+    live.fail(failureOf(error));
+  }
+}
+
+function refuse(call: Call, { message, service, reason }: RefusedHop): void {
+  turnAway(call, { error: message, flags: '-', reason }, service && describeService(service));
+}
+
+/** Resets the application's connection before it is one. */
+function turnAway(
+  { path, leg, client, destination }: Pick<Call, 'path' | 'leg' | 'client' | 'destination'>,
+  failure: Failure,
+  service?: ConnectionFacts['service'],
+): void {
+  leg.abort();
+  const facts: ConnectionFacts = {
+    direction: 'outbound',
+    source: unknownPeer(client),
+    destination: unknownPeer(destination),
+    security: 'unknown',
+    ...(service && { service }),
+  };
+  path.record(failedRecord(facts, failure));
+}
+
+function open(
+  { path, pod, client, source }: Call,
+  facts: ConnectionFacts,
+  protocol: 'HBONE' | 'TCP',
+  giveUp: () => void,
+): LiveConnection {
+  const info = {
+    podUid: pod.info.uid,
+    direction: 'outbound' as const,
+    source: formatHostPort(client),
+    destination: facts.hboneAddress ?? facts.destination.address,
+    identity: formatIdentity(identityOf(source)),
+    protocol,
+  };
+  return path.connections.open({ pod, facts, info, giveUp });
+}
+
+function tunnelFacts(call: Call, hop: TunnelHop, connectionId: string): ConnectionFacts {
+  return {
+    direction: 'outbound',
+    source: { ...sourcePeer(call), identity: formatIdentity(identityOf(call.source)) },
+    destination: {
+      address: formatHostPort(hop.hop),
+      workload: describeWorkload(hop.destinationWorkload),
+      identity: formatIdentity(identityOf(hop.destinationWorkload)),
+    },
+    hboneAddress: hop.authority,
+    security: 'mutual_tls',
+    connectionId,
+    ...(hop.service && { service: describeService(hop.service) }),
+  };
+}
+
+function passthroughFacts(call: Call, hop: PassthroughHop): ConnectionFacts {
+  const { destinationWorkload, service } = hop;
+  return {
+    direction: 'outbound',
+    source: sourcePeer(call),
+    destination: {
+      address: formatHostPort(hop.to),
+      ...(destinationWorkload && { workload: describeWorkload(destinationWorkload) }),
+    },
+    security: 'unknown',
+    ...(service && { service: describeService(service) }),
+  };
+}
+
+function sourcePeer({ client, source }: Call): Peer {
+  return { address: formatHostPort(client), workload: describeWorkload(source) };
+}
+
+/** `503 Service Unavailable`, as a stock ztunnel writes it. */
+function describeStatus(status: string): string {
+  return STATUS_TEXTS.get(status) ?? status;
+}
+
+const STATUS_TEXTS: ReadonlyMap<string, string> = new Map([
+  ['400', '400 Bad Request'],
+  ['401', '401 Unauthorized'],
+  ['403', '403 Forbidden'],
+  ['404', '404 Not Found'],
+  ['503', '503 Service Unavailable'],
+]);
+
+const FLAGS: Readonly<Record<HboneErrorCode, ResponseFlags>> = {
+  CONNECT_FAILED: 'CONNECT',
+  CONNECT_TIMEOUT: 'NETWORK_POLICY',
+  TLS_FAILED: 'TLS_FAILURE',
+  NO_IDENTITY: 'IDENTITY_ERROR',
+  SESSION_LOST: 'H2_HANDSHAKE_FAILURE',
+  STREAM_RESET: 'CONNECT',
+  BAD_STATUS: 'CONNECT',
+};
+
+function failureOf(error: unknown): Failure {
+  if (error instanceof HboneError) return { error: error.message, flags: FLAGS[error.code] };
+  if (error instanceof DialError) return { error: error.message, flags: 'CONNECT' };
+  return { error: error instanceof Error ? error.message : String(error), flags: 'CONNECT' };
+}
+
+function gone(error: unknown): Failure {
+  const why = error instanceof Error ? error.message : String(error);
+  return { error: `the application has closed its connection: ${why}`, flags: '-' };
+}

@@ -1,0 +1,186 @@
+import { createServer, type Server, type Socket } from 'node:net';
+import type { TLSSocket } from 'node:tls';
+import type { Workload } from '#api/workload.ts';
+import { PORT_HBONE, PORT_INBOUND_PLAINTEXT, PORT_OUTBOUND } from './capture/capture.ts';
+import { failedRecord } from './connection-record.ts';
+import {
+  CONFIGURATION_WAIT_MS,
+  type DataPath,
+  endsOf,
+  type ServedPod,
+  unknownPeer,
+  workloadOf,
+} from './data-path.ts';
+import { createHboneServer, type HboneServer, type ServerSession } from './hbone/server.ts';
+import { identityOf } from './identity-of.ts';
+import { serveInbound } from './inbound.ts';
+import { serveOutbound } from './outbound.ts';
+import { servePlaintext } from './passthrough.ts';
+import { SOCKET_BUFFER_BYTES } from './pod-sockets.ts';
+
+/** For a TLS handshake of a client. */
+const HANDSHAKE_TIMEOUT_MS = 10_000;
+/** TCP keepalive of applications' sockets. */
+const KEEPALIVE_MS = 180_000;
+/** How often one kind of failure to accept is recorded. */
+const ACCEPT_FAILURE_INTERVAL_MS = 1_000;
+
+/** The listeners of a pod, and the HBONE sessions that came in by them. */
+export class PodListeners {
+  readonly #path: DataPath;
+  readonly #pod: ServedPod;
+  readonly #servers: Server[] = [];
+  readonly #sessions = new Set<ServerSession>();
+  /** For the SVID that is current; made anew when that is renewed. */
+  #hbone: { readonly server: HboneServer; readonly workload: Workload } | undefined;
+  #failureRecordedAt = 0;
+
+  constructor(path: DataPath, pod: ServedPod) {
+    this.#path = path;
+    this.#pod = pod;
+  }
+
+  /** Opens the three ports; all or none. @throws NativeError */
+  open(): void {
+    try {
+      this.#listen(PORT_OUTBOUND, true, (socket) => serveOutbound(this.#path, this.#pod, socket));
+      this.#listen(PORT_INBOUND_PLAINTEXT, true, (socket) => servePlaintext(this.#path, this.#pod, socket));
+      this.#listen(PORT_HBONE, false, (socket) => this.#acceptHbone(socket));
+    } catch (error) {
+      this.close();
+      throw error;
+    }
+  }
+
+  /** Takes no more connections. Those that are there go on, and sessions take more streams. */
+  close(): void {
+    // At the end of the turn, when all have been accepted that were waiting: the kernel resets the others.
+    const servers = this.#servers.splice(0);
+    setImmediate(() => {
+      for (const server of servers) server.close();
+    });
+  }
+
+  /** Has clients open no more streams; sessions close when their last has ended. */
+  drainSessions(): void {
+    for (const { connection } of [...this.#sessions]) connection.drain();
+  }
+
+  cutSessions(reason: string): void {
+    for (const { connection } of [...this.#sessions]) connection.close(reason);
+  }
+
+  get sessionCount(): number {
+    return this.#sessions.size;
+  }
+
+  #listen(port: number, allowHalfOpen: boolean, serve: (socket: Socket) => Promise<void>): void {
+    const server = createServer({
+      allowHalfOpen,
+      noDelay: true,
+      keepAlive: true,
+      keepAliveInitialDelay: KEEPALIVE_MS,
+      highWaterMark: SOCKET_BUFFER_BYTES,
+    });
+    server.on('connection', (socket) => {
+      // Until a leg or a session listens, and for what they do not hear after their end.
+      socket.on('error', () => undefined);
+      serve(socket).catch((error: unknown) => {
+        socket.resetAndDestroy();
+        this.#recordFailure(socket, `internal error: ${String(error)}`, '-');
+      });
+    });
+    server.on('error', (error) => this.#onAcceptError(port, error));
+    this.#pod.sockets.listen(server, port);
+    this.#servers.push(server);
+  }
+
+  /** Out of descriptors or memory: the kernel drops what it cannot hand over, and what is there goes on. */
+  #onAcceptError(port: number, error: Error): void {
+    const now = performance.now();
+    if (now - this.#failureRecordedAt < ACCEPT_FAILURE_INTERVAL_MS) return;
+    this.#failureRecordedAt = now;
+    this.#path.record(
+      failedRecord(
+        {
+          direction: port === PORT_OUTBOUND ? 'outbound' : 'inbound',
+          source: { address: '' },
+          destination: { address: `${this.#pod.info.namespace}/${this.#pod.info.name}:${port}` },
+          security: 'unknown',
+        },
+        { error: `connections are refused: ${error.message}`, flags: '-' },
+      ),
+    );
+  }
+
+  async #acceptHbone(socket: Socket): Promise<void> {
+    const workload = await workloadOf(this.#path, this.#pod);
+    const svid = workload && (await this.#path.svids.until(identityOf(workload), CONFIGURATION_WAIT_MS));
+    if (workload === undefined || svid === undefined) {
+      const what =
+        workload === undefined ? 'the workload is not known yet' : 'the workload has no certificate yet';
+      this.#recordFailure(socket, what, workload === undefined ? '-' : 'IDENTITY_ERROR');
+      socket.destroy();
+      return;
+    }
+    if (this.#hbone?.server.svid !== svid || this.#hbone.workload.uid !== workload.uid) {
+      this.#hbone = { server: this.#createHboneServer(svid, workload), workload };
+    }
+    this.#hbone.server.accept(socket);
+  }
+
+  #createHboneServer(svid: HboneServer['svid'], workload: Workload): HboneServer {
+    return createHboneServer(svid, {
+      settings: this.#path.config.hbone,
+      handshakeTimeoutMs: HANDSHAKE_TIMEOUT_MS,
+      onSession: (session) => this.#sessions.add(session),
+      onSessionClose: (session) => {
+        this.#sessions.delete(session);
+        this.#path.connections.notify();
+      },
+      onRefused: (error, socket) =>
+        this.#recordFailure(socket, `TLS handshake failed: ${error.message}`, 'TLS_FAILURE'),
+      onRequest: (session, stream, fields) => {
+        const ends = endsOf(session.socket);
+        if (ends === undefined) {
+          stream.abort();
+          return;
+        }
+        const current = this.#path.tables.workloadByUid(workload.uid) ?? workload;
+        const call = {
+          path: this.#path,
+          pod: this.#pod,
+          workload: current,
+          session,
+          stream,
+          fields,
+          ...ends,
+        };
+        serveInbound(call).catch((error: unknown) => {
+          stream.abort('INTERNAL_ERROR');
+          this.#recordFailure(session.socket, `internal error: ${String(error)}`, '-');
+        });
+      },
+    });
+  }
+
+  #recordFailure(
+    socket: Socket | TLSSocket,
+    error: string,
+    flags: '-' | 'TLS_FAILURE' | 'IDENTITY_ERROR',
+  ): void {
+    const ends = endsOf(socket);
+    if (ends === undefined) return;
+    this.#path.record(
+      failedRecord(
+        {
+          direction: 'inbound',
+          source: unknownPeer(ends.remote),
+          destination: unknownPeer(ends.local),
+          security: 'unknown',
+        },
+        { error, flags },
+      ),
+    );
+  }
+}

@@ -1,0 +1,98 @@
+import { type Server, Socket, type SocketConstructorOpts } from 'node:net';
+import type { DuplexOptions } from 'node:stream';
+import { type Cidr, cidrContains, familyOf, formatHostPort, type HostPort, type Ip } from '#api/address.ts';
+import {
+  dialSocket,
+  isLocalAddress,
+  listenInNamespace,
+  originalDestination,
+} from './capture/in-pod-sockets.ts';
+import { hasCode } from './capture/native.ts';
+
+/** Sockets of one pod: made in its network namespace, used here. */
+export interface PodSockets {
+  /** Has a server listen on a port of all the pod's addresses. @throws NativeError when it cannot */
+  readonly listen: (server: Server, port: number) => void;
+  /** Where a captured connection was going; undefined when nobody has captured it. */
+  readonly originalDestination: (socket: Socket) => HostPort | undefined;
+  /** A socket that is connecting to the pod's own application, from a given address of anybody's. */
+  readonly dial: (to: HostPort, sourceIp?: Ip) => Socket;
+  /**
+   * A socket that is connecting to another pod, or out of the mesh: that from the egress namespace, where there is one.
+   * @throws EgressError for an address of that namespace itself
+   */
+  readonly dialOutside: (to: HostPort) => Socket;
+}
+
+/** An application wanted to get at the egress namespace itself. */
+export class EgressError extends Error {
+  override readonly name = 'EgressError';
+  readonly code = 'LOCAL_TO_EGRESS';
+}
+
+/** Where connections that leave the mesh start. */
+export interface Egress {
+  /** Absent: in each pod. */
+  readonly netnsFd?: number;
+  /** Destinations that are dialled from the pod all the same. */
+  readonly fabric: readonly Cidr[];
+}
+
+/** Bytes that a socket may have waiting on the way out before its source is paused. */
+export const SOCKET_BUFFER_BYTES: number = 512 * 1024;
+/** The types know of no size of buffers for sockets; every stream has one. */
+const SOCKET_OPTIONS: SocketConstructorOpts & DuplexOptions = {
+  allowHalfOpen: true,
+  highWaterMark: SOCKET_BUFFER_BYTES,
+};
+const BACKLOG = 4096;
+const KEEPALIVE_MS = 180_000;
+
+/** The sockets of the pod whose namespace it is. The descriptors stay the caller's, and open as long as sockets are made. */
+export function openPodSockets(netnsFd: number, egress: Egress): PodSockets {
+  const dial = (from: number | undefined, to: HostPort, sourceIp?: Ip): Socket => {
+    const source = sourceIp === undefined ? {} : { sourceIp };
+    const fd = dialSocket(from, { family: familyOf(to.ip), ...source });
+    const socket = new Socket({ fd, ...SOCKET_OPTIONS });
+    socket.connect({ host: to.ip, port: to.port });
+    socket.setNoDelay(true);
+    socket.setKeepAlive(true, KEEPALIVE_MS);
+    return socket;
+  };
+  return {
+    listen: (server, port) => {
+      server.listen({ fd: listenOn(netnsFd, port) });
+    },
+    originalDestination: (socket) => {
+      const fd = descriptorOf(socket);
+      return fd === undefined ? undefined : originalDestination(fd);
+    },
+    dial: (to, sourceIp) => dial(netnsFd, to, sourceIp),
+    dialOutside: (to) => {
+      if (egress.netnsFd === undefined || egress.fabric.some((cidr) => cidrContains(cidr, to.ip))) {
+        return dial(netnsFd, to);
+      }
+      if (isLocalAddress(egress.netnsFd, to.ip)) {
+        throw new EgressError(`${formatHostPort(to)} belongs to the egress namespace itself`);
+      }
+      return dial(egress.netnsFd, to);
+    },
+  };
+}
+
+/** IPv4 alone where the kernel has no IPv6. */
+function listenOn(netnsFd: number, port: number): number {
+  const options = { port, transparent: false, backlog: BACKLOG };
+  try {
+    return listenInNamespace(netnsFd, { ip: '::', ...options });
+  } catch (error) {
+    if (!hasCode(error, 'EAFNOSUPPORT') && !hasCode(error, 'EADDRNOTAVAIL')) throw error;
+    return listenInNamespace(netnsFd, { ip: '0.0.0.0', ...options });
+  }
+}
+
+/** Node.js has no public way to a socket's descriptor. */
+function descriptorOf(socket: Socket): number | undefined {
+  const { _handle: handle } = socket as Socket & { readonly _handle?: { readonly fd?: number } | null };
+  return handle?.fd;
+}

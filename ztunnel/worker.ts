@@ -1,0 +1,21 @@
+import { parentPort, workerData } from 'node:worker_threads';
+import { warmThreadPool } from './capture/in-pod-sockets.ts';
+import { Carrier } from './carrier.ts';
+import type { ToWorker, WorkerConfig } from './worker-messages.ts';
+
+/** A byte worker: the thread that carries bytes. Started by `byte-worker.ts`, told what to do by messages. */
+
+const port = parentPort;
+if (port === null) throw new TypeError('worker.ts runs in a worker thread only');
+await warmThreadPool();
+const carrier = new Carrier({
+  config: workerData as WorkerConfig,
+  send: (message) => port.postMessage(message),
+});
+port.on('message', (message: ToWorker) => {
+  // Whatever a request meets becomes its answer; an error here is ours, and ends the thread.
+  carrier.handle(message).catch((error: unknown) => {
+    throw error;
+  });
+});
+port.postMessage({ kind: 'ready' });
