@@ -9,7 +9,7 @@ import {
   type RefusedUdp,
 } from './capture.ts';
 import { countCapturedConnections } from './captured-connections.ts';
-import { closeDescriptor, openNamespace, warmThreadPool } from './in-pod-sockets.ts';
+import { closeDescriptor, namespaceId, openNamespace, warmThreadPool } from './in-pod-sockets.ts';
 import { withinNamespace } from './native.ts';
 import {
   REFUSED_INBOUND,
@@ -43,25 +43,40 @@ const SETTINGS: ReadonlyMap<string, string> = new Map([
  * (iproute2) and `nsenter` (util-linux), and root.
  */
 export function createNftablesCapture(): Capture {
+  /** Pods whose namespace has its routes and settings, by uid, with the namespace. */
+  const prepared = new Map<string, string>();
   return {
     method: 'nftables',
-    apply: applyRules,
+    apply: (pod, scope) => applyRules(pod, scope, prepared),
     scopeOf: async (pod) => (existsSync(pod.netnsPath) ? scopeIn(await listTable(pod)) : undefined),
     countCaptured: async (pod) => {
       await warmThreadPool();
       return inNamespaceOf(pod, countCapturedConnections) ?? 0;
     },
     countRefusedUdp,
-    remove: removeRules,
+    remove: async (pod) => {
+      prepared.delete(pod.uid);
+      await removeRules(pod);
+    },
   };
 }
 
-async function applyRules(pod: CapturedPod, scope: CaptureScope): Promise<void> {
+async function applyRules(
+  pod: CapturedPod,
+  scope: CaptureScope,
+  prepared: Map<string, string>,
+): Promise<void> {
   await warmThreadPool();
-  const families = inNamespaceOf(pod, usableFamilies) ?? [];
-  await Promise.all(families.map((family) => addReturnRoute(pod, family)));
+  const namespace = inNamespaceOf(pod, namespaceId) ?? '';
+  const isPrepared = prepared.get(pod.uid) === namespace;
+  if (!isPrepared) {
+    const families = inNamespaceOf(pod, usableFamilies) ?? [];
+    await Promise.all(families.map((family) => addReturnRoute(pod, family)));
+  }
   await runIn(pod, 'nft', ['-f', '-'], rulesOf({ scope, udp: pod.udp }));
-  inNamespaceOf(pod, writeSettings);
+  if (isPrepared) return;
+  inNamespaceOf(pod, writeSettings); // some of them are only there with the rules
+  prepared.set(pod.uid, namespace);
 }
 
 /** Empty when there is no table. */
@@ -72,16 +87,11 @@ async function listTable(pod: CapturedPod): Promise<string> {
 async function removeRules(pod: CapturedPod): Promise<void> {
   if (!existsSync(pod.netnsPath)) return;
   await runIn(pod, 'nft', ['-f', '-'], REMOVE_RULES);
-  for (const family of ['-4', '-6'] as const) {
-    await runIn(pod, 'ip', [family, 'rule', 'del', ...RETURN_RULE], '', /No such file|not supported/);
-    await runIn(
-      pod,
-      'ip',
-      [family, 'route', 'flush', 'table', `${ROUTE_TABLE}`],
-      '',
-      /does not exist|not supported/,
-    );
-  }
+  const batch = `rule del ${RETURN_RULE.join(' ')}\nroute flush table ${ROUTE_TABLE}\n`;
+  const missing = /No such file|does not exist|not supported/;
+  await Promise.all(
+    ['-4', '-6'].map((family) => runIn(pod, 'ip', [family, '-force', '-batch', '-'], batch, missing)),
+  );
 }
 
 const RETURN_RULE: readonly string[] = [
