@@ -2,7 +2,7 @@ import type { AccessRecord, Peer } from './access-log.ts';
 
 /**
  * A record as a line of JSON with a stock ztunnel's field names (fact sheet ambient-wire.md, 8), and ours: `policy`,
- * `reason`, `response_flags`, `connection_id`. Undefined for records that are for metrics only.
+ * `reason`, `dry_run`, `response_flags`, `connection_id`. Undefined for records that are for metrics only.
  */
 export function formatAccessRecord(record: AccessRecord): string | undefined {
   switch (record.event) {
@@ -67,6 +67,7 @@ function why(record: AccessRecord): object {
     response_flags: record.flags === '-' ? undefined : record.flags,
     policy: record.policy,
     reason: record.reason,
+    dry_run: record.dryRun,
     connection_id: record.connectionId,
   };
 }

@@ -81,13 +81,14 @@ test('a service is named after its hostname', () => {
 
 test('a connection that ended badly is an error and says why, by which policy, with which flags', () => {
   const fields = { error: 'denied', flags: 'DENY', policy: 'default/p', reason: 'denied-by-policy' } as const;
-  expect(line({ ...fields, connectionId: 'ab' })).toMatchObject({
+  expect(line({ ...fields, connectionId: 'ab', dryRun: 'default/q would deny' })).toMatchObject({
     level: 'error',
     message: 'connection complete',
     error: 'denied',
     response_flags: 'DENY',
     policy: 'default/p',
     reason: 'denied-by-policy',
+    dry_run: 'default/q would deny',
     connection_id: 'ab',
   });
 });

@@ -58,4 +58,6 @@ export interface AccessRecord {
   /** `namespace/name` of the policy that decided, and the verdict's reason. */
   readonly policy?: string;
   readonly reason?: string;
+  /** What policies in dry run would have done, those that would have done something: `shop/p would deny`, by commas. */
+  readonly dryRun?: string;
 }

@@ -289,6 +289,20 @@ test('a call that policy denies is reset, and both ends say so', async () => {
   expect(await near.record()).toMatchObject({ event: 'closed', error: 'http status: 401 Unauthorized' });
 });
 
+test('a connection that is let in says why, and what a policy in dry run would have done', async () => {
+  const { far } = await mesh({ ...deny, dryRun: true });
+  await echo();
+  const socket = call();
+  await exchange(socket, 'x');
+  socket.end();
+  expect(await far.record()).toMatchObject({
+    event: 'closed',
+    flags: '-',
+    reason: 'no-allow-policy',
+    dryRun: 'default/deny would deny',
+  });
+});
+
 test('a closed port of the application is a reset to the caller', async () => {
   const { near, far } = await mesh();
   expect(await ending(call())).toBe('ECONNRESET');

@@ -12,6 +12,7 @@ export type ConnectionFacts = Pick<
   | 'connectionId'
   | 'policy'
   | 'reason'
+  | 'dryRun'
 >;
 
 /** How it ended, if not well. */
@@ -32,7 +33,7 @@ const NO_BYTES: ByteCounts = { received: 0, sent: 0 };
 
 /** Writes the records of one connection. */
 export class ConnectionRecord {
-  readonly #facts: ConnectionFacts;
+  #facts: ConnectionFacts;
   readonly #emit: (record: AccessRecord) => void;
   readonly #openedAt = performance.now();
   #told = NO_BYTES;
@@ -44,6 +45,11 @@ export class ConnectionRecord {
     this.#write('opened', NO_BYTES, undefined);
   }
 
+  /** Policy has been asked: later records say what it said. */
+  decided(decision: Pick<ConnectionFacts, 'policy' | 'reason' | 'dryRun'>): void {
+    this.#facts = { ...this.#facts, ...decision };
+  }
+
   /** Bytes have flowed, perhaps. */
   progress(bytes: ByteCounts): void {
     if (bytes.received === this.#told.received && bytes.sent === this.#told.sent) return;
@@ -52,7 +58,14 @@ export class ConnectionRecord {
 
   /** It is over. */
   closed(bytes: ByteCounts, failure: Failure | undefined): void {
+    if (failure?.reason !== undefined) this.#forgetDecision();
     this.#write('closed', bytes, failure);
+  }
+
+  /** Another decision counts now, which may name no policy. */
+  #forgetDecision(): void {
+    const { policy: _policy, reason: _reason, ...others } = this.#facts;
+    this.#facts = others;
   }
 
   #write(event: AccessRecord['event'], bytes: ByteCounts, failure: Failure | undefined): void {

@@ -39,6 +39,16 @@ export class LiveConnection {
     return this.#isOver;
   }
 
+  /** Policy has been asked whether it is let in. */
+  decided({ reason, policy, dryRun }: Verdict): void {
+    const rehearsed = dryRun.map((each) => `${each.policy} would ${each.would}`).join(', ');
+    this.#record.decided({
+      reason,
+      ...(policy !== undefined && { policy }),
+      ...(rehearsed !== '' && { dryRun: rehearsed }),
+    });
+  }
+
   /** Both ends are there: copies bytes until they end. */
   carry(downstream: Leg, upstream: Leg): void {
     if (this.#isOver) {

@@ -67,6 +67,7 @@ async function connect(call: TunnelCall, target: Target): Promise<void> {
     application?.destroy();
   });
   const verdict = await authorizeWhenKnown(path, call.workload, connectionOf(call, target));
+  live.decided(verdict);
   if (live.isOver) return;
   if (verdict.kind === 'deny') {
     answer(call, '401');

@@ -75,6 +75,7 @@ async function connect({ path, pod, workload, leg, client, destination }: PlainC
     },
   });
   const verdict = await authorizeWhenKnown(path, workload, connection);
+  live.decided(verdict);
   if (verdict.kind === 'deny') {
     leg.abort();
     live.fail(denial(verdict));
