@@ -1,5 +1,5 @@
 import type { ChildProcess } from 'node:child_process';
-import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -128,10 +128,18 @@ async function until(bed: Bed, pod: BenchPod, command: readonly string[]): Promi
       await bed.run(pod, command, 10_000);
       return;
     } catch (cause) {
-      if (Date.now() > deadline) throw new Error(`${pod.name} never got an answer`, { cause });
+      if (Date.now() > deadline) throw new Error(`${pod.name} never got an answer:\n${logs(bed)}`, { cause });
       await delay(200);
     }
   }
+}
+
+/** What the processes of the bench have said, for an error. */
+function logs(bed: Bed): string {
+  return readdirSync(bed.directory)
+    .filter((name) => name.endsWith('.log'))
+    .map((name) => `${name}:\n${readFileSync(join(bed.directory, name), 'utf8').slice(-2000)}`)
+    .join('\n');
 }
 
 function file(bed: Bed, name: string, text: string): string {
@@ -328,11 +336,15 @@ function socketAddress(address: string, port: number): unknown {
 function tls(c: Credentials): unknown {
   return {
     alpn_protocols: ['h2'],
-    tls_params: { tls_minimum_protocol_version: 'TLSv1_3' },
+    tls_params: { tls_minimum_protocol_version: 'TLSv1_3', tls_maximum_protocol_version: 'TLSv1_3' },
     tls_certificates: [{ certificate_chain: { filename: c.certificate }, private_key: { filename: c.key } }],
     validation_context: { trusted_ca: { filename: c.ca } },
   };
 }
+
+/** The usual line, and what TLS had to say. */
+const ENVOY_LOG =
+  '[%START_TIME%] %RESPONSE_FLAGS% %BYTES_RECEIVED% %BYTES_SENT% %DURATION% %UPSTREAM_HOST% %UPSTREAM_TRANSPORT_FAILURE_REASON% %DOWNSTREAM_TRANSPORT_FAILURE_REASON%\n';
 
 function accessLog(path: string): unknown {
   return [
@@ -341,6 +353,7 @@ function accessLog(path: string): unknown {
       typed_config: {
         '@type': 'type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog',
         path,
+        log_format: { text_format_source: { inline_string: ENVOY_LOG } },
       },
     },
   ];
