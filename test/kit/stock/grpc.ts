@@ -77,6 +77,7 @@ function startCall(
     }
   });
   stream.on('error', (error) => resolve({ code: 14, message: String(error) }));
+  stream.on('end', () => resolve(statusOf(last))); // Before its close, which waits for our own end.
   stream.on('close', () => resolve(statusOf(last)));
   return {
     send: (message) => stream.write(frame(message)),

@@ -1,10 +1,10 @@
 """The kernel's part of the stock ztunnel that tests play: ZDS, and sockets in the network namespaces that come with it.
 
-    kernel.py ZDS_SOCKET DATA_SOCKET
+    kernel.py ZDS_SOCKET DATA_NAME
 
 Standard input has one JSON command a line, standard output one JSON event a line (see kernel.ts). Every connection, taken or
-made, reaches the other process as one connection to DATA_SOCKET with a line of JSON in front; bytes are relayed with each
-direction ended by itself. Only the standard library is used, and nothing of Tulle's own.
+made, reaches the other process as one connection to the abstract Unix socket DATA_NAME, with a line of JSON in front; bytes
+are relayed with each direction ended by itself. Only the standard library is used, and nothing of Tulle's own.
 """
 
 import array
@@ -104,16 +104,16 @@ def emit(**event):
 
 
 class Kernel:
-    def __init__(self, zds_path, data_path):
+    def __init__(self, zds_path, data_name):
         self.loop = asyncio.get_running_loop()
         self.zds_path = zds_path
-        self.data_path = data_path
+        self.data_path = "\0" + data_name
         self.zds = None
         self.numbers = itertools.count(1)
         self.namespaces = {}  # handle -> descriptor
         self.listening = {}  # handle -> tasks that each own a listener
         self.resolving = {}  # number -> socket that takes queries
-        self.connections = {}  # number -> (socket of the pod, task that relays)
+        self.connections = {}  # number -> (handle, socket of the pod, task that relays)
         self.tasks = set()
 
     def start(self, coroutine):
@@ -167,8 +167,12 @@ class Kernel:
         emit(event="served", netns=netns, error=None)
 
     def do_release(self, netns):
+        """Ends everything in a namespace, as a stock ztunnel does at once when a pod is deleted."""
         for task in self.listening.pop(netns, []):
             task.cancel()
+        for handle, _, task in self.connections.values():
+            if handle == netns:
+                task.cancel()
         os.close(self.namespaces.pop(netns))
 
     def do_dial(self, id, netns, ip, port, source):
@@ -176,7 +180,7 @@ class Kernel:
 
     def do_reset(self, connection):
         """Ends a pod's connection with a reset."""
-        sock, task = self.connections.get(connection, (None, None))
+        _, sock, task = self.connections.get(connection, (None, None, None))
         if sock is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             task.cancel()
@@ -222,8 +226,8 @@ class Kernel:
                 self.start(
                     self.bridge(
                         taken,
+                        netns,
                         accepted=listener,
-                        netns=netns,
                         peer=list(peer[:2]),
                         local=list(taken.getsockname()[:2]),
                         original=original_destination(taken),
@@ -240,17 +244,20 @@ class Kernel:
                 sock.close()
             emit(event="failed", id=id, error=os.strerror(error.errno))
             return
-        await self.bridge(sock, dialled=id, local=list(sock.getsockname()[:2]))
+        except KeyError:
+            emit(event="failed", id=id, error="the pod is gone")
+            return
+        await self.bridge(sock, netns, dialled=id, local=list(sock.getsockname()[:2]))
 
-    async def bridge(self, sock, **head):
+    async def bridge(self, sock, netns, **head):
         """Has the other process serve the connection, until both directions have ended or one has broken."""
         number = next(self.numbers)
-        self.connections[number] = (sock, asyncio.current_task())
+        self.connections[number] = (netns, sock, asyncio.current_task())
         data = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await self.loop.sock_connect(data, self.data_path)
-            await self.loop.sock_sendall(data, (json.dumps({**head, "connection": number}) + "\n").encode())
+            await self.loop.sock_sendall(data, (json.dumps({**head, "netns": netns, "connection": number}) + "\n").encode())
             async with asyncio.TaskGroup() as directions:
                 directions.create_task(self.pipe(sock, data))
                 directions.create_task(self.pipe(data, sock))

@@ -1,8 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
 import net from 'node:net';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import readline from 'node:readline';
 import { canonicalIp } from './resources.ts';
@@ -64,11 +62,10 @@ interface Waiting<T> {
 }
 
 /** The other end of kernel.py, which it starts; what Node.js cannot do with sockets is done there. */
-export class Kernel implements AsyncDisposable {
+export class Kernel implements Disposable {
   readonly #events: KernelEvents;
   readonly #child: ChildProcess;
   readonly #server: net.Server;
-  readonly #folder: string;
   readonly #dials = new Map<number, Waiting<DialledSocket>>();
   readonly #serves = new Map<NetnsHandle, Waiting<void>>();
   #ids = 0;
@@ -76,11 +73,10 @@ export class Kernel implements AsyncDisposable {
 
   private constructor(events: KernelEvents, zdsPath: string) {
     this.#events = events;
-    this.#folder = mkdtempSync(join(tmpdir(), 'tulle-stock-'));
-    const dataPath = join(this.#folder, 'data.sock');
+    const name = `tulle-stock-${process.pid}`;
     this.#server = net.createServer({ allowHalfOpen: true }, (socket) => this.#accept(socket));
-    this.#server.listen(dataPath);
-    this.#child = spawn('python3', [join(import.meta.dirname, 'kernel.py'), zdsPath, dataPath], {
+    this.#server.listen(`\0${name}`);
+    this.#child = spawn('python3', [join(import.meta.dirname, 'kernel.py'), zdsPath, name], {
       stdio: ['pipe', 'pipe', 'inherit'],
       env: { ...process.env, PYTHONDONTWRITEBYTECODE: '1' },
     });
@@ -131,12 +127,11 @@ export class Kernel implements AsyncDisposable {
     });
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
+  [Symbol.dispose](): void {
     this.#isOpen = false;
     this.#child.stdin?.end();
     this.#child.kill();
     this.#server.close();
-    rmSync(this.#folder, { recursive: true, force: true });
   }
 
   #command(command: object): void {

@@ -81,14 +81,18 @@ async function connect(): Promise<void> {
   void status.then(({ code, message }) => journal({ event: 'ads end', code, message }));
 }
 
-await connect();
-for await (const line of readline.createInterface({ input: process.stdin })) {
+async function obey(line: string): Promise<void> {
   const { id, ...command } = JSON.parse(line) as Command & { readonly id: number };
-  const value = await runCommand(command, {
-    ...{ settings, ads, enrolment, parts, connect },
-    disconnect: () => channel?.close(),
-  });
+  const disconnect = (): void => channel?.close();
+  const value = await runCommand(command, { settings, ads, enrolment, parts, connect, disconnect });
   process.stdout.write(`${JSON.stringify({ event: 'result', id, value })}\n`);
 }
-await kernel[Symbol.asyncDispose]();
-process.exit(0);
+
+await connect();
+readline
+  .createInterface({ input: process.stdin })
+  .on('line', (line) => void obey(line))
+  .on('close', () => {
+    kernel[Symbol.dispose]();
+    process.exit(0);
+  });
