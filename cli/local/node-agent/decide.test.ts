@@ -19,6 +19,7 @@ const facts = (some: Partial<Facts> = {}): Facts => ({
   ztunnels: 1,
   hasStarted: true,
   told: undefined,
+  movingMs: 0,
   ...some,
 });
 const served = { served: true } as const;
@@ -42,8 +43,14 @@ test.each<{ when: string; place: Partial<InPlace>; also?: Partial<Facts>; step: 
   },
   { when: 'outbound is captured', place: outbound, step: { kind: 'announce' } },
   { when: 'peers have not been told', place: announced, also: plain(0), step: { kind: 'wait', ms: 600 } },
-  { when: 'peers were told just now', place: announced, also: hbone(9_970), step: { kind: 'wait', ms: 70 } },
-  { when: 'peers know', place: announced, also: hbone(9_900), step: { kind: 'capture', scope: 'both' } },
+  { when: 'peers were told just now', place: announced, also: hbone(9_970), step: { kind: 'wait', ms: 120 } },
+  { when: 'peers know', place: announced, also: hbone(9_850), step: { kind: 'capture', scope: 'both' } },
+  {
+    when: 'peers know and another is on its way',
+    place: announced,
+    also: { ...hbone(9_850), movingMs: 40 },
+    step: { kind: 'wait', ms: 40 },
+  },
   {
     when: 'peers are not told in time',
     place: announced,
@@ -79,7 +86,13 @@ test.each<{ when: string; place: Partial<InPlace>; also?: Partial<Facts>; step: 
   { when: 'everything is captured', place: enrolled, step: { kind: 'capture', scope: 'outbound' } },
   { when: 'inbound is let go', place: announced, step: { kind: 'withdraw' } },
   { when: 'peers have not been told', place: withdrawn, also: hbone(0), step: { kind: 'wait', ms: 600 } },
-  { when: 'peers know', place: withdrawn, also: plain(9_900), step: { kind: 'capture', scope: 'nothing' } },
+  { when: 'peers know', place: withdrawn, also: plain(9_850), step: { kind: 'capture', scope: 'nothing' } },
+  {
+    when: 'peers know and another is on its way',
+    place: withdrawn,
+    also: { ...plain(9_850), movingMs: 40 },
+    step: { kind: 'wait', ms: 40 },
+  },
   {
     when: 'peers are not told in time',
     place: withdrawn,
@@ -190,7 +203,15 @@ function simulate(): { run: (wanted: Order['wanted'], steps: number) => { place:
   return {
     run: (wanted, steps) => {
       for (let step = 0; step < steps; step++) {
-        take(decide({ wanted, udp: 'allow' }, place, { nowMs, ztunnels: 1, hasStarted: true, told: told() }));
+        take(
+          decide({ wanted, udp: 'allow' }, place, {
+            nowMs,
+            ztunnels: 1,
+            hasStarted: true,
+            told: told(),
+            movingMs: 0,
+          }),
+        );
       }
       return { place };
     },

@@ -33,6 +33,8 @@ export interface Facts {
   readonly hasStarted: boolean;
   /** How the workload API says that the pod is reached, and since when; undefined: it has not said. */
   readonly told: { readonly tunnel: 'HBONE' | 'NONE'; readonly sinceMs: number } | undefined;
+  /** How long other pods of the mesh may still be on their way in or out; 0: none is. */
+  readonly movingMs: number;
 }
 
 /** The next thing to do. Each step can be done again without harm. */
@@ -67,7 +69,7 @@ export const NOTHING_IN_PLACE: InPlace = {
 };
 
 /** What the workload API tells us it tells every ztunnel in the same moment; those get this long to act on it. */
-const SETTLE_MS = 100;
+const SETTLE_MS = 150;
 /** Longest wait for that. */
 const TELL_MS = 700;
 /** How long nothing captured must be seen before the ztunnel lets go of the pod: some peer may be slow. */
@@ -80,9 +82,9 @@ const ASK_AGAIN_MS = 1_000;
  *     in:   serve > capture outbound > announce > (peers are told) > capture both
  *     out:  capture outbound > withdraw > (peers are told) > capture nothing > (idle) > drop > remove
  *
- * Tunnels are taken from the first step to the last. Plain connections are only captured, and so held to policies that may
- * want a tunnel, while every peer knows that it may open one; and what this pod opens is captured for as long as one that
- * is on its way with it may still, or already, want tunnels.
+ * Tunnels are taken from the first step to the last. Plain connections are captured, and so held to policies that may want
+ * a tunnel, only while every peer knows that it may open one, and can, itself being captured; and what this pod opens is
+ * captured for as long as a pod that is on its way with it still holds others to such policies.
  */
 export function decide(order: Order, inPlace: InPlace, facts: Facts): Step {
   switch (order.wanted) {
@@ -105,7 +107,7 @@ function enter(order: Order, inPlace: InPlace, facts: Facts): Step {
   }
   if (!announced) return { kind: 'announce' };
   if (scope === 'outbound') {
-    const ms = untilTold(inPlace, facts);
+    const ms = untilSettled(inPlace, facts);
     return ms > 0 ? { kind: 'wait', ms } : { kind: 'capture', scope: 'both' };
   }
   return inPlace.udp === order.udp ? { kind: 'rest' } : { kind: 'capture', scope: 'both' };
@@ -116,7 +118,7 @@ function leave(inPlace: InPlace, facts: Facts): Step {
   if (scope === 'both') return { kind: 'capture', scope: 'outbound' };
   if (announced) return { kind: 'withdraw' };
   if (scope === 'outbound') {
-    const ms = untilTold(inPlace, facts);
+    const ms = untilSettled(inPlace, facts);
     return ms > 0 ? { kind: 'wait', ms } : { kind: 'capture', scope: 'nothing' };
   }
   if (scope === 'nothing' && served) {
@@ -135,11 +137,14 @@ function forget(inPlace: InPlace): Step {
   return inPlace.scope === undefined ? { kind: 'forget' } : { kind: 'remove' };
 }
 
-/** How long it is to wait at most until peers know what was announced or withdrawn; 0: they do. */
-function untilTold({ announced, announcedAtMs }: InPlace, { told, nowMs }: Facts): number {
+/**
+ * How long it is to wait at most until peers know what was announced or withdrawn, and those on their way have got there
+ * as well; 0: they do and have.
+ */
+function untilSettled({ announced, announcedAtMs }: InPlace, { told, movingMs, nowMs }: Facts): number {
   const left = announcedAtMs + TELL_MS - nowMs;
-  if (told === undefined || (told.tunnel === 'HBONE') !== announced) return Math.max(0, left);
-  return Math.max(0, Math.min(left, told.sinceMs + SETTLE_MS - nowMs));
+  if (told === undefined || (told.tunnel === 'HBONE') !== announced) return Math.max(0, left, movingMs);
+  return Math.max(0, Math.min(left, told.sinceMs + SETTLE_MS - nowMs), movingMs);
 }
 
 /** How a pod stands, as the node agent reports it. */

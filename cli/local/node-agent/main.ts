@@ -12,6 +12,7 @@ import { createTables } from '#ztunnel/tables/store.ts';
 import { serveZds, type ZdsServer } from '#ztunnel/zds/server.ts';
 import { NodeAgent } from './agent.ts';
 import type { NodeAgentConfig } from './config.ts';
+import { createMovement } from './movement.ts';
 import { serveNodeDns } from './node-dns.ts';
 import { createOrderReader } from './orders.ts';
 import { createPeerView } from './peer-view.ts';
@@ -44,6 +45,7 @@ export async function runNodeAgent(
 
   const tables = createTables();
   const peers = createPeerView();
+  const movement = createMovement(peers.told);
   const vips = stack.use(createVipTranslation(tables, logger));
   stack.use(await serveNodeDns(config, tables, logger));
 
@@ -57,6 +59,7 @@ export async function runNodeAgent(
         connected: () => zds?.connected() ?? 0,
       },
       told: peers.told,
+      movingMs: movement.leftMs,
       redirection: createRedirectionFiles(stateDirectory),
       logger,
     },
@@ -65,8 +68,13 @@ export async function runNodeAgent(
   });
   sweepRedirectionFiles(stateDirectory);
   const readOrders = createOrderReader(stateDirectory, node);
+  const followOrders = async (): Promise<void> => {
+    const orders = readOrders();
+    movement.order(orders.mesh, performance.now());
+    await agent.apply(orders);
+  };
   // Before a ztunnel can connect: it drops the pods that it is not told of.
-  await agent.apply(readOrders());
+  await followOrders();
   stack.defer(async () => {
     const stopped = agent.stop();
     zds?.close();
@@ -84,7 +92,7 @@ export async function runNodeAgent(
       quietMs: FILES_QUIET_MS,
       capMs: FILES_CAP_MS,
       pollMs: FILES_POLL_MS,
-      onDue: () => agent.apply(readOrders()),
+      onDue: followOrders,
     }),
   );
   files.follow(new Set([join(stateDirectory, 'pods'), join(stateDirectory, 'run', node)]));

@@ -54,6 +54,18 @@ test('a pod of this node gets its order, others are not ours', () => {
   ]);
 });
 
+test('the orders of all nodes are known', () => {
+  writeEnrolment([entry('a', true)]);
+  mkdirSync(join(state, 'run/n2'));
+  writeFileSync(join(state, 'run/n2/enrolment.json'), JSON.stringify({ pods: [entry('b', false)] }));
+  mkdirSync(join(state, 'run/n3'));
+  const { mesh } = createOrderReader(state, 'n1')();
+  expect(mesh.map(({ uid, enrol }) => [uid, enrol])).toEqual([
+    ['u-a', true],
+    ['u-b', false],
+  ]);
+});
+
 test('a pod of which the control plane has not spoken is left as it is', () => {
   writePod('a');
   expect(createOrderReader(state, 'n1')().pods.get('u-a')?.order.wanted).toBe('unknown');

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import type { PodInfo } from '#ztunnel/worker-messages.ts';
 import type { Order } from './decide.ts';
+import type { MeshOrder } from './movement.ts';
 
 /** A pod of this node and what is to become of it. */
 export interface OrderedPod {
@@ -17,6 +18,8 @@ export interface OrderedPod {
 /** The pods of a node, by uid, and files that cannot be read, with the reason. */
 export interface Orders {
   readonly pods: ReadonlyMap<string, OrderedPod>;
+  /** What is ordered for all pods of the mesh, as far as it can be read. */
+  readonly mesh: readonly MeshOrder[];
   readonly problems: readonly string[];
 }
 
@@ -38,6 +41,8 @@ const ENROLMENT = z.object({
   pods: z.array(
     z.object({
       uid: z.string(),
+      namespace: z.string(),
+      name: z.string(),
       serviceAccount: z.string(),
       udp: z.enum(['allow', 'refuse']),
       enrol: z.boolean(),
@@ -79,8 +84,21 @@ export function createOrderReader(stateDirectory: string, node: string): () => O
       lastEnrolment,
     );
     const here = [...lastPods].filter(([, pod]) => pod.node === node);
-    return { pods: combine(here, lastEnrolment), problems };
+    const mesh = [...lastEnrolment, ...enrolmentElsewhere(join(stateDirectory, 'run'), node)];
+    return { pods: combine(here, lastEnrolment), mesh, problems };
   };
+}
+
+/** What the agents of the other nodes are told; one that cannot be read is theirs to report. */
+function enrolmentElsewhere(runFolder: string, ownNode: string): Enrolment {
+  return readdirSync(runFolder).flatMap((node) => {
+    if (node === ownNode) return [];
+    try {
+      return ENROLMENT.parse(readJson(join(runFolder, node, 'enrolment.json'))).pods;
+    } catch {
+      return [];
+    }
+  });
 }
 
 interface LocatedPod {

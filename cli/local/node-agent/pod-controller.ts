@@ -25,6 +25,8 @@ export interface ControllerParts {
   };
   /** How the workload API says that a pod is reached. */
   readonly told: (pod: OrderedPod['pod']) => Facts['told'];
+  /** How long other pods may be on their way, at a time. */
+  readonly movingMs: (nowMs: number) => number;
   /** What the control plane is told of a pod's redirection. */
   readonly redirection: {
     readonly read: (fileName: string) => Redirection | undefined;
@@ -133,9 +135,11 @@ export class PodController {
   }
 
   #facts(): Facts {
-    const { zds, told } = this.#parts;
+    const { zds, told, movingMs } = this.#parts;
     const { pod, hasStarted } = this.#target;
-    return { nowMs: performance.now(), ztunnels: zds.connected(), hasStarted, told: told(pod) };
+    const nowMs = performance.now();
+    const ztunnels = zds.connected();
+    return { nowMs, ztunnels, hasStarted, told: told(pod), movingMs: movingMs(nowMs) };
   }
 
   /** Whether the step was done. */
