@@ -17,6 +17,7 @@ import {
 import type { Field } from './hpack-tables.ts';
 import { Incoming } from './incoming.ts';
 import { Keepalive } from './keepalive.ts';
+import { readInto } from './read-into.ts';
 import { CREDIT_SHARE, ReceiveWindow } from './receive-window.ts';
 import type { StreamOwner, TunnelStream } from './stream.ts';
 import { type Answer, StreamTable } from './stream-table.ts';
@@ -39,6 +40,8 @@ export interface ConnectionOptions {
   readonly onClose: (reason: string) => void;
 }
 
+/** All connections of a thread read into this, one after the other: a TLS record is no larger. */
+const inlet: Buffer = Buffer.allocUnsafeSlow(64 * 1024);
 /** Streams that a server takes at a time on one connection. */
 const MAX_CONCURRENT_STREAMS = 200;
 /** Header lists that each role takes. */
@@ -93,7 +96,8 @@ export class Connection {
       onTimeout: () => this.close('no answer to PING'),
     });
     this.#greet();
-    socket.on('data', (bytes: Buffer) => this.#onBytes(bytes));
+    const onBytes = (bytes: Buffer): void => this.#onBytes(bytes);
+    if (!readInto(socket, inlet, onBytes)) socket.on('data', onBytes);
     socket.on('end', () => this.#lose('closed by the peer'));
     socket.on('error', (error) => this.#lose(error.message));
     socket.on('close', () => this.#lose('closed'));
@@ -170,6 +174,8 @@ export class Connection {
 
   #ownerOfStreams(): StreamOwner {
     return {
+      sendNow: (stream, bytes) => this.#writer.data(stream, bytes),
+      isRoomy: () => this.#writer.isRoomy,
       send: (stream) => this.#writer.schedule(stream),
       credit: (stream, bytes) => this.#credit(stream, bytes),
       changeWaiting: (bytes) => this.#window.changeWaiting(bytes),

@@ -7,30 +7,25 @@ import {
   FRAME_HEADER_SIZE,
   writeFrameHeader,
 } from './frames.ts';
+import { Outlet } from './outlet.ts';
 import type { TunnelStream } from './stream.ts';
 
-/** Most bytes of DATA that go into one write; TLS and the kernel have no use for more at a time. */
-const WRITE_SIZE = 256 * 1024;
 /** Most bytes of one stream in a row, so that a busy stream does not keep the others waiting. */
 const TURN_SIZE = 64 * 1024;
-
-interface PlannedFrame {
-  readonly stream: TunnelStream;
-  readonly bytes: number;
-  readonly end: boolean;
-}
+/** What a socket's reader may bring at a time. */
+const READ_SIZE = 128 * 1024;
 
 /**
- * Sends the frames of one connection. What is queued in one turn of the event loop leaves in one write: a TLS record and a
- * system call cost more than all the rest. Streams with data take turns.
+ * Sends the frames of one connection. What comes in one turn of the event loop leaves in one write: a TLS record and a system
+ * call cost more than all the rest. Data goes straight into that write while there is room, and windows are open; what
+ * does not waits with its stream, and streams that have data waiting take turns.
  */
 export class FrameWriter {
-  readonly #socket: Socket;
+  readonly #outlet: Outlet;
+  /** Frames that no window holds back, and for which there was no room. */
   #control: Buffer[] = [];
   #scheduled: TunnelStream[] = [];
   #isFlushPlanned = false;
-  /** The socket has said to wait. */
-  #isBlocked = false;
   /** Bytes that the peer takes now, over all streams. */
   window: number = DEFAULT_WINDOW;
   /** The peer's SETTINGS_MAX_FRAME_SIZE. */
@@ -38,20 +33,37 @@ export class FrameWriter {
 
   /** The socket stays the caller's. */
   constructor(socket: Socket) {
-    this.#socket = socket;
-    socket.on('drain', () => {
-      this.#isBlocked = false;
-      this.flush();
-    });
+    this.#outlet = new Outlet(socket, () => this.flush());
   }
 
-  /** Queues a frame that no window holds back. */
+  /** Sends a frame that no window holds back. */
   control(frame: Buffer): void {
-    this.#control.push(frame);
+    if (this.#control.length === 0 && this.#outlet.room >= frame.length) this.#outlet.append(frame);
+    else this.#control.push(frame);
     this.#plan();
   }
 
-  /** A stream has data, its end, or more window. */
+  /** Whether there is room for as much as is read of a socket at a time. */
+  get isRoomy(): boolean {
+    return this.#outlet.room >= READ_SIZE;
+  }
+
+  /** Sends data of a stream that has none waiting, as much as can go now. How much that was. */
+  data(stream: TunnelStream, bytes: Buffer): number {
+    let taken = 0;
+    while (taken < bytes.length && this.#makeRoom()) {
+      const size = Math.min(bytes.length - taken, stream.sendWindow, this.#roomForData());
+      if (size <= 0) break;
+      const { batch, at } = this.#beginData(stream.id, size, 0);
+      bytes.copy(batch, at, taken, taken + size);
+      stream.sendWindow -= size;
+      taken += size;
+    }
+    if (taken > 0) this.#plan();
+    return taken;
+  }
+
+  /** A stream has data waiting, its end to send, or more window. */
   schedule(stream: TunnelStream): void {
     if (!stream.isScheduled) {
       stream.isScheduled = true;
@@ -68,13 +80,9 @@ export class FrameWriter {
   /** Sends now what can be sent. */
   flush(): void {
     this.#isFlushPlanned = false;
-    if (this.#socket.destroyed || (this.#isBlocked && this.#control.length === 0)) return;
-    const frames = this.#isBlocked ? [] : this.#planData();
-    const bytes = this.#assemble(frames);
-    if (bytes.length === 0) return;
-    this.#isBlocked = !this.#socket.write(bytes);
-    for (const { stream, end } of frames) stream.sent(end);
-    if (!this.#isBlocked) this.resume();
+    this.#sendControl();
+    if (this.#control.length === 0) this.#sendScheduled();
+    this.#outlet.flush();
   }
 
   #plan(): void {
@@ -83,48 +91,57 @@ export class FrameWriter {
     setImmediate(() => this.flush());
   }
 
-  /** Chooses what goes into the next write. A stream that could send more goes to the end of the line. */
-  #planData(): readonly PlannedFrame[] {
-    const frames: PlannedFrame[] = [];
+  #sendControl(): void {
+    let sent = 0;
+    for (const frame of this.#control) {
+      if (this.#outlet.room < frame.length) this.#outlet.flush();
+      if (this.#outlet.room < frame.length) break;
+      this.#outlet.append(frame);
+      sent += 1;
+    }
+    this.#control.splice(0, sent);
+  }
+
+  /** A stream that could send more goes to the end of the line. */
+  #sendScheduled(): void {
     const heldBack: TunnelStream[] = [];
-    for (let room = WRITE_SIZE; room > 0; ) {
+    while (this.#scheduled.length > 0 && this.#makeRoom()) {
       const stream = this.#scheduled.shift();
       if (stream === undefined) break;
-      const limit = Math.min(room, this.window, this.maxFrameSize, TURN_SIZE);
+      const limit = Math.min(this.#roomForData(), TURN_SIZE);
       const { bytes, end } = stream.plan(limit);
       const hasMore = bytes === limit && !end;
       stream.isScheduled = hasMore;
       if (hasMore) (limit > 0 ? this.#scheduled : heldBack).push(stream);
-      if (bytes === 0 && !end) continue;
-      frames.push({ stream, bytes, end });
-      room -= bytes;
-      this.window -= bytes;
+      if (bytes > 0 || end) {
+        const { batch, at } = this.#beginData(stream.id, bytes, end ? FLAG.END_STREAM : 0);
+        stream.take(batch, at, bytes);
+      }
+      stream.sent(end);
     }
     this.#scheduled.push(...heldBack);
-    return frames;
   }
 
-  #assemble(frames: readonly PlannedFrame[]): Buffer {
-    const control = this.#control;
-    this.#control = [];
-    const [only] = control;
-    if (frames.length === 0 && control.length === 1 && only !== undefined) return only;
-    let size = frames.length * FRAME_HEADER_SIZE;
-    for (const frame of control) size += frame.length;
-    for (const { bytes } of frames) size += bytes;
-    const into = Buffer.allocUnsafe(size);
-    let at = 0;
-    for (const frame of control) at += frame.copy(into, at);
-    for (const { stream, bytes, end } of frames) {
-      writeFrameHeader(into, at, {
-        length: bytes,
-        type: FRAME.DATA,
-        flags: end ? FLAG.END_STREAM : 0,
-        streamId: stream.id,
-      });
-      stream.take(into, at + FRAME_HEADER_SIZE, bytes);
-      at += FRAME_HEADER_SIZE + bytes;
-    }
-    return into;
+  /** Whether there is room for a frame, after what is in the way has been sent. */
+  #makeRoom(): boolean {
+    if (this.#outlet.room <= FRAME_HEADER_SIZE) this.#outlet.flush();
+    return this.#outlet.room > FRAME_HEADER_SIZE;
+  }
+
+  /** Bytes of payload that a DATA frame can have now; windows of streams are not counted. */
+  #roomForData(): number {
+    return Math.max(0, Math.min(this.#outlet.room - FRAME_HEADER_SIZE, this.window, this.maxFrameSize));
+  }
+
+  /** Begins a DATA frame in the batch; the caller writes its payload at the returned place. */
+  #beginData(
+    streamId: number,
+    length: number,
+    flags: number,
+  ): { readonly batch: Buffer; readonly at: number } {
+    const { batch, at } = this.#outlet.extend(FRAME_HEADER_SIZE + length);
+    writeFrameHeader(batch, at, { length, type: FRAME.DATA, flags, streamId });
+    this.window -= length;
+    return { batch, at: at + FRAME_HEADER_SIZE };
   }
 }

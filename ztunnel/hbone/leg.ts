@@ -1,6 +1,6 @@
 /** What happens at one end of a splice. After `onAbort` nothing else does. */
 export interface LegEvents {
-  /** Bytes came in. They are the receiver's now. */
+  /** Bytes came in; they are good for the length of the call. */
   readonly onData: (bytes: Buffer) => void;
   /** No more will: a FIN, END_STREAM. */
   readonly onEnd: () => void;
@@ -19,7 +19,7 @@ export interface LegEvents {
 export interface Leg {
   /** Starts to read. Called once. */
   readonly start: (events: LegEvents) => void;
-  /** False: wait for `onDrain`. The bytes must not change any more. */
+  /** Takes all of the bytes, copying them. False: wait for `onDrain` before writing more. */
   readonly write: (bytes: Buffer) => boolean;
   /** Ends the outgoing direction, after what was written. */
   readonly end: () => void;

@@ -1,24 +1,35 @@
 import type { Socket } from 'node:net';
 import type { Leg, LegEvents } from './leg.ts';
+import { Outlet } from './outlet.ts';
+import { readInto } from './read-into.ts';
 import { atTurnEnd, currentTurn } from './turn.ts';
 
+/** All sockets of a thread read into this, one after the other: what came is sent on, or copied, before the next. */
+const inlet: Buffer = Buffer.allocUnsafeSlow(128 * 1024);
+/** Bytes that are written at once, when they are the first of their turn. */
+const SMALL_BYTES = 4096;
+
 /**
- * A TCP socket as one end of a splice. It must have been made with `allowHalfOpen`, and belongs to the leg, which has
- * been listening for its errors since it was made.
+ * A TCP socket as one end of a splice. It must have been made with `allowHalfOpen`, and belongs to the leg.
  */
 export class SocketLeg implements Leg {
   readonly #socket: Socket;
+  readonly #outlet: Outlet;
   #events: LegEvents | undefined;
+  /** Bytes for which there is no room in the outlet. */
+  #waiting: Buffer[] = [];
+  #isEnding = false;
   #hasEnded = false;
   #hasFinished = false;
   /** Turn of the event loop in which bytes were last written. */
   #lastTurn = -1;
-  #isCorked = false;
+  #isFlushPlanned = false;
   /** It broke before `start`. */
   #failure: string | undefined;
 
   constructor(socket: Socket) {
     this.#socket = socket;
+    this.#outlet = new Outlet(socket, () => this.#onRoom());
     socket.on('error', (error) => this.#lose(error.message));
     socket.on('close', () => this.#lose('closed'));
   }
@@ -30,37 +41,46 @@ export class SocketLeg implements Leg {
       this.#lose(this.#failure);
       return;
     }
-    socket.on('data', (bytes: Buffer) => this.#events?.onData(bytes));
     socket.on('end', () => {
       this.#hasEnded = true;
       this.#events?.onEnd();
     });
-    socket.on('drain', () => this.#events?.onDrain());
     socket.on('finish', () => {
       this.#hasFinished = true;
       this.#events?.onFinish();
     });
+    const onBytes = (bytes: Buffer): void => this.#events?.onData(bytes);
+    if (!readInto(socket, inlet, onBytes)) socket.on('data', onBytes);
   }
 
-  /** The first bytes of a turn leave at once; what else comes in that turn leaves together, at its end. */
+  /** A few bytes that are the first in a turn leave at once; what else comes in that turn leaves together, at its end. */
   write(bytes: Buffer): boolean {
     const turn = currentTurn();
-    if (this.#lastTurn !== turn) this.#lastTurn = turn;
-    else if (!this.#isCorked) {
-      this.#isCorked = true;
-      this.#socket.cork();
-      atTurnEnd(() => this.#uncork());
+    const isFirst = this.#lastTurn !== turn;
+    this.#lastTurn = turn;
+    if (isFirst && bytes.length <= SMALL_BYTES && this.#socket.writableLength === 0 && this.#outlet.isEmpty) {
+      this.#socket.write(Buffer.from(bytes));
+      return true;
     }
-    return this.#socket.write(bytes);
+    const taken = this.#waiting.length === 0 ? this.#outlet.append(bytes) : 0;
+    if (!this.#isFlushPlanned && !this.#outlet.isEmpty) {
+      this.#isFlushPlanned = true;
+      atTurnEnd(() => this.#flush());
+    }
+    if (taken === bytes.length) return true;
+    this.#waiting.push(Buffer.from(bytes.subarray(taken)));
+    return false;
   }
 
   end(): void {
-    this.#uncork();
-    this.#socket.end();
+    if (this.#isEnding) return;
+    this.#isEnding = true;
+    this.#endWhenSent();
   }
 
   abort(): void {
     this.#events = undefined;
+    this.#waiting = [];
     if (this.#hasEnded && this.#hasFinished) this.#socket.destroy();
     else this.#socket.resetAndDestroy();
   }
@@ -77,10 +97,33 @@ export class SocketLeg implements Leg {
     return this.#socket.bytesRead;
   }
 
-  #uncork(): void {
-    if (!this.#isCorked) return;
-    this.#isCorked = false;
-    this.#socket.uncork();
+  #flush(): void {
+    this.#isFlushPlanned = false;
+    this.#outlet.flush();
+  }
+
+  #onRoom(): void {
+    if (this.#socket.destroyed) return;
+    while (this.#waiting.length > 0) {
+      const [first] = this.#waiting;
+      if (first === undefined) break;
+      const taken = this.#outlet.append(first);
+      if (taken < first.length) {
+        this.#waiting[0] = first.subarray(taken);
+        break;
+      }
+      this.#waiting.shift();
+    }
+    this.#outlet.flush();
+    if (this.#waiting.length > 0) return;
+    this.#events?.onDrain();
+    if (this.#isEnding) this.#endWhenSent();
+  }
+
+  #endWhenSent(): void {
+    if (this.#waiting.length > 0) return;
+    this.#outlet.flush();
+    this.#socket.end();
   }
 
   #lose(reason: string): void {
@@ -88,6 +131,7 @@ export class SocketLeg implements Leg {
     this.#failure ??= reason;
     const events = this.#events;
     this.#events = undefined;
+    this.#waiting = [];
     events?.onAbort(reason);
   }
 }

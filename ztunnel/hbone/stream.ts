@@ -2,14 +2,16 @@ import { type ErrorCode, nameOfCode } from './error.ts';
 import type { Leg, LegEvents } from './leg.ts';
 
 /** Bytes queued for sending from which on the writer is asked to wait, and below which it may go on. */
-const HIGH_WATER = 512 * 1024;
-const LOW_WATER = 128 * 1024;
-/** A piece smaller than this is copied when it has to wait, so that it does not hold on to what it was cut from. */
-const SMALL_PIECE = 4096;
+const HIGH_WATER = 256 * 1024;
+const LOW_WATER = 64 * 1024;
 
 /** What a stream asks of its connection. */
 export interface StreamOwner {
-  /** The stream has something to send. */
+  /** Sends bytes of a stream that has none waiting, as many as can go now: how many. */
+  readonly sendNow: (stream: TunnelStream, bytes: Buffer) => number;
+  /** Whether a large piece could go now. */
+  readonly isRoomy: () => boolean;
+  /** The stream has something waiting to be sent, or waits for room. */
   readonly send: (stream: TunnelStream) => void;
   /** Bytes were taken in, or dropped: the peer may send as many again. */
   readonly credit: (stream: TunnelStream, bytes: number) => void;
@@ -80,10 +82,14 @@ export class TunnelStream implements Leg {
       this.#abortLocally('the peer takes no more data');
       return true;
     }
-    this.#queue.push(bytes);
-    this.#queuedBytes += bytes.length;
-    this.#owner.send(this);
-    this.#isFull = this.#queuedBytes >= HIGH_WATER;
+    const sent = this.#queuedBytes === 0 ? this.#owner.sendNow(this, bytes) : 0;
+    if (sent < bytes.length) {
+      this.#queue.push(Buffer.from(bytes.subarray(sent)));
+      this.#queuedBytes += bytes.length - sent;
+    }
+    // Where there is no room for the next read, that waits, rather than being copied into the queue.
+    this.#isFull = !this.#owner.isRoomy() || this.#queuedBytes >= HIGH_WATER;
+    if (this.#isFull || sent < bytes.length) this.#owner.send(this);
     return !this.#isFull;
   }
 
@@ -167,7 +173,7 @@ export class TunnelStream implements Leg {
       this.#deliver(bytes);
       return;
     }
-    this.#waiting.push(bytes.length < SMALL_PIECE ? Buffer.from(bytes) : bytes);
+    this.#waiting.push(Buffer.from(bytes));
     this.#owner.changeWaiting(bytes.length);
   }
 

@@ -87,7 +87,7 @@ export function watch(leg: Leg, onData?: (bytes: Buffer) => void): Watched {
   leg.start({
     onData: (bytes) => {
       size += bytes.length;
-      if (onData === undefined) pieces.push(bytes);
+      if (onData === undefined) pieces.push(Buffer.from(bytes));
       else onData(bytes);
     },
     onEnd: () => events.push('end'),
