@@ -1,7 +1,9 @@
 import { CommanderError } from 'commander';
 import { CliError, describeError } from './cli-error.ts';
 import { makeProgram } from './commands.ts';
+import { takeCompileCache } from './compile-cache.ts';
 
+takeCompileCache();
 try {
   const program = await makeProgram(process.argv[2] ?? '');
   await program.parseAsync();

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as delay } from 'node:timers/promises';
 import { CliError } from '../cli-error.ts';
+import { withCompileCache } from '../compile-cache.ts';
 import type { MeshStatus } from '../local/mesh-status.ts';
 import { callSupervisor } from '../supervisor-client.ts';
 
@@ -86,7 +87,11 @@ export function start(
   output: 'pipe' | 'ignore',
   errors: 'pipe' | 'inherit' = 'inherit',
 ): ChildProcess {
-  return spawn(process.execPath, [MAIN, ...args], { stdio: ['ignore', output, errors], detached: true });
+  return spawn(process.execPath, [MAIN, ...args], {
+    stdio: ['ignore', output, errors],
+    env: withCompileCache(process.env),
+    detached: true,
+  });
 }
 
 function shop(app: string, replica: number, node: string, calls?: string): SampleWorkload {

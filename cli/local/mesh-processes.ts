@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { isIp } from '#api/address.ts';
+import { withCompileCache } from '../compile-cache.ts';
 import { callSocket } from '../unix-http.ts';
 import { CONTROL_PLANE_ADDRESS, CONTROL_PLANE_PORT, FABRIC_CIDRS } from './addresses.ts';
 import { cgroupRoot } from './cgroups.ts';
@@ -78,7 +79,7 @@ function controlPlane(settings: ProcessSettings): ProcessSpec {
       ...['--svid-ttl', svidTtl, '--nodes', nodes.map(({ name }) => name).join(',')],
       ...files.flatMap((file) => ['-f', file]),
     ],
-    env: process.env,
+    env: withCompileCache(process.env),
     graceMs: 5_000,
     isReady: () => answersReady(controlPlaneSocket(state), '/status'),
   };
@@ -93,7 +94,7 @@ function nodeAgent(settings: ProcessSettings, node: FabricNode): ProcessSpec {
       ...['node-agent', '--state', state.path, '--node', node.name, '--control-plane', CONTROL_PLANE_URL],
       ...egress(settings),
     ],
-    env: process.env,
+    env: withCompileCache(process.env),
     graceMs: 5_000,
     isReady: async () => readJson(join(nodeRunFolder(state, node.name), 'node-agent.json')) !== undefined,
   };
@@ -110,7 +111,7 @@ function ztunnel(settings: ProcessSettings, node: FabricNode): ProcessSpec {
       ...['--access-log', join(state.path, 'logs', node.name, 'access.jsonl')],
       ...['--admin-socket', ztunnelSocket(state, node.name, instance)],
     ],
-    env: { ...process.env, ...ztunnelEnvironment(state, node, settings.svidTtl) },
+    env: withCompileCache({ ...process.env, ...ztunnelEnvironment(state, node, settings.svidTtl) }),
     graceMs: ZTUNNEL_GRACE_SECONDS * 1000,
     isReady: (instance) => answersReady(ztunnelSocket(state, node.name, instance), '/healthz/ready'),
   };
