@@ -13,6 +13,8 @@ export type Command =
   | { readonly do: 'reject'; readonly reasons: Readonly<Record<string, string>> }
   /** Refuses the next pod with this error. */
   | { readonly do: 'refuse-next-add'; readonly error: string }
+  /** Begins to end, as at SIGTERM: listeners close, peers are told. */
+  | { readonly do: 'drain' }
   | { readonly do: 'disconnect-ads' }
   | { readonly do: 'connect-ads' }
   /** Asks for configuration with another token; empty: none. */
@@ -44,6 +46,7 @@ export interface HboneAnswer {
 export interface Results {
   readonly reject: null;
   readonly 'refuse-next-add': null;
+  readonly drain: null;
   readonly 'disconnect-ads': null;
   readonly 'connect-ads': null;
   readonly 'try-ads': GrpcStatus;
@@ -68,6 +71,9 @@ export async function runCommand(command: Command, on: Commanded): Promise<Resul
       return null;
     case 'refuse-next-add':
       on.enrolment.refuseNextAdd(command.error);
+      return null;
+    case 'drain':
+      on.enrolment.drain(on.parts.kernel);
       return null;
     case 'disconnect-ads':
       on.disconnect();

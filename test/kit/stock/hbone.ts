@@ -1,6 +1,7 @@
 import http2, {
   type ClientHttp2Session,
   type Http2Session,
+  type ServerHttp2Session,
   type ServerHttp2Stream,
   type Settings,
 } from 'node:http2';
@@ -44,6 +45,7 @@ export function serveHbone(
     readonly svid: Svid;
     readonly peer: string;
     readonly journal: Journal;
+    readonly onSession: (session: ServerHttp2Session) => void;
     readonly onStream: (
       stream: ServerHttp2Stream,
       headers: http2.IncomingHttpHeaders,
@@ -51,7 +53,7 @@ export function serveHbone(
     ) => void;
   },
 ): void {
-  const { svid, peer, journal, onStream } = options;
+  const { svid, peer, journal, onSession, onStream } = options;
   const server = http2.createSecureServer({
     ...tlsOptions(svid),
     requestCert: true,
@@ -72,7 +74,10 @@ export function serveHbone(
       failed(error as Error);
     }
   });
-  server.on('session', (session) => follow(session, 'server', journal));
+  server.on('session', (session) => {
+    follow(session, 'server', journal);
+    onSession(session);
+  });
   server.on('stream', (stream, headers) => {
     journal({ event: 'request', end: 'server', headers: { ...headers }, peer });
     stream.on('close', () => journal({ event: 'stream closed', end: 'server', code: stream.rstCode ?? 0 }));

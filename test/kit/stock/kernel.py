@@ -166,10 +166,13 @@ class Kernel:
         ]
         emit(event="served", netns=netns, error=None)
 
-    def do_release(self, netns):
-        """Ends everything in a namespace, as a stock ztunnel does at once when a pod is deleted."""
+    def do_stop_listening(self, netns):
         for task in self.listening.pop(netns, []):
             task.cancel()
+
+    def do_release(self, netns):
+        """Ends everything in a namespace, as a stock ztunnel does at once when a pod is deleted."""
+        self.do_stop_listening(netns)
         for handle, _, task in self.connections.values():
             if handle == netns:
                 task.cancel()

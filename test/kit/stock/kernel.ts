@@ -113,7 +113,12 @@ export class Kernel implements Disposable {
     });
   }
 
-  /** Closes the listeners of a pod and forgets its namespace. */
+  /** Closes the listeners of a pod; its connections stay. */
+  stopListening(netns: NetnsHandle): void {
+    this.#command({ do: 'stop_listening', netns });
+  }
+
+  /** Ends everything in a pod's namespace and forgets it. */
   release(netns: NetnsHandle): void {
     this.#command({ do: 'release', netns });
   }

@@ -3,6 +3,7 @@ import type {
   ClientHttp2Session,
   ClientHttp2Stream,
   IncomingHttpHeaders,
+  ServerHttp2Session,
   ServerHttp2Stream,
 } from 'node:http2';
 import type net from 'node:net';
@@ -41,6 +42,7 @@ export class Pod {
   readonly #parts: NodeParts;
   /** By destination and identities; a session is shared by all connections to it. */
   readonly #sessions = new Map<string, Promise<ClientHttp2Session>>();
+  readonly #served = new Set<ServerHttp2Session>();
 
   constructor(info: PodInfo, netns: NetnsHandle, parts: NodeParts) {
     this.info = info;
@@ -65,6 +67,11 @@ export class Pod {
     }
   }
 
+  /** Tells its peers that no further request is taken; what was asked is finished. */
+  drain(): void {
+    for (const session of this.#served) session.close();
+  }
+
   /** Its workload, once it is known. */
   workload(): Promise<Workload> {
     const { name, namespace, serviceAccount } = this.info;
@@ -84,7 +91,7 @@ export class Pod {
     const opened = this.#open(svid, ip, expected);
     const forget = (): boolean => this.#sessions.delete(key);
     this.#sessions.set(key, opened);
-    opened.then((session) => session.on('close', forget), forget);
+    opened.then((session) => session.on('goaway', forget).on('close', forget), forget);
     return opened;
   }
 
@@ -100,6 +107,10 @@ export class Pod {
       svid,
       peer: print(peer),
       journal: this.#parts.journal,
+      onSession: (session) => {
+        this.#served.add(session);
+        session.on('close', () => this.#served.delete(session));
+      },
       onStream: (stream, headers, identity) => {
         const call = { stream, headers, identity, peer: peer.ip, local: local.ip, workload };
         this.#connect(call).catch((error: unknown) => stream.destroy(error as Error));

@@ -24,6 +24,14 @@ export class Enrolment {
     this.#refusal = error;
   }
 
+  /** Takes nothing more in any pod, and lets what is there end. */
+  drain(kernel: Kernel): void {
+    for (const pod of this.pods.values()) {
+      kernel.stopListening(pod.netns);
+      pod.drain();
+    }
+  }
+
   /** The pod that a namespace belongs to. */
   podIn(netns: NetnsHandle): Pod | undefined {
     return [...this.pods.values()].find((pod) => pod.netns === netns);
