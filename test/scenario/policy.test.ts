@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { eventually } from '#test/kit/eventually.ts';
 import { type Mesh, openMesh } from '#test/kit/mesh.ts';
 import { serverCommand } from '#test/kit/programs/programs.ts';
@@ -143,11 +143,6 @@ describe('who may call shop/catalog', () => {
     await mesh?.[Symbol.asyncDispose]();
   });
 
-  beforeEach(async () => {
-    mesh.write('policies.yaml', '');
-    await expectAllowed(8080, ALL);
-  });
-
   const CONNECT = `import socket,sys
 s=socket.create_connection(('catalog.shop',int(sys.argv[1])),3); s.settimeout(3)
 s.sendall(b'GET / HTTP/1.0\\r\\n\\r\\n' if sys.argv[1]=='8080' else b'ping')
@@ -188,16 +183,30 @@ sys.exit(0 if s.recv(10) else 1)`;
     );
   }
 
-  test.each(ROWS)('when $policy', async ({ yaml, http, tcp }) => {
+  /** Puts policies in place of all others, and waits until the control plane knows exactly these. */
+  async function apply(yaml: string): Promise<void> {
+    const names = [...yaml.matchAll(/kind: (\w+)\nmetadata: \{name: ([\w-]+), namespace: ([\w-]+)/g)].map(
+      ([, kind, name, namespace]) => `${kind} ${namespace}/${name}`,
+    );
     mesh.write('policies.yaml', yaml);
-    if (yaml !== '') {
-      await mesh.until('the policy is known', ({ policies }) => policies.length > 0);
-    }
+    await mesh.until(
+      `the policies are: ${names.join(', ')}`,
+      ({ policies }) =>
+        policies
+          .map(({ object }) => object)
+          .toSorted()
+          .join() === names.toSorted().join(),
+    );
+  }
+
+  test.each(ROWS)('when $policy', async ({ yaml, http, tcp }) => {
+    await apply(yaml);
     await expectAllowed(8080, http);
     if (tcp !== undefined) await expectAllowed(9000, tcp);
   });
 
   test('connections that a new policy denies are cut, the others live on', async () => {
+    await apply('');
     const live = `import socket,time,sys
 s=socket.create_connection(('catalog.shop',9000)); s.settimeout(5); n=0
 print('open',flush=True)
@@ -211,8 +220,7 @@ except OSError as e: print('cut', type(e).__name__)`;
     const until = `${Date.now() / 1000 + 8}`;
     const running = SOURCES.map((source) => mesh.exec(source, ['python3', '-c', live, until], 30_000));
     await eventually('four connections are open', async () => (await establishedIn('shop/catalog-1')) >= 4);
-    mesh.write(
-      'policies.yaml',
+    await apply(
       policyYaml('shop', 'p', '{rules: [{from: [{source: {principals: [cluster.local/ns/shop/sa/web]}}]}]}'),
     );
     const ends = (await Promise.all(running)).map(({ stdout }) => stdout.trim().split('\n').at(-1));
@@ -225,8 +233,7 @@ except OSError as e: print('cut', type(e).__name__)`;
   });
 
   test('a policy that the log says denied names itself', async () => {
-    mesh.write(
-      'policies.yaml',
+    await apply(
       policyYaml('shop', 'named', '{action: DENY, rules: [{from: [{source: {namespaces: [pay]}}]}]}'),
     );
     await expectAllowed(8080, ['shop/web-1', 'shop/other-1', 'outside/outsider']);
