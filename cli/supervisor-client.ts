@@ -1,6 +1,6 @@
 import { CliError } from './cli-error.ts';
 import { findStateFolder, type StateFolder, supervisorSocket } from './local/state-folder.ts';
-import { bodyOf, callSocket, isNobodyThere, type SocketCall } from './unix-http.ts';
+import { bodyOf, callSocket, isForbidden, isNobodyThere, type SocketCall } from './unix-http.ts';
 
 /**
  * Calls the supervisor of a running mesh.
@@ -24,7 +24,7 @@ export function getState(stateDirectory: string): StateFolder {
 }
 
 /** The error of a mesh that does not run. */
-export function notRunning(stateDirectory: string): CliError {
+function notRunning(stateDirectory: string): CliError {
   return new CliError(`no mesh runs with the state folder ${stateDirectory}: start it with tulle up`, {
     exitCode: 3,
   });
@@ -36,8 +36,10 @@ async function askSupervisor(
 ): ReturnType<typeof callSocket> {
   try {
     return await callSocket({ ...call, socketPath: supervisorSocket(state) });
-  } catch (error) {
-    if (isNobodyThere(error)) throw notRunning(state.path);
-    throw error;
+  } catch (cause) {
+    if (isNobodyThere(cause)) throw notRunning(state.path);
+    if (isForbidden(cause))
+      throw new CliError(`the mesh of ${state.path} is not yours; try it with sudo`, { cause });
+    throw cause;
   }
 }

@@ -58,6 +58,12 @@ export function isNobodyThere(error: unknown): boolean {
   return code === 'ENOENT' || code === 'ECONNREFUSED';
 }
 
+/** Whether an error means that the caller may not use a socket. */
+export function isForbidden(error: unknown): boolean {
+  const code = (error as NodeJS.ErrnoException).code ?? '';
+  return code === 'EACCES' || code === 'EPERM';
+}
+
 /** The message of an answer that refuses: `{"error": "…"}`. */
 export function errorOf(answer: SocketAnswer): string {
   const { body } = answer;

@@ -5,8 +5,8 @@ import { explainConnection } from '../explain/explain.ts';
 import { formatExplanation } from '../explain/explanation-text.ts';
 import { parseWorkloadRef } from '../local/names.ts';
 import { controlPlaneSocket } from '../local/state-folder.ts';
-import { getState, notRunning } from '../supervisor-client.ts';
-import { bodyOf, callSocket, isNobodyThere } from '../unix-http.ts';
+import { getState } from '../supervisor-client.ts';
+import { bodyOf, callSocket, isForbidden, isNobodyThere } from '../unix-http.ts';
 import { collect, outputOption, parsePort, stateOption } from './options.ts';
 
 interface ExplainFlags {
@@ -58,14 +58,14 @@ function parseDestination(text: string): { readonly host: string; readonly port:
 }
 
 async function fetchResources(stateDirectory: string): Promise<ServedResources> {
-  const state = getState(stateDirectory);
+  const socketPath = controlPlaneSocket(getState(stateDirectory));
   try {
-    const socketPath = controlPlaneSocket(state);
     // Answered by a process of this very version.
     return bodyOf(await callSocket({ socketPath, path: '/resources' })) as ServedResources;
-  } catch (error) {
-    if (!isNobodyThere(error)) throw error;
-    if (error instanceof CliError) throw error;
-    throw notRunning(stateDirectory);
+  } catch (cause) {
+    if (isForbidden(cause))
+      throw new CliError(`the mesh of ${stateDirectory} is not yours; try it with sudo`, { cause });
+    if (!isNobodyThere(cause)) throw cause;
+    throw new CliError('the control plane does not run: tulle status says more', { exitCode: 3, cause });
   }
 }

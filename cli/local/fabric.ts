@@ -5,7 +5,7 @@ import {
   nodeAddress,
   podRange,
 } from './addresses.ts';
-import { controlPlaneNetns, fabricNetns, nodeNetns } from './names.ts';
+import { controlPlaneNetns, fabricNetns, nodeNetns, podNetnsPrefix } from './names.ts';
 import {
   addNamespaces,
   BASE_SYSCTLS,
@@ -41,7 +41,7 @@ const BRIDGE = 'bridge0';
 /**
  * Makes what is missing of the fabric: a namespace with a bridge, one for the control plane and one a node, joined to it
  * by links, with routes to the pods of every other node. Nothing is added to the host's own namespace.
- * `complete` are the namespaces that an earlier call finished; all others of the mesh are made anew. Returns the names of
+ * `complete` are the namespaces that an earlier call finished; all others but pods' are removed, and made anew where they are wanted. Returns the names of
  * all that are complete now.
  */
 export async function buildFabric(
@@ -56,7 +56,8 @@ export async function buildFabric(
   const usable = new Set(
     complete.has(bridge) ? wanted.filter((name) => complete.has(name) && present.has(name)) : [],
   );
-  await deleteNamespaces(wanted.filter((name) => present.has(name) && !usable.has(name)));
+  const stale = [...present].filter((name) => !usable.has(name) && !name.startsWith(podNetnsPrefix(mesh)));
+  await deleteNamespaces(stale);
   await addNamespaces(wanted.filter((name) => !usable.has(name)));
   if (!usable.has(bridge)) await makeBridge(bridge);
   const fresh = members.filter(({ netns }) => !usable.has(netns));

@@ -32,7 +32,12 @@ export function nodeNetns(mesh: string, node: string): string {
 
 /** A label never holds `_`, so no two workloads share a name. */
 export function podNetns(mesh: string, pod: WorkloadRef): string {
-  return `${mesh}-pod-${podFileName(pod)}`;
+  return `${podNetnsPrefix(mesh)}${podFileName(pod)}`;
+}
+
+/** What the namespaces of all workloads begin with. */
+export function podNetnsPrefix(mesh: string): string {
+  return `${mesh}-pod-`;
 }
 
 /** What a workload's files and cgroup are called: `shop_web-1`. */

@@ -2,7 +2,7 @@ import { existsSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { cgroupRoot, removeCgroup, signalCgroup, waitUntilEmpty } from './cgroups.ts';
 import { type Inventory, inventoryFile } from './inventory.ts';
-import { fabricNetns, nodeNetns, podFileName, podNetns, type WorkloadRef } from './names.ts';
+import { fabricNetns, nodeNetns, podFileName, podNetns, podNetnsPrefix, type WorkloadRef } from './names.ts';
 import { deleteLink, deleteNamespaces, listNamespaces } from './network-namespace.ts';
 import { endProcess } from './process-id.ts';
 import type { StateFolder } from './state-folder.ts';
@@ -24,7 +24,7 @@ export async function sweepPods(state: StateFolder, kept: readonly WorkloadRef[]
       .map((entry) => removeCgroup(join(cgroups, entry.name))),
   );
   const keptNamespaces = new Set(kept.map((pod) => podNetns(state.mesh, pod)));
-  const prefix = `${state.mesh}-pod-`;
+  const prefix = podNetnsPrefix(state.mesh);
   await deleteNamespaces(
     listNamespaces(state.mesh).filter((name) => name.startsWith(prefix) && !keptNamespaces.has(name)),
   );

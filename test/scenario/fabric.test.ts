@@ -91,6 +91,22 @@ test('what is complete is left alone, what is not is made anew', async () => {
   expect(stdout).toBe('hello\n');
 });
 
+test('a node that is no longer one is gone, and its number free', async () => {
+  const complete = new Set(await buildFabric(state.mesh, NODES, new Set()));
+  const N3: FabricNode = { name: 'n3', number: 1, external: false };
+  await buildFabric(state.mesh, [N2, N3], complete);
+  expect(listNamespaces(state.mesh)).not.toContain(nodeNetns(state.mesh, 'n1'));
+  const probe = [
+    'nsenter',
+    `--net=${netnsPath(nodeNetns(state.mesh, 'n2'))}`,
+    'ip',
+    'route',
+    'get',
+    '10.244.1.9',
+  ];
+  expect(await mustRun(probe)).toContain('via 10.240.0.11');
+});
+
 test('a name can be had once, and again when it is free', async () => {
   await buildFabric(state.mesh, NODES, new Set());
   const both = await Promise.allSettled([pods.add(request('a')), pods.add(request('a'))]);
