@@ -16,6 +16,7 @@ import { createStateFolder, type StateFolder } from './state-folder.ts';
 import { formatProblem } from './status-text.ts';
 import { Supervisor } from './supervisor.ts';
 import { endOrphans, removeMesh, sweepPods } from './sweep.ts';
+import { requireTools } from './system-tool.ts';
 
 /** What `tulle up` is told. */
 export interface MeshOptions {
@@ -35,6 +36,7 @@ const PROBLEMS_MS = 1_000;
  * @throws CliError when it cannot be brought up.
  */
 export async function runMesh(options: MeshOptions): Promise<void> {
+  requireTools();
   const files = options.files.map(realPathOf);
   const state = createStateFolder(options.stateDirectory);
   const lock = await lockForUp(state);

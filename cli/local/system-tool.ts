@@ -1,5 +1,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { accessSync, constants } from 'node:fs';
+import { delimiter, join } from 'node:path';
 import { CliError } from '../cli-error.ts';
 
 /**
@@ -26,4 +28,30 @@ export async function runTool(command: readonly string[], input = ''): Promise<s
   }
   if (code === 0) return Buffer.concat(stdout).toString();
   throw new CliError(`${command.join(' ')} failed: ${Buffer.concat(stderr).toString().trim()}`);
+}
+
+/** Tools without which there are no nodes, no workloads and no capture. */
+const NEEDED = ['ip', 'nft', 'nsenter', 'unshare', 'setpriv', 'mount'];
+
+/**
+ * Refuses to begin without a tool that is needed later.
+ * @throws CliError that names what is missing.
+ */
+export function requireTools(path: string = process.env['PATH'] ?? ''): void {
+  const folders = path.split(delimiter);
+  const missing = NEEDED.filter((tool) => !folders.some((folder) => isExecutable(join(folder, tool))));
+  if (missing.length === 0) return;
+  const prepare = join(import.meta.dirname, '..', 'prepare');
+  throw new CliError(
+    `not installed: ${missing.join(', ')}; ${prepare} installs what is missing, or names it`,
+  );
+}
+
+function isExecutable(file: string): boolean {
+  try {
+    accessSync(file, constants.X_OK);
+    return true;
+  } catch {
+    return false;
+  }
 }
