@@ -1,5 +1,6 @@
 import { X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
+import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { eventually } from '#test/kit/eventually.ts';
@@ -46,6 +47,18 @@ function uidOf(namespace: string, name: string): string {
   return (JSON.parse(readFileSync(file, 'utf8')) as { metadata: { uid: string } }).metadata.uid;
 }
 
+/** The process that serves ZDS on the external node. */
+async function nodeAgentPid(): Promise<number> {
+  const arguments_ = `node-agent\0--state\0${mesh.state}\0--node\0n3`;
+  for (const entry of await readdir('/proc')) {
+    const commandLine = /^\d+$/.test(entry)
+      ? await readFile(`/proc/${entry}/cmdline`, 'utf8').catch(() => '')
+      : '';
+    if (commandLine.includes(arguments_)) return Number(entry);
+  }
+  throw new Error('no node agent runs');
+}
+
 describe('enrolment', () => {
   /** The recorded `add` with other names. */
   const add = (uid: string, name: string, namespace: string, serviceAccount: string): string => {
@@ -82,6 +95,19 @@ describe('enrolment', () => {
       ...[`-> ${second} fd`, `<- ${ACK}`],
       ...[`-> ${SNAPSHOT_SENT}`, `<- ${ACK}`],
     ]);
+    expect((await mesh.exec('depot/picker-1', ['curl', '-sS', 'http://catalog.shop:8080/'])).code).toBe(0);
+  });
+
+  test('a node agent that was killed tells of the same pods again, and nothing is disturbed', async () => {
+    const before = messages(stock).length;
+    const words = [`-> ${addOf('store-1', 'store')} fd`, `-> ${addOf('picker-1', 'picker')} fd`];
+    process.kill(await nodeAgentPid(), 'SIGKILL');
+    await eventually('the ztunnel is told of its pods', () => messages(stock).length >= before + 7, 30_000);
+    const told = messages(stock).slice(before);
+    const acks = words.map(() => `<- ${ACK}`);
+    expect(told[0]).toBe(`<- ${HELLO}`);
+    expect(told.slice(1, 5).toSorted()).toEqual([...words, ...acks].toSorted()); // In whatever order of pods.
+    expect(told.slice(5)).toEqual([`-> ${SNAPSHOT_SENT}`, `<- ${ACK}`]);
     expect((await mesh.exec('depot/picker-1', ['curl', '-sS', 'http://catalog.shop:8080/'])).code).toBe(0);
   });
 

@@ -216,6 +216,11 @@ class Kernel:
         )
 
     def keep(self, fd):
+        """The handle of a namespace; one that is known keeps its own."""
+        for handle, known in self.namespaces.items():
+            if os.path.sameopenfile(known, fd):
+                os.close(fd)
+                return handle
         handle = next(self.numbers)
         self.namespaces[handle] = fd
         return handle
@@ -250,7 +255,7 @@ class Kernel:
         except KeyError:
             emit(event="failed", id=id, error="the pod is gone")
             return
-        await self.bridge(sock, netns, dialled=id, local=list(sock.getsockname()[:2]))
+        await self.bridge(sock, netns, dialled=id)
 
     async def bridge(self, sock, netns, **head):
         """Has the other process serve the connection, until both directions have ended or one has broken."""

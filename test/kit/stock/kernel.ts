@@ -43,18 +43,16 @@ type Event =
   | { event: 'query'; netns: NetnsHandle; listener: number; to: unknown; bytes: string };
 
 type RawEndpoint = [string, number];
-type Head = { connection: number; local: RawEndpoint } & (
+type Head = { connection: number } & (
   | {
       accepted: TakenConnection['kind'];
       netns: NetnsHandle;
       peer: RawEndpoint;
+      local: RawEndpoint;
       original: RawEndpoint;
     }
   | { dialled: number }
 );
-
-/** A connection that was made; `from` is its own end. */
-export type DialledSocket = net.Socket & { readonly from: Endpoint };
 
 interface Waiting<T> {
   readonly resolve: (value: T) => void;
@@ -66,7 +64,7 @@ export class Kernel implements Disposable {
   readonly #events: KernelEvents;
   readonly #child: ChildProcess;
   readonly #server: net.Server;
-  readonly #dials = new Map<number, Waiting<DialledSocket>>();
+  readonly #dials = new Map<number, Waiting<net.Socket>>();
   readonly #serves = new Map<NetnsHandle, Waiting<void>>();
   #ids = 0;
   #isOpen = true;
@@ -124,7 +122,7 @@ export class Kernel implements Disposable {
   }
 
   /** Dials in a pod's namespace, marked; from the address `source` where one is given. @throws Error with the system's words */
-  dial(netns: NetnsHandle, { ip, port }: Endpoint, source?: string): Promise<DialledSocket> {
+  dial(netns: NetnsHandle, { ip, port }: Endpoint, source?: string): Promise<net.Socket> {
     const id = ++this.#ids;
     return new Promise((resolve, reject) => {
       this.#dials.set(id, { resolve, reject });
@@ -175,9 +173,8 @@ export class Kernel implements Disposable {
   }
 
   #announce(head: Head, socket: net.Socket): void {
-    const local = endpoint(head.local);
     if ('dialled' in head) {
-      this.#dials.get(head.dialled)?.resolve(Object.assign(socket, { from: local }));
+      this.#dials.get(head.dialled)?.resolve(socket);
       this.#dials.delete(head.dialled);
       return;
     }
@@ -185,7 +182,7 @@ export class Kernel implements Disposable {
       kind: head.accepted,
       netns: head.netns,
       peer: endpoint(head.peer),
-      local,
+      local: endpoint(head.local),
       original: endpoint(head.original),
       socket,
       reset: () => this.#command({ do: 'reset', connection: head.connection }),
@@ -194,7 +191,7 @@ export class Kernel implements Disposable {
 }
 
 function settle(
-  waiting: Map<number, Waiting<void> | Waiting<DialledSocket>>,
+  waiting: Map<number, Waiting<void> | Waiting<net.Socket>>,
   key: number,
   error: string | null,
 ): void {

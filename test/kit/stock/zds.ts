@@ -91,6 +91,7 @@ export class Enrolment {
     const refusal = this.#refusal;
     this.#refusal = undefined;
     if (refusal !== undefined) return refusal;
+    if (this.pods.get(pod.uid)?.netns === netns) return undefined;
     this.#drop(pod.uid, parts.kernel);
     try {
       await parts.kernel.serve(netns);
