@@ -157,12 +157,25 @@ test('probes of the node, tunnels, and calls of a pod to itself are left alone',
   await endProcess(tunnel);
 });
 
-const UDP_SERVER =
-  "const s = require('dgram').createSocket('udp6'); s.on('message', (m, f) => s.send('server', f.port, f.address)); s.bind(Number(process.argv[1]), () => console.log('up'))";
+const ASK_FROM_ONE_PORT = `const s = require('dgram').createSocket('udp4');
+s.bind(40053, () => s.connect(53, '10.9.1.2', () => s.send('question')));
+const print = (what) => { process.stdout.write(String(what)); process.exit(); };
+s.on('message', print).on('error', print);
+setTimeout(print, 3000, 'lost');`;
 
-/** A UDP server in a namespace that answers `server`. */
-async function udpServer(netns: Netns, port: number): Promise<AsyncDisposable> {
-  const child = netns.spawn(process.execPath, ['-e', UDP_SERVER, `${port}`], {
+const TRANSLATION_WITHOUT_RULES = `table inet other {
+  chain input { type nat hook input priority 100;
+    ct state new counter
+  }
+}
+`;
+
+const UDP_SERVER =
+  "const s = require('dgram').createSocket('udp6'); s.on('message', (m, f) => setTimeout(() => s.send('server', f.port, f.address), Number(process.argv[2]))); s.bind(Number(process.argv[1]), () => console.log('up'))";
+
+/** A UDP server in a namespace that answers `server`, after some milliseconds. */
+async function udpServer(netns: Netns, port: number, delayMs = 0): Promise<AsyncDisposable> {
+  const child = netns.spawn(process.execPath, ['-e', UDP_SERVER, `${port}`, `${delayMs}`], {
     stdio: ['ignore', 'pipe', 'inherit'],
   });
   await once(child.stdout ?? process.stdin, 'data');
@@ -207,6 +220,24 @@ test('DNS goes to the ztunnel while captured, also in a pod that refuses UDP, an
   }
   expect(await ask()).toBe('server');
   await endProcess(client, 'SIGKILL');
+});
+
+test('what was tracked while a pod was captured is forgotten with its rules', async () => {
+  await using _resolver = await udpServer(web, 53, 400);
+  const ask = (): Promise<string> => catalog.exec(process.execPath, ['-e', ASK_FROM_ONE_PORT]);
+  {
+    await using _relay = await startRelay(catalog.path);
+    await using _captured = await captured(catalog, 'both');
+    expect(await ask()).toBe('dns');
+  }
+  // The answer comes when addresses are translated again, and nobody has seen the question.
+  const answer = ask();
+  await eventually('the question is on its way', async () =>
+    (await catalog.exec('ss', ['-Huan'])).includes(':40053'),
+  );
+  await catalog.exec('nft', ['-f', '-'], TRANSLATION_WITHOUT_RULES);
+  expect(await answer).toBe('server');
+  await catalog.exec('nft', ['delete', 'table', 'inet', 'other']);
 });
 
 test('rules are put in place over what a crashed agent left, and removed without a trace', async () => {

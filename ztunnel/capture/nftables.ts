@@ -9,8 +9,9 @@ import {
   type RefusedUdp,
 } from './capture.ts';
 import { countCapturedConnections } from './captured-connections.ts';
+import { forgetTrackedConnections } from './connection-tracking.ts';
 import { closeDescriptor, namespaceId, openNamespace, warmThreadPool } from './in-pod-sockets.ts';
-import { withinNamespace } from './native.ts';
+import { NativeError, withinNamespace } from './native.ts';
 import {
   REFUSED_INBOUND,
   REFUSED_OUTBOUND,
@@ -92,6 +93,16 @@ async function removeRules(pod: CapturedPod): Promise<void> {
   await Promise.all(
     ['-4', '-6'].map((family) => runIn(pod, 'ip', [family, '-force', '-batch', '-'], batch, missing)),
   );
+  inNamespaceOf(pod, tryForgetConnections);
+}
+
+/** Best effort: where the kernel cannot, entries are forgotten by and by. */
+function tryForgetConnections(netnsFd: number): void {
+  try {
+    forgetTrackedConnections(netnsFd);
+  } catch (error) {
+    if (!(error instanceof NativeError)) throw error;
+  }
 }
 
 const RETURN_RULE: readonly string[] = [

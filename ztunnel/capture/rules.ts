@@ -56,9 +56,9 @@ export function rulesOf(options: RuleOptions): string {
       `${NOT_OF_ZTUNNEL} udp sport 53 ct zone set 1`,
     ]),
     chain('raw_output', 'filter hook output priority raw', [
-      `${OF_ZTUNNEL} udp dport 53 ct zone set 1`,
-      // In a zone of its own, a query from a socket whose earlier ones were redirected is not redirected any more.
-      ...(scope === 'nothing' ? [`${NOT_OF_ZTUNNEL} udp dport 53 ct zone set 2`] : []),
+      // Where queries are not redirected any more, all go there: to the kernel a query is then of another connection than
+      // earlier ones of its socket, which were redirected, and the answer of the same one as the query.
+      scope === 'nothing' ? 'udp dport 53 ct zone set 1' : `${OF_ZTUNNEL} udp dport 53 ct zone set 1`,
     ]),
     chain('mangle_prerouting', 'filter hook prerouting priority mangle', [
       `iifname "lo" ${OF_ZTUNNEL} ct direction original ct mark set ct mark and 0xfffff000 or ${hex(CONNECTION_MARK)}`,
