@@ -49,7 +49,7 @@ const SOURCES = globSync(['{certs,control-plane,ztunnel,cli,test}/**/*.ts'], { c
 );
 
 test('every file imports only what its place in the architecture allows', () => {
-  const violations = SOURCES.filter((file) => !file.endsWith('.test.ts')).flatMap((file) => {
+  const violations = SOURCES.filter((file) => !isTest(file)).flatMap((file) => {
     const row = TABLE.find(({ files }) => files.test(file));
     return importsOf(file)
       .filter((imported) => row === undefined || !row.may.some((pattern) => pattern.test(imported)))
@@ -65,6 +65,11 @@ test('only wiring reads the environment, ends the process or handles signals', (
   );
   expect(violations).toEqual([]);
 });
+
+/** Tests beside the code, and what only they use: `testing.ts`, `testing-worker.ts`. */
+function isTest(file: string): boolean {
+  return /(\.test|(^|\/)testing(-[a-z-]+)?)\.ts$/.test(file);
+}
 
 /** Project files that a file imports, relative to the root. */
 function importsOf(file: string): readonly string[] {
