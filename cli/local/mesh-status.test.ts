@@ -54,6 +54,7 @@ function sources(changes: Partial<StatusSources> = {}): StatusSources {
       process('node-agent/n1'),
       process('ztunnel/n1', { state: { kind: 'running', pid: 11 } }),
     ],
+    workers: 1,
     pods: [],
     enrolment: new Map(),
     controlPlane: controlPlane(),

@@ -81,6 +81,8 @@ export interface StatusSources {
   readonly mesh: string;
   readonly nodes: readonly FabricNode[];
   readonly processes: readonly ProcessReport[];
+  /** Byte workers of each ztunnel. */
+  readonly workers: number;
   readonly pods: readonly PodDescription[];
   /** By node. */
   readonly enrolment: ReadonlyMap<string, NodeEnrolment>;
@@ -144,7 +146,7 @@ function nodeStatus(sources: StatusSources, node: FabricNode): NodeStatus {
     ztunnel:
       process === undefined
         ? null
-        : { pid: pidOf(process), ready: process.ready, restarts: process.restarts, workers: 1 },
+        : { pid: pidOf(process), ready: process.ready, restarts: process.restarts, workers: sources.workers },
     xds: client?.xds ?? [],
   };
 }

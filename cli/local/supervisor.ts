@@ -133,6 +133,8 @@ export class Supervisor {
       mesh: state.mesh,
       nodes,
       processes,
+      // What the ztunnels inherit.
+      workers: Number(process.env['ZTUNNEL_WORKER_THREADS'] ?? 1),
       pods: this.#pods.list().map((record) => this.#pods.describe(record)),
       enrolment: new Map(nodes.map(({ name }) => [name, readNodeEnrolment(state, name)])),
       controlPlane: this.#report,
