@@ -50,15 +50,21 @@ export function workloadOf({ config, waits }: DataPath, { info }: ServedPod): Pr
   );
 }
 
-/** The two ends of an accepted socket; undefined when it is gone already. */
-export function endsOf(socket: Socket): { readonly remote: HostPort; readonly local: HostPort } | undefined {
-  const { remoteAddress, remotePort, localAddress, localPort } = socket;
+/** The far end of an accepted socket; undefined when it is gone already. */
+export function remoteOf({ remoteAddress, remotePort }: Socket): HostPort | undefined {
   if (remoteAddress === undefined || remotePort === undefined) return undefined;
+  return { ip: canonicalIp(remoteAddress), port: remotePort };
+}
+
+/** The near end of an accepted socket; undefined when it is gone already. */
+export function localOf({ localAddress, localPort }: Socket): HostPort | undefined {
   if (localAddress === undefined || localPort === undefined) return undefined;
-  return {
-    remote: { ip: canonicalIp(remoteAddress), port: remotePort },
-    local: { ip: canonicalIp(localAddress), port: localPort },
-  };
+  return { ip: canonicalIp(localAddress), port: localPort };
+}
+
+/** Where a captured connection was going; its listener's own address when it was not captured. */
+export function destinationOf({ sockets }: ServedPod, socket: Socket): HostPort | undefined {
+  return sockets.originalDestination(socket) ?? localOf(socket);
 }
 
 /** An address alone, as one end of a connection in its record. */

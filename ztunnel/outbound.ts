@@ -9,7 +9,8 @@ import {
   CONFIGURATION_WAIT_MS,
   CONNECT_TIMEOUT_MS,
   type DataPath,
-  endsOf,
+  destinationOf,
+  remoteOf,
   type ServedPod,
   unknownPeer,
   workloadOf,
@@ -49,16 +50,16 @@ interface Call {
  */
 export async function serveOutbound(path: DataPath, pod: ServedPod, socket: Socket): Promise<void> {
   const leg = new SocketLeg(socket);
-  const ends = endsOf(socket);
-  if (ends === undefined) return leg.abort();
-  const destination = pod.sockets.originalDestination(socket) ?? ends.local;
+  const client = remoteOf(socket);
+  const destination = destinationOf(pod, socket);
+  if (client === undefined || destination === undefined) return leg.abort();
   const source = await knownSource(path, pod);
   if (source === undefined) {
     const error = 'the workload, or what it may reach, is not known yet';
-    turnAway({ path, leg, client: ends.remote, destination }, { error, flags: '-' });
+    turnAway({ path, leg, client, destination }, { error, flags: '-' });
     return;
   }
-  const call: Call = { path, pod, socket, leg, client: ends.remote, destination, source };
+  const call: Call = { path, pod, socket, leg, client, destination, source };
   await follow(call, await decide(call));
 }
 

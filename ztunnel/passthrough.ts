@@ -6,7 +6,8 @@ import { denial } from './connections.ts';
 import {
   CONNECT_TIMEOUT_MS,
   type DataPath,
-  endsOf,
+  destinationOf,
+  remoteOf,
   type ServedPod,
   unknownPeer,
   workloadOf,
@@ -35,10 +36,9 @@ interface PlainCall {
  */
 export async function servePlaintext(path: DataPath, pod: ServedPod, socket: Socket): Promise<void> {
   const leg = new SocketLeg(socket);
-  const ends = endsOf(socket);
-  if (ends === undefined) return leg.abort();
-  const client = ends.remote;
-  const destination = pod.sockets.originalDestination(socket) ?? ends.local;
+  const client = remoteOf(socket);
+  const destination = destinationOf(pod, socket);
+  if (client === undefined || destination === undefined) return leg.abort();
   if (MESH_PORTS.has(destination.port)) {
     turnAway({ path, leg, client, destination }, 'attempted recursive call to ourselves');
     return;

@@ -6,7 +6,8 @@ import { failedRecord } from './connection-record.ts';
 import {
   CONFIGURATION_WAIT_MS,
   type DataPath,
-  endsOf,
+  localOf,
+  remoteOf,
   type ServedPod,
   unknownPeer,
   workloadOf,
@@ -20,7 +21,7 @@ import { SOCKET_BUFFER_BYTES } from './pod-sockets.ts';
 
 /** For a TLS handshake of a client. */
 const HANDSHAKE_TIMEOUT_MS = 10_000;
-/** TCP keepalive of applications' sockets. */
+/** TCP keepalive of sockets from elsewhere. */
 const KEEPALIVE_MS = 180_000;
 /** How often one kind of failure to accept is recorded. */
 const ACCEPT_FAILURE_INTERVAL_MS = 1_000;
@@ -78,7 +79,8 @@ export class PodListeners {
     const server = createServer({
       allowHalfOpen,
       noDelay: true,
-      keepAlive: true,
+      // An application of this pod does not vanish without its kernel saying so.
+      keepAlive: port !== PORT_OUTBOUND,
       keepAliveInitialDelay: KEEPALIVE_MS,
       highWaterMark: SOCKET_BUFFER_BYTES,
     });
@@ -134,15 +136,17 @@ export class PodListeners {
       settings: this.#path.config.hbone,
       handshakeTimeoutMs: HANDSHAKE_TIMEOUT_MS,
       onSession: (session) => this.#sessions.add(session),
-      onSessionClose: (session) => {
+      onSessionClose: (session, reason) => {
+        if (reason.startsWith('internal error')) this.#recordFailure(session.socket, reason, '-');
         this.#sessions.delete(session);
         this.#path.connections.notify();
       },
       onRefused: (error, socket) =>
         this.#recordFailure(socket, `TLS handshake failed: ${error.message}`, 'TLS_FAILURE'),
       onRequest: (session, stream, fields) => {
-        const ends = endsOf(session.socket);
-        if (ends === undefined) {
+        const remote = remoteOf(session.socket);
+        const local = localOf(session.socket);
+        if (remote === undefined || local === undefined) {
           stream.abort();
           return;
         }
@@ -154,7 +158,8 @@ export class PodListeners {
           session,
           stream,
           fields,
-          ...ends,
+          remote,
+          local,
         };
         serveInbound(call).catch((error: unknown) => {
           stream.abort('INTERNAL_ERROR');
@@ -169,14 +174,15 @@ export class PodListeners {
     error: string,
     flags: '-' | 'TLS_FAILURE' | 'IDENTITY_ERROR',
   ): void {
-    const ends = endsOf(socket);
-    if (ends === undefined) return;
+    const remote = remoteOf(socket);
+    const local = localOf(socket);
+    if (remote === undefined || local === undefined) return;
     this.#path.record(
       failedRecord(
         {
           direction: 'inbound',
-          source: unknownPeer(ends.remote),
-          destination: unknownPeer(ends.local),
+          source: unknownPeer(remote),
+          destination: unknownPeer(local),
           security: 'unknown',
         },
         { error, flags },

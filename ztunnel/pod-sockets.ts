@@ -56,9 +56,10 @@ export function openPodSockets(netnsFd: number, egress: Egress): PodSockets {
     const socket = new Socket({ fd, ...SOCKET_OPTIONS });
     socket.connect({ host: to.ip, port: to.port });
     socket.setNoDelay(true);
-    socket.setKeepAlive(true, KEEPALIVE_MS);
     return socket;
   };
+  const dialFar = (from: number | undefined, to: HostPort): Socket =>
+    dial(from, to).setKeepAlive(true, KEEPALIVE_MS);
   return {
     listen: (server, port) => {
       server.listen({ fd: listenOn(netnsFd, port) });
@@ -70,12 +71,12 @@ export function openPodSockets(netnsFd: number, egress: Egress): PodSockets {
     dial: (to, sourceIp) => dial(netnsFd, to, sourceIp),
     dialOutside: (to) => {
       if (egress.netnsFd === undefined || egress.fabric.some((cidr) => cidrContains(cidr, to.ip))) {
-        return dial(netnsFd, to);
+        return dialFar(netnsFd, to);
       }
       if (isLocalAddress(egress.netnsFd, to.ip)) {
         throw new EgressError(`${formatHostPort(to)} belongs to the egress namespace itself`);
       }
-      return dial(egress.netnsFd, to);
+      return dialFar(egress.netnsFd, to);
     },
   };
 }

@@ -95,11 +95,11 @@ async function startProxy(
 
 /** Sockets of one pod: what is captured goes to the application, what is dialled to the one port that there is. */
 function socketsOf(ip: string, target: number, ports: Map<number, Server>): PodSockets {
-  const dial = (to: string, from: string): Socket => {
+  const dial = (to: string, from?: string): Socket => {
     const options: TcpNetConnectOpts & DuplexOptions = {
       host: to,
       port: target,
-      localAddress: from,
+      ...(from !== undefined && { localAddress: from }),
       allowHalfOpen: true,
       noDelay: true,
       highWaterMark: 512 * 1024,
@@ -112,7 +112,8 @@ function socketsOf(ip: string, target: number, ports: Map<number, Server>): PodS
       server.listen({ port: 0, host: ip, backlog: 4096 });
     },
     originalDestination: () => APPLICATION,
-    dial: (to, sourceIp) => dial(to.ip, sourceIp ?? ip),
+    // Not from the caller's address: without a ztunnel's own binding the kernel searches all ports for a free one.
+    dial: (to) => dial(to.ip),
     dialOutside: (to) => dial(to.ip, ip),
   };
 }

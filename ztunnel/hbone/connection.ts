@@ -36,7 +36,10 @@ export interface ConnectionOptions {
   readonly settings: ConnectionSettings;
   /** Makes this end the server. The stream is the receiver's, to answer and start, or to abort. */
   readonly onRequest?: (stream: TunnelStream, fields: readonly Field[]) => void;
-  /** The connection is over, and its streams have been told. Called once. */
+  /**
+   * The connection is over, and its streams have been told. Called once. A fault of our own in handling the peer's frames ends
+   * this connection only; the reason then begins with `internal error`.
+   */
   readonly onClose: (reason: string) => void;
 }
 
@@ -213,8 +216,12 @@ export class Connection {
     try {
       this.#incoming.read(bytes);
     } catch (error) {
-      if (!(error instanceof Http2Error)) throw error;
-      this.close(error.message, error.code);
+      if (error instanceof Http2Error) this.close(error.message, error.code);
+      else
+        this.close(
+          `internal error: ${error instanceof Error ? error.stack : String(error)}`,
+          'INTERNAL_ERROR',
+        );
     }
   }
 

@@ -19,9 +19,9 @@ export function readInto(socket: Socket, buffer: Buffer, onBytes: (bytes: Buffer
       return true;
     },
   });
+  socket.resume();
   // What came before this.
   for (let early: unknown = socket.read(); early instanceof Buffer; early = socket.read()) onBytes(early);
-  socket.resume();
   return true;
 }
 

@@ -20,7 +20,7 @@ export interface HboneServerOptions {
   readonly handshakeTimeoutMs: number;
   readonly onSession: (session: ServerSession) => void;
   readonly onRequest: (session: ServerSession, stream: TunnelStream, fields: readonly Field[]) => void;
-  readonly onSessionClose: (session: ServerSession) => void;
+  readonly onSessionClose: (session: ServerSession, reason: string) => void;
   /** No session came about: no client certificate, a stranger's, not TLS at all… */
   readonly onRefused: (error: Error, socket: TLSSocket) => void;
 }
@@ -53,7 +53,7 @@ function openSession(socket: TLSSocket, peer: Identity, options: HboneServerOpti
   const connection: Connection = new Connection(socket, {
     settings: options.settings,
     onRequest: (stream, fields) => options.onRequest(session, stream, fields),
-    onClose: () => options.onSessionClose(session),
+    onClose: (reason) => options.onSessionClose(session, reason),
   });
   const session: ServerSession = { connection, peer, socket };
   options.onSession(session);
