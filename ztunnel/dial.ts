@@ -13,6 +13,9 @@ export class DialError extends Error {
   }
 }
 
+/** What to destroy a socket with that is still connecting, so that whoever waits for it is told. */
+export const GIVEN_UP: DialError = new DialError('connection given up', 'FAILED');
+
 /**
  * Waits until a socket is connected. When its source port turned out to be taken for this very destination, dials
  * once more.

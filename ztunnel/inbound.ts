@@ -6,7 +6,7 @@ import type { Peer } from './access-log.ts';
 import { type ConnectionFacts, type Failure, failedRecord } from './connection-record.ts';
 import { denial, type LiveConnection } from './connections.ts';
 import { CONNECT_TIMEOUT_MS, type DataPath, type ServedPod, unknownPeer } from './data-path.ts';
-import { DialError, dialled } from './dial.ts';
+import { DialError, dialled, GIVEN_UP } from './dial.ts';
 import { parseAuthority } from './hbone/authority.ts';
 import { fieldOf, formatBaggage, parseBaggage, parseConnectionId } from './hbone/headers.ts';
 import type { Field } from './hbone/hpack-tables.ts';
@@ -64,7 +64,7 @@ async function connect(call: TunnelCall, target: Target): Promise<void> {
   let application: Socket | undefined;
   const live = open(call, target, () => {
     answer(call, '503');
-    application?.destroy();
+    application?.destroy(GIVEN_UP);
   });
   const verdict = await authorizeWhenKnown(path, call.workload, connectionOf(call, target));
   live.decided(verdict);

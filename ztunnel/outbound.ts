@@ -15,7 +15,7 @@ import {
   unknownPeer,
   workloadOf,
 } from './data-path.ts';
-import { DialError, dialled } from './dial.ts';
+import { DialError, dialled, GIVEN_UP } from './dial.ts';
 import { HboneError, type HboneErrorCode } from './hbone/error.ts';
 import { fieldOf, newConnectionId } from './hbone/headers.ts';
 import { SocketLeg } from './hbone/socket-leg.ts';
@@ -138,7 +138,7 @@ async function passThrough(call: Call, hop: PassthroughHop): Promise<void> {
   let upstream: Socket | undefined;
   const live = open(call, passthroughFacts(call, hop), 'TCP', () => {
     leg.abort();
-    upstream?.destroy();
+    upstream?.destroy(GIVEN_UP);
   });
   const dial = (): Socket => {
     upstream = pod.sockets.dialOutside(hop.to);

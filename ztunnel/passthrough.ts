@@ -12,7 +12,7 @@ import {
   unknownPeer,
   workloadOf,
 } from './data-path.ts';
-import { DialError, dialled } from './dial.ts';
+import { DialError, dialled, GIVEN_UP } from './dial.ts';
 import { SocketLeg } from './hbone/socket-leg.ts';
 import { MESH_PORTS } from './inbound-target.ts';
 import { describeWorkload } from './peers.ts';
@@ -71,7 +71,7 @@ async function connect({ path, pod, workload, leg, client, destination }: PlainC
     permission: { workloadUid: workload.uid, verdict: () => authorizeNow(path, workload, connection) },
     giveUp: () => {
       leg.abort();
-      application?.destroy();
+      application?.destroy(GIVEN_UP);
     },
   });
   const verdict = await authorizeWhenKnown(path, workload, connection);

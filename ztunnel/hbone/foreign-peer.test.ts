@@ -298,3 +298,49 @@ test('PING is answered', async () => {
   session.ping(Buffer.from('12345678'), (_error, _duration, payload) => resolve(payload));
   expect((await promise).toString()).toBe('12345678');
 });
+
+test('an end that is followed by an abort at once is a reset and nothing after it', async () => {
+  const { client, session } = await foreignServer((stream) => {
+    stream.on('error', () => undefined);
+    stream.respond({ ':status': 200 });
+    stream.pipe(stream);
+  });
+  const first = request(client);
+  await first.answer;
+  watch(first.stream);
+  first.stream.end();
+  first.stream.abort();
+  const second = request(client);
+  await second.answer;
+  const watched = watch(second.stream);
+  second.stream.end(); // the session is still good
+  await watched.until('end');
+  expect(session.destroyed).toBe(false);
+});
+
+test('an answer goes before its data, also where there is room for the data only', async () => {
+  const streams: TunnelStream[] = [];
+  const { session, connection } = await foreignClient((_server, stream) => streams.push(stream), {
+    initialWindowSize: 4_194_304,
+    maxFrameSize: 1_048_576,
+  });
+  session.setLocalWindowSize(16_777_216);
+  const [busy, small] = [open(session), open(session)];
+  const answered = once(small, 'response');
+  let text = '';
+  small.setEncoding('latin1').on('data', (piece: string) => {
+    text += piece;
+  });
+  busy.resume();
+  const [first, second] = await eventually('both requests', () => streams.length === 2 && streams);
+  if (first === undefined || second === undefined) throw new TypeError('two streams');
+  await eventually('the window', () => session.state.effectiveLocalWindowSize === 16_777_216);
+  connection.respond(first, OK, false);
+  for (let left = 524_288; left > 0; left -= 1_000) first.write(Buffer.alloc(1_000));
+  connection.respond(second, [...OK, ['baggage', 'x'.repeat(4_000)]], false);
+  second.write(Buffer.from('after the answer'));
+  second.end();
+  await answered;
+  await eventually('the data', () => text === 'after the answer');
+  expect(session.destroyed).toBe(false);
+});

@@ -21,6 +21,7 @@ const READ_SIZE = 128 * 1024;
  * does not waits with its stream, and streams that have data waiting take turns.
  */
 export class FrameWriter {
+  readonly #socket: Socket;
   readonly #outlet: Outlet;
   /** Frames that no window holds back, and for which there was no room. */
   #control: Buffer[] = [];
@@ -33,13 +34,14 @@ export class FrameWriter {
 
   /** The socket stays the caller's. */
   constructor(socket: Socket) {
+    this.#socket = socket;
     this.#outlet = new Outlet(socket, () => this.flush());
   }
 
   /** Sends a frame that no window holds back. */
   control(frame: Buffer): void {
-    if (this.#control.length === 0 && this.#outlet.room >= frame.length) this.#outlet.append(frame);
-    else this.#control.push(frame);
+    this.#control.push(frame);
+    this.#sendControl();
     this.#plan();
   }
 
@@ -51,7 +53,8 @@ export class FrameWriter {
   /** Sends data of a stream that has none waiting, as much as can go now. How much that was. */
   data(stream: TunnelStream, bytes: Buffer): number {
     let taken = 0;
-    while (taken < bytes.length && this.#makeRoom()) {
+    // What waits in front may be the headers of this stream.
+    while (taken < bytes.length && this.#control.length === 0 && this.#makeRoom()) {
       const size = Math.min(bytes.length - taken, stream.sendWindow, this.#roomForData());
       if (size <= 0) break;
       const { batch, at } = this.#beginData(stream.id, size, 0);
@@ -80,6 +83,7 @@ export class FrameWriter {
   /** Sends now what can be sent. */
   flush(): void {
     this.#isFlushPlanned = false;
+    if (this.#socket.destroyed) return;
     this.#sendControl();
     if (this.#control.length === 0) this.#sendScheduled();
     this.#outlet.flush();

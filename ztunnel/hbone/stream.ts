@@ -135,7 +135,7 @@ export class TunnelStream implements Leg {
     const bytes = Math.min(this.#queuedBytes, Math.max(0, this.sendWindow), limit);
     this.sendWindow -= bytes;
     this.#queuedBytes -= bytes;
-    const end = this.#outgoing === 'ending' && this.#queuedBytes === 0;
+    const end = this.#outgoing === 'ending' && this.#queuedBytes === 0 && !this.#isClosed;
     if (end) this.#outgoing = 'ended';
     return { bytes, end };
   }
