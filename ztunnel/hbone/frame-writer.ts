@@ -47,7 +47,7 @@ export class FrameWriter {
 
   /** Whether there is room for as much as is read of a socket at a time. */
   get isRoomy(): boolean {
-    return this.#outlet.room >= READ_SIZE;
+    return this.#outlet.hasRoomFor(READ_SIZE);
   }
 
   /** Sends data of a stream that has none waiting, as much as can go now. How much that was. */
@@ -114,14 +114,15 @@ export class FrameWriter {
       if (stream === undefined) break;
       const limit = Math.min(this.#roomForData(), TURN_SIZE);
       const { bytes, end } = stream.plan(limit);
-      const hasMore = bytes === limit && !end;
-      stream.isScheduled = hasMore;
-      if (hasMore) (limit > 0 ? this.#scheduled : heldBack).push(stream);
       if (bytes > 0 || end) {
         const { batch, at } = this.#beginData(stream.id, bytes, end ? FLAG.END_STREAM : 0);
         stream.take(batch, at, bytes);
       }
-      stream.sent(end);
+      const hasMore = bytes === limit && !end;
+      const waitsForRoom = stream.sent(end);
+      stream.isScheduled = hasMore || waitsForRoom;
+      if (hasMore && limit > 0) this.#scheduled.push(stream);
+      else if (stream.isScheduled) heldBack.push(stream);
     }
     this.#scheduled.push(...heldBack);
   }

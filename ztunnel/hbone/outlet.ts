@@ -1,18 +1,13 @@
 import type { Socket } from 'node:net';
+import { BATCH_BYTES, giveBack, takeBatch } from './batches.ts';
 
-/** Size of what is written at a time; TLS and the kernel have no use for more. */
-const BATCH_BYTES = 256 * 1024;
-/** Batches of one socket that are on their way. */
-const MAX_IN_FLIGHT = 2;
-/** Batches that are kept for the next who needs one. */
-const MAX_SPARE = 64;
-
-/** Batches that nobody uses: the last one back is the first to go, while it is still in the processor's cache. */
-const spare: Buffer[] = [];
-
+/** Batches of one socket that are on their way at a time. */
+const MAX_IN_FLIGHT = 4;
+/** Of them, how many are left when those who wait are called: to stop and go again costs system calls. */
+const CALL_AT = 1;
 /**
  * Where bytes leave for a socket: gathered into batches, each written at once, in memory that is used again. Not a queue: while
- * two batches are on their way there is no room.
+ * four batches are on their way there is no room.
  */
 export class Outlet {
   readonly #socket: Socket;
@@ -20,19 +15,30 @@ export class Outlet {
   #batch: Buffer | undefined;
   #size = 0;
   #inFlight = 0;
+  /** Somebody was told that there is no room. */
+  #isWaitedFor = false;
 
   /**
    * @param socket stays the caller's
-   * @param onRoom there is room again, after there was none
+   * @param onRoom there is room again, after somebody was told that there is none, or not enough
    */
   constructor(socket: Socket, onRoom: () => void) {
     this.#socket = socket;
     this.#onRoom = onRoom;
   }
 
-  /** Bytes that can be appended now. */
+  /** Bytes that can be appended now, in one piece. */
   get room(): number {
-    return this.#inFlight < MAX_IN_FLIGHT ? BATCH_BYTES - this.#size : 0;
+    if (this.#inFlight < MAX_IN_FLIGHT) return BATCH_BYTES - this.#size;
+    this.#isWaitedFor = true;
+    return 0;
+  }
+
+  /** Whether so many bytes can be appended, with batches leaving as they fill. */
+  hasRoomFor(bytes: number): boolean {
+    const isRoomy = (MAX_IN_FLIGHT - this.#inFlight) * BATCH_BYTES - this.#size >= bytes;
+    this.#isWaitedFor ||= !isRoomy;
+    return isRoomy;
   }
 
   get isEmpty(): boolean {
@@ -41,7 +47,7 @@ export class Outlet {
 
   /** Room for some bytes, to be written by the caller at once; no more than there is. */
   extend(bytes: number): { readonly batch: Buffer; readonly at: number } {
-    this.#batch ??= spare.pop() ?? Buffer.allocUnsafeSlow(BATCH_BYTES);
+    this.#batch ??= takeBatch();
     const at = this.#size;
     this.#size += bytes;
     return { batch: this.#batch, at };
@@ -72,9 +78,10 @@ export class Outlet {
   }
 
   #sent(batch: Buffer): void {
-    if (spare.length < MAX_SPARE) spare.push(batch);
-    const wasFull = this.#inFlight >= MAX_IN_FLIGHT;
+    giveBack(batch);
     this.#inFlight -= 1;
-    if (wasFull) this.#onRoom();
+    if (!this.#isWaitedFor || this.#inFlight > CALL_AT) return;
+    this.#isWaitedFor = false;
+    this.#onRoom();
   }
 }

@@ -1,4 +1,5 @@
 import type { Socket } from 'node:net';
+import { ByteQueue } from './byte-queue.ts';
 import type { Leg, LegEvents } from './leg.ts';
 import { Outlet } from './outlet.ts';
 import { readInto } from './read-into.ts';
@@ -17,7 +18,7 @@ export class SocketLeg implements Leg {
   readonly #outlet: Outlet;
   #events: LegEvents | undefined;
   /** Bytes for which there is no room in the outlet. */
-  #waiting: Buffer[] = [];
+  readonly #waiting = new ByteQueue();
   #isEnding = false;
   #hasEnded = false;
   #hasFinished = false;
@@ -68,7 +69,7 @@ export class SocketLeg implements Leg {
       atTurnEnd(() => this.#flush());
     }
     if (taken === bytes.length) return true;
-    this.#waiting.push(Buffer.from(bytes.subarray(taken)));
+    this.#waiting.push(bytes.subarray(taken));
     return false;
   }
 
@@ -80,7 +81,7 @@ export class SocketLeg implements Leg {
 
   abort(): void {
     this.#events = undefined;
-    this.#waiting = [];
+    this.#waiting.clear();
     if (this.#hasEnded && this.#hasFinished) this.#socket.destroy();
     else this.#socket.resetAndDestroy();
   }
@@ -104,15 +105,9 @@ export class SocketLeg implements Leg {
 
   #onRoom(): void {
     if (this.#socket.destroyed) return;
-    while (this.#waiting.length > 0) {
-      const [first] = this.#waiting;
-      if (first === undefined) break;
-      const taken = this.#outlet.append(first);
-      if (taken < first.length) {
-        this.#waiting[0] = first.subarray(taken);
-        break;
-      }
-      this.#waiting.shift();
+    for (let taken = 1; taken > 0 && this.#waiting.length > 0; ) {
+      taken = this.#outlet.append(this.#waiting.peek());
+      this.#waiting.drop(taken);
     }
     this.#outlet.flush();
     if (this.#waiting.length > 0) return;
@@ -131,7 +126,7 @@ export class SocketLeg implements Leg {
     this.#failure ??= reason;
     const events = this.#events;
     this.#events = undefined;
-    this.#waiting = [];
+    this.#waiting.clear();
     events?.onAbort(reason);
   }
 }

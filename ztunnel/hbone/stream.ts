@@ -1,3 +1,4 @@
+import { ByteQueue } from './byte-queue.ts';
 import { type ErrorCode, nameOfCode } from './error.ts';
 import type { Leg, LegEvents } from './leg.ts';
 
@@ -34,10 +35,7 @@ export class TunnelStream implements Leg {
 
   /** Bytes that the peer takes now. */
   sendWindow: number;
-  #queue: Buffer[] = [];
-  /** How much of the first piece has been sent. */
-  #sentOfFirst = 0;
-  #queuedBytes = 0;
+  readonly #queue = new ByteQueue();
   #isFull = false;
   #outgoing: Direction = 'open';
   /** Whether the connection has it in its list of streams to send for. */
@@ -47,7 +45,7 @@ export class TunnelStream implements Leg {
   receiveWindow: number;
   /** Of them, those that it has not been told about yet. */
   uncredited = 0;
-  #waiting: Buffer[] = [];
+  readonly #waiting = new ByteQueue();
   #isPaused = true;
   #incoming: Direction = 'open';
   #bytesRead = 0;
@@ -82,13 +80,10 @@ export class TunnelStream implements Leg {
       this.#abortLocally('the peer takes no more data');
       return true;
     }
-    const sent = this.#queuedBytes === 0 ? this.#owner.sendNow(this, bytes) : 0;
-    if (sent < bytes.length) {
-      this.#queue.push(Buffer.from(bytes.subarray(sent)));
-      this.#queuedBytes += bytes.length - sent;
-    }
+    const sent = this.#queue.length === 0 ? this.#owner.sendNow(this, bytes) : 0;
+    if (sent < bytes.length) this.#queue.push(bytes.subarray(sent));
     // Where there is no room for the next read, that waits, rather than being copied into the queue.
-    this.#isFull = !this.#owner.isRoomy() || this.#queuedBytes >= HIGH_WATER;
+    this.#isFull = !this.#owner.isRoomy() || this.#queue.length >= HIGH_WATER;
     if (this.#isFull || sent < bytes.length) this.#owner.send(this);
     return !this.#isFull;
   }
@@ -115,54 +110,41 @@ export class TunnelStream implements Leg {
 
   resume(): void {
     this.#isPaused = false;
-    while (!this.#isPaused && this.#events !== undefined) {
-      const piece = this.#waiting.shift();
-      if (piece === undefined) {
-        this.#endIncoming();
-        return;
-      }
-      this.#owner.changeWaiting(-piece.length);
-      this.#deliver(piece);
+    while (!this.#isPaused && this.#events !== undefined && this.#waiting.length > 0) {
+      this.#waiting.shift((piece) => {
+        this.#owner.changeWaiting(-piece.length);
+        this.#owner.credit(this, piece.length);
+        this.#events?.onData(piece);
+      });
     }
+    if (!this.#isPaused && this.#events !== undefined) this.#endIncoming();
   }
 
   bytesRead(): number {
     return this.#bytesRead;
   }
 
-  /** Sets aside as much of the queue as can go now, within a limit, to be taken next; and whether the stream ends with it. */
+  /** How much of the queue can go now, within a limit, and whether the stream ends with it: to be taken next. */
   plan(limit: number): { readonly bytes: number; readonly end: boolean } {
-    const bytes = Math.min(this.#queuedBytes, Math.max(0, this.sendWindow), limit);
-    this.sendWindow -= bytes;
-    this.#queuedBytes -= bytes;
-    const end = this.#outgoing === 'ending' && this.#queuedBytes === 0 && !this.#isClosed;
+    const bytes = Math.min(this.#queue.length, Math.max(0, this.sendWindow), limit);
+    const end = this.#outgoing === 'ending' && this.#queue.length === bytes && !this.#isClosed;
     if (end) this.#outgoing = 'ended';
     return { bytes, end };
   }
 
-  /** Copies bytes that were set aside. */
+  /** Copies the bytes that were planned. */
   take(into: Buffer, at: number, bytes: number): void {
-    let left = bytes;
-    while (left > 0) {
-      const first = this.#queue[0];
-      if (first === undefined) break;
-      const end = Math.min(first.length, this.#sentOfFirst + left);
-      first.copy(into, at + bytes - left, this.#sentOfFirst, end);
-      left -= end - this.#sentOfFirst;
-      this.#sentOfFirst = end;
-      if (end < first.length) break;
-      this.#queue.shift();
-      this.#sentOfFirst = 0;
-    }
+    this.sendWindow -= bytes;
+    this.#queue.take(into, at, bytes);
   }
 
-  /** To be called when what was taken is on its way. */
-  sent(end: boolean): void {
+  /** To be called when what was taken is on its way. Whether the stream waits for more room still. */
+  sent(end: boolean): boolean {
     if (end) this.#finish();
-    else if (this.#isFull && this.#queuedBytes <= LOW_WATER) {
-      this.#isFull = false;
-      this.#events?.onDrain();
-    }
+    if (!this.#isFull || this.#queue.length > LOW_WATER) return false;
+    this.#isFull = !this.#owner.isRoomy();
+    if (!this.#isFull) this.#events?.onDrain();
+    return this.#isFull;
   }
 
   /** DATA came in. */
@@ -170,10 +152,11 @@ export class TunnelStream implements Leg {
     if (this.#isClosed) return;
     this.#bytesRead += bytes.length;
     if (!this.#isPaused && this.#events !== undefined) {
-      this.#deliver(bytes);
+      this.#owner.credit(this, bytes.length);
+      this.#events.onData(bytes);
       return;
     }
-    this.#waiting.push(Buffer.from(bytes));
+    this.#waiting.push(bytes);
     this.#owner.changeWaiting(bytes.length);
   }
 
@@ -189,7 +172,7 @@ export class TunnelStream implements Leg {
    * bytes of ours are left that it will not have.
    */
   receiveReset(code: number): void {
-    const isHarmless = (code === 0 || code === 8) && this.#queuedBytes === 0;
+    const isHarmless = (code === 0 || code === 8) && this.#queue.length === 0;
     if (!isHarmless) {
       this.lose(`stream reset by the peer: ${nameOfCode(code)}`);
       return;
@@ -218,17 +201,9 @@ export class TunnelStream implements Leg {
   }
 
   #drop(): void {
-    let dropped = 0;
-    for (const piece of this.#waiting) dropped += piece.length;
-    this.#waiting = [];
-    this.#queue = [];
-    this.#queuedBytes = 0;
-    if (dropped > 0) this.#owner.changeWaiting(-dropped);
-  }
-
-  #deliver(bytes: Buffer): void {
-    this.#owner.credit(this, bytes.length);
-    this.#events?.onData(bytes);
+    this.#queue.clear();
+    if (this.#waiting.length > 0) this.#owner.changeWaiting(-this.#waiting.length);
+    this.#waiting.clear();
   }
 
   #endIncoming(): void {
