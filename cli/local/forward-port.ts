@@ -1,6 +1,5 @@
 import { once } from 'node:events';
 import net from 'node:net';
-import { pipeline } from 'node:stream/promises';
 import { familyOf } from '#api/address.ts';
 import {
   closeDescriptor,
@@ -8,7 +7,7 @@ import {
   openNamespace,
   warmThreadPool,
 } from '#ztunnel/capture/in-pod-sockets.ts';
-import { CliError } from '../cli-error.ts';
+import { CliError, describeError } from '../cli-error.ts';
 import { stopSignal } from './foreground.ts';
 import { formatWorkloadRef } from './names.ts';
 import { netnsPath } from './network-namespace.ts';
@@ -47,13 +46,17 @@ export async function forwardPort(
 async function relay(socket: net.Socket, namespace: number, address: string, port: number): Promise<void> {
   const fd = dialSocket(namespace, { family: familyOf(address) });
   const inside = new net.Socket({ fd, readable: true, writable: true, allowHalfOpen: true });
+  // A reset is passed on as one: what was cut short must not look complete.
+  socket.on('error', () => inside.resetAndDestroy());
   inside.connect({ host: address, port });
   try {
     await once(inside, 'connect');
-    await Promise.all([pipeline(socket, inside), pipeline(inside, socket)]);
   } catch (error) {
-    if (!inside.destroyed && inside.connecting) console.error(`tulle: ${address}:${port}: ${String(error)}`);
+    console.error(`tulle: nothing answers on port ${port} of the workload: ${describeError(error)}`);
     socket.resetAndDestroy();
-    inside.destroy();
+    return;
   }
+  inside.on('error', () => socket.resetAndDestroy());
+  socket.pipe(inside);
+  inside.pipe(socket);
 }

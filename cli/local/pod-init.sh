@@ -6,7 +6,6 @@
 set -eu
 state=$1
 resolver=$2
-trap '' CHLD
 
 mount --make-rprivate /
 
@@ -40,4 +39,4 @@ mount -o remount,bind,ro "$target"
 mount -t tmpfs -o ro,size=4k,mode=0700 tmpfs "$state"
 
 echo ready
-exec sleep infinity >/dev/null
+exec env --ignore-signal=CHLD sleep infinity >/dev/null

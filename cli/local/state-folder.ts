@@ -47,7 +47,7 @@ const TEMPORARY = /^\..+\.\d+$/;
  */
 export function createStateFolder(path: string): StateFolder {
   try {
-    mkdirSync(path, { recursive: true, mode: 0o700 });
+    makeFolder(resolve(path));
   } catch (cause) {
     throw new CliError(`cannot make the state folder ${path}`, { cause });
   }
@@ -62,6 +62,13 @@ export function createStateFolder(path: string): StateFolder {
     mkdirSync(join(path, name), { recursive: true, mode: 0o700 });
   }
   return describe(path);
+}
+
+/** Parents included. (Node.js itself, asked for them, never comes back from a place like /proc where nothing can be made.) */
+function makeFolder(path: string): void {
+  if (existsSync(path)) return;
+  makeFolder(dirname(path));
+  mkdirSync(path, { mode: 0o700 });
 }
 
 /** The folder if it is there; its name does not depend on that. */

@@ -1,6 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync, statSync } from 'node:fs';
+import net from 'node:net';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { Explanation } from '#cli/explain/explain.ts';
@@ -85,6 +86,28 @@ describe('the command line with a mesh that runs', () => {
       'http://catalog.shop:8080/',
     ]);
     expect(call.code === 0).toBe(outcome === 'allowed');
+  });
+
+  test('a reset passes through a forwarded port as a reset', async () => {
+    const forward = spawn(TULLE, ['forward', '--state', mesh.state, 'shop/catalog-1', '0:9000'], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    try {
+      const [line] = (await once(forward.stdout, 'data')) as [Buffer];
+      const [, port = ''] = /:(\d+) ->/.exec(line.toString()) ?? [];
+      const socket = net.connect(Number(port), '127.0.0.1');
+      socket.write('reset\n');
+      await expect(once(socket, 'end')).rejects.toMatchObject({ code: 'ECONNRESET' });
+    } finally {
+      await endProcess(forward);
+    }
+  });
+
+  test('what a workload leaves running and lets go of is reaped', async () => {
+    // A zombie still answers to signal 0.
+    const script =
+      'orphan=$(sh -c "sleep 0.1 >/dev/null & echo \\$!"); while kill -0 $orphan 2>/dev/null; do sleep 0.05; done; echo reaped';
+    expect((await mesh.exec('outside/outsider', ['sh', '-c', script], 10_000)).stdout).toBe('reaped\n');
   });
 
   test("a node's credential is printed as it is in its file, and a node that is not there is named", async () => {
