@@ -16,7 +16,7 @@ import { createStateFolder, type StateFolder } from './state-folder.ts';
 import { formatProblem } from './status-text.ts';
 import { Supervisor } from './supervisor.ts';
 import { endOrphans, removeMesh, sweepPods } from './sweep.ts';
-import { requireTools } from './system-tool.ts';
+import { requireIpv6, requireTools } from './system-tool.ts';
 
 /** What `tulle up` is told. */
 export interface MeshOptions {
@@ -37,6 +37,7 @@ const PROBLEMS_MS = 1_000;
  */
 export async function runMesh(options: MeshOptions): Promise<void> {
   requireTools();
+  requireIpv6();
   const files = options.files.map(realPathOf);
   const state = createStateFolder(options.stateDirectory);
   const lock = await lockForUp(state);

@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { accessSync, constants } from 'node:fs';
+import { accessSync, constants, existsSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import { CliError } from '../cli-error.ts';
 
@@ -45,6 +45,15 @@ export function requireTools(path: string = process.env['PATH'] ?? ''): void {
   throw new CliError(
     `not installed: ${missing.join(', ')}; ${prepare} installs what is missing, or names it`,
   );
+}
+
+/**
+ * Refuses to begin on a kernel without IPv6: every node and workload has addresses of both families.
+ * @throws CliError
+ */
+export function requireIpv6(): void {
+  if (existsSync('/proc/sys/net/ipv6')) return;
+  throw new CliError('the kernel has no IPv6, which the mesh uses inside: start it without ipv6.disable=1');
 }
 
 function isExecutable(file: string): boolean {
