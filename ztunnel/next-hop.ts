@@ -92,10 +92,13 @@ export function decideNextHop(connection: OutboundConnection): NextHop {
   const addressed = atAddress === undefined ? byVip : undefined;
   const waypoint = addressed && waypointOf(addressed, connection.random);
   if (waypoint !== undefined) return toWaypoint(connection, waypoint, 'service-waypoint', addressed);
-  if (byVip?.loadBalancing?.mode === 'PASSTHROUGH') {
+  // A range of a service's addresses may cover a workload: neither the workload's waypoint nor its tunnel is gone round.
+  if (atAddress?.waypoint !== undefined) return toWorkload(connection, atAddress);
+  if (byVip?.loadBalancing?.mode === 'PASSTHROUGH' && atAddress?.tunnelProtocol !== 'HBONE') {
     return { kind: 'passthrough', reason: 'passthrough-service', to: destination, service: byVip };
   }
-  const balanced = byVip && toEndpoint(connection, byVip);
+  const isPassthrough = byVip?.loadBalancing?.mode === 'PASSTHROUGH';
+  const balanced = byVip && !isPassthrough ? toEndpoint(connection, byVip) : undefined;
   if (balanced !== undefined && (balanced.kind !== 'refuse' || atAddress === undefined)) return balanced;
   if (atAddress === undefined) return { kind: 'passthrough', reason: 'unknown-destination', to: destination };
   return toWorkload(connection, atAddress);

@@ -1,7 +1,7 @@
 import type { Logger } from 'pino';
 import type { HostPort } from '#api/address.ts';
 import type { ResourceUpdate } from '#api/resource.ts';
-import { formatIdentity, parseIdentity } from '#certs/identity.ts';
+import { formatIdentity, type Identity, parseIdentity } from '#certs/identity.ts';
 import type { SignerClient } from '#certs/signer-client.ts';
 import { createSvidManager, type SvidManager } from '#certs/svid-manager.ts';
 import type { AccessRecord } from './access-log.ts';
@@ -222,7 +222,13 @@ export class Node {
 
   /** A connection waits for it: one that is here is sent, one that is on its way is hurried. */
   #provideSvid(text: string): void {
-    const identity = parseIdentity(text);
+    let identity: Identity;
+    try {
+      identity = parseIdentity(text);
+    } catch (error) {
+      this.#options.logger.warn({ identity: text, error: String(error) }, 'a workload has no valid identity');
+      return;
+    }
     const svid = this.svids.get(identity);
     if (svid !== undefined) this.workers.setSvid(svid);
     else

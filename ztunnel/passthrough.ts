@@ -48,6 +48,11 @@ export async function servePlaintext(path: DataPath, pod: ServedPod, socket: Soc
     turnAway({ path, leg, client, destination }, 'the workload is not known yet');
     return;
   }
+  // A neighbour on the wire can address a frame to the pod and the packet to its loopback, or to anybody.
+  if (!workload.addresses.includes(destination.ip)) {
+    turnAway({ path, leg, client, destination }, `${destination.ip} is no address of the workload`);
+    return;
+  }
   await connect({ path, pod, workload, leg, client, destination });
 }
 

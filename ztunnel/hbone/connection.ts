@@ -131,10 +131,26 @@ export class Connection {
 
   /** Answers a request; with `endStream` that is all, and the stream is over. Nothing if it is over already. */
   respond(stream: TunnelStream, fields: readonly Field[], endStream: boolean): void {
-    if (this.#streams.get(stream.id) !== stream) return;
+    if (this.#streams.get(stream.id) !== stream) {
+      // Over already; what it still holds goes.
+      if (endStream) stream.abort();
+      return;
+    }
+    if (endStream && !this.#mayRefuse()) return;
     this.#sendHeaders(stream, fields, endStream);
     // The client may want to send on; it need not (RFC 9113, 8.1).
     if (endStream) stream.abort('NO_ERROR');
+  }
+
+  /** Requests that end in an error cost us more than the peer: they are counted with its resets. */
+  #mayRefuse(): boolean {
+    try {
+      this.#incoming.countReset();
+      return true;
+    } catch (error) {
+      this.close(error instanceof Error ? error.message : String(error), 'ENHANCE_YOUR_CALM');
+      return false;
+    }
   }
 
   /** Takes no more requests, lets those in flight finish, and closes. */

@@ -15,6 +15,9 @@ const TURN_SIZE = 64 * 1024;
 /** What a socket's reader may bring at a time. */
 const READ_SIZE = 128 * 1024;
 
+/** Frames that may wait because the peer does not read; one that goes on asking is cut off. */
+const MAX_CONTROL_FRAMES = 10_000;
+
 /**
  * Sends the frames of one connection. What comes in one turn of the event loop leaves in one write: a TLS record and a system
  * call cost more than all the rest. Data goes straight into that write while there is room, and windows are open; what
@@ -42,6 +45,10 @@ export class FrameWriter {
   control(frame: Buffer): void {
     this.#control.push(frame);
     this.#sendControl();
+    if (this.#control.length > MAX_CONTROL_FRAMES) {
+      this.#socket.destroy(new Error('the peer does not read the answers to what it sends'));
+      return;
+    }
     this.#plan();
   }
 
@@ -68,6 +75,7 @@ export class FrameWriter {
 
   /** A stream has data waiting, its end to send, or more window. */
   schedule(stream: TunnelStream): void {
+    if (!stream.wantsToSend) return;
     if (!stream.isScheduled) {
       stream.isScheduled = true;
       this.#scheduled.push(stream);
@@ -112,6 +120,10 @@ export class FrameWriter {
     while (this.#scheduled.length > 0 && this.#makeRoom()) {
       const stream = this.#scheduled.shift();
       if (stream === undefined) break;
+      if (!stream.wantsToSend) {
+        stream.isScheduled = false;
+        continue;
+      }
       const limit = Math.min(this.#roomForData(), TURN_SIZE);
       const { bytes, end } = stream.plan(limit);
       if (bytes > 0 || end) {
@@ -124,7 +136,7 @@ export class FrameWriter {
       if (hasMore && limit > 0) this.#scheduled.push(stream);
       else if (stream.isScheduled) heldBack.push(stream);
     }
-    this.#scheduled.push(...heldBack);
+    for (const stream of heldBack) this.#scheduled.push(stream);
   }
 
   /** Whether there is room for a frame, after what is in the way has been sent. */

@@ -47,7 +47,7 @@ export class Incoming {
   readonly #reader: FrameReader;
   readonly #headers: HeaderBlocks;
   readonly #cheapFrames = new FloodGuard('control frames', CHEAP_FRAMES);
-  readonly #resets = new FloodGuard('stream resets', RESETS);
+  readonly #resets = new FloodGuard('streams that are reset or refused', RESETS);
   /** Stream of the DATA frame that is coming in. */
   #current: TunnelStream | undefined;
   #prefaceLeft: number;
@@ -68,6 +68,11 @@ export class Incoming {
   /** @throws Http2Error: the connection cannot go on */
   read(bytes: Buffer): void {
     this.#reader.read(this.#prefaceLeft > 0 ? this.#readPreface(bytes) : bytes);
+  }
+
+  /** A request was refused. @throws Http2Error when there were too many */
+  countReset(): void {
+    this.#resets.count();
   }
 
   /** What comes after the preface. */

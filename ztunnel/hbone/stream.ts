@@ -168,11 +168,11 @@ export class TunnelStream implements Leg {
   }
 
   /**
-   * RST_STREAM came in. NO_ERROR and CANCEL are how a stock ztunnel says that it has read and written enough: an end, unless
-   * bytes of ours are left that it will not have.
+   * RST_STREAM came in. After END_STREAM, NO_ERROR and CANCEL are how a stock peer says that it has read enough, unless bytes of
+   * ours are left that it will not have. Before END_STREAM they are how it drops a tunnel: what is missing has to show.
    */
   receiveReset(code: number): void {
-    const isHarmless = (code === 0 || code === 8) && this.#queue.length === 0;
+    const isHarmless = (code === 0 || code === 8) && this.hasReceivedEnd && this.#queue.length === 0;
     if (!isHarmless) {
       this.lose(`stream reset by the peer: ${nameOfCode(code)}`);
       return;
@@ -186,6 +186,11 @@ export class TunnelStream implements Leg {
   lose(reason: string): void {
     this.#isClosed = true;
     this.#abortLocally(reason);
+  }
+
+  /** Whether there is anything for which it may have to wait its turn: bytes, an end, or a writer that waits for room. */
+  get wantsToSend(): boolean {
+    return !this.#isClosed && (this.#queue.length > 0 || this.#outgoing === 'ending' || this.#isFull);
   }
 
   get hasReceivedEnd(): boolean {
