@@ -35,6 +35,19 @@ test('a folder that is not there is not found', () => {
   expect(findStateFolder(join(folder, 'nowhere'))).toBeUndefined();
 });
 
+test('a folder that tulle did not make is neither taken nor taken down, whatever its folders are called', () => {
+  mkdirSync(join(folder, 'run'));
+  mkdirSync(join(folder, 'pods'));
+  expect(() => createStateFolder(folder)).toThrow(/is not a state folder: it holds pods/);
+  expect(findStateFolder(folder)).toBeUndefined();
+});
+
+test('a folder with nothing but an authority may become the state', () => {
+  mkdirSync(join(folder, 'ca'));
+  writeFileSync(join(folder, 'ca', 'root.pem'), 'x');
+  expect(findStateFolder(createStateFolder(folder).path)).toBeDefined();
+});
+
 test('a file is replaced whole', () => {
   const file = join(folder, 'x.json');
   writeAtomic(file, 'one');

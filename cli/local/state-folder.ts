@@ -6,7 +6,6 @@ import {
   readFileSync,
   realpathSync,
   renameSync,
-  statSync,
   writeFileSync,
 } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
@@ -21,8 +20,12 @@ export interface StateFolder {
   readonly mesh: string;
 }
 
+/** Says that a folder is a mesh's: without it nothing in a folder is ever removed. */
+const MARKER = '.tulle-state';
+
 /** What a state folder holds; anything else in a folder means that it is not one. */
 const ENTRIES: ReadonlySet<string> = new Set([
+  MARKER,
   'ca',
   'tokens',
   'nodes',
@@ -57,11 +60,26 @@ export function createStateFolder(path: string): StateFolder {
       `${path} is not a state folder: it holds ${foreign}; give another folder with --state, or an empty one`,
     );
   }
+  if (!existsSync(join(path, MARKER))) markAsState(path);
   chmodSync(path, 0o700);
   for (const name of ['tokens', 'nodes', 'pods', 'config', 'run', 'logs']) {
     mkdirSync(join(path, name), { recursive: true, mode: 0o700 });
   }
   return describe(path);
+}
+
+/** Of a folder that is new, or that an operator has put an authority into. */
+function markAsState(path: string): void {
+  const present = readdirSync(path);
+  if (present.length > 0 && !existsSync(join(path, 'ca', 'root.pem'))) {
+    throw new CliError(
+      `${path} is not a state folder: it holds ${present[0]} and was not made by tulle; give another folder with --state, or an empty one`,
+    );
+  }
+  writeFileSync(
+    join(path, MARKER),
+    'the state of a Tulle mesh: tulle up and tulle down change and remove what is here\n',
+  );
 }
 
 /** Parents included. (Node.js itself, asked for them, never comes back from a place like /proc where nothing can be made.) */
@@ -71,9 +89,9 @@ function makeFolder(path: string): void {
   mkdirSync(path, { mode: 0o700 });
 }
 
-/** The folder if it is there; its name does not depend on that. */
+/** The folder if it is there and a mesh's. */
 export function findStateFolder(path: string): StateFolder | undefined {
-  return existsSync(path) && statSync(path).isDirectory() ? describe(path) : undefined;
+  return existsSync(join(path, MARKER)) ? describe(path) : undefined;
 }
 
 function describe(path: string): StateFolder {
