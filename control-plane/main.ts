@@ -14,6 +14,7 @@ import { ListenError, listenGrpc } from './serve/grpc-listener.ts';
 import { type NodeTokens, openNodeTokens } from './serve/node-tokens.ts';
 import { createDiscoveryServer } from './serve/server.ts';
 import { issueServerCertificate, renewServerCertificate } from './server-certificate.ts';
+import { openSettingsFile } from './settings-file.ts';
 import { openFileSource } from './source/file-source.ts';
 import { openLocalSource } from './source/local-source.ts';
 import { mergeObjectSets } from './source/source.ts';
@@ -77,8 +78,9 @@ async function openParts(
   const files = opened.use(await openFileSource({ paths, stateDirectory }));
   const local = opened.use(await openLocalSource({ stateDirectory }));
   const vips = openVipFile(join(stateDirectory, 'config', 'vips.json'));
+  const settings = openSettingsFile(join(stateDirectory, 'config', 'settings.json'));
   const objects = mergeObjectSets(files.current(), local.current());
-  const first = nextMeshState(objects, { vips, previous: undefined, trustDomain: undefined });
+  const first = nextMeshState(objects, { vips, settings, previous: undefined, trustDomain: undefined });
   const { trustDomain, rootNamespace } = first.snapshot.settings;
   const authority = await openAuthority({ directory: join(stateDirectory, 'ca'), trustDomain });
   const issued = opened.adopt(openIssuedLog(join(stateDirectory, 'issued.sqlite')), (log) => log.close());
@@ -91,7 +93,7 @@ async function openParts(
     enrolment.write(state.snapshot.enrolment);
   };
   publish(first);
-  const options = { files, local, vips, first, trustDomain, onState: publish, logger };
+  const options = { files, local, vips, settings, first, trustDomain, onState: publish, logger };
   const mesh: MeshLoop = opened.use(followSources(options));
   const signer = signerService({ config, authority, tokens, issued, mesh, logger });
   const issue = (): ReturnType<typeof issueServerCertificate> =>

@@ -1,6 +1,7 @@
 import type { Logger } from 'pino';
 import { debounce } from './debounce.ts';
 import { type MeshState, nextMeshState } from './mesh-state.ts';
+import type { SettingsFile } from './settings-file.ts';
 import type { Problem } from './source/objects.ts';
 import { mergeObjectSets, type Source } from './source/source.ts';
 import type { VipFile } from './vip-file.ts';
@@ -21,6 +22,7 @@ export interface MeshLoopOptions {
   readonly files: Source;
   readonly local: Source;
   readonly vips: VipFile;
+  readonly settings?: SettingsFile;
   /** What is in force at the start. */
   readonly first: MeshState;
   readonly trustDomain: string;
@@ -35,6 +37,7 @@ export interface MeshLoopOptions {
  */
 export function followSources(options: MeshLoopOptions): MeshLoop {
   const { files, local, vips, trustDomain, logger } = options;
+  const settings = options.settings === undefined ? {} : { settings: options.settings };
   const stop = new AbortController();
   let state = options.first;
   let problems: readonly Problem[] = [];
@@ -45,7 +48,7 @@ export function followSources(options: MeshLoopOptions): MeshLoop {
     clearTimeout(retry);
     try {
       const objects = mergeObjectSets(files.current(), local.current());
-      state = nextMeshState(objects, { vips, previous: state, trustDomain });
+      state = nextMeshState(objects, { vips, ...settings, previous: state, trustDomain });
       options.onState(state);
       problems = [];
       retryMs = RETRY_MS;

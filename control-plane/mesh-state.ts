@@ -3,6 +3,7 @@ import { formatIdentity, type Identity } from '#certs/identity.ts';
 import { deriveSnapshot, type Snapshot } from './derive/snapshot.ts';
 import { allocateVips } from './derive/vips.ts';
 import { type ServedSnapshot, serveResources } from './serve/served-snapshot.ts';
+import type { SettingsFile } from './settings-file.ts';
 import type { ObjectSet, Problem } from './source/objects.ts';
 import type { VipFile } from './vip-file.ts';
 
@@ -29,13 +30,15 @@ export function nextMeshState(
   objects: ObjectSet,
   context: {
     readonly vips: VipFile;
+    /** Where settings are kept over restarts. */
+    readonly settings?: SettingsFile;
     readonly previous: MeshState | undefined;
     /** Of the authority; undefined before there is one. */
     readonly trustDomain: string | undefined;
   },
 ): MeshState {
   const vips = allocateVips(objects, context.vips.current());
-  const previousSettings = context.previous?.snapshot.settings;
+  const previousSettings = context.previous?.snapshot.settings ?? context.settings?.current();
   const snapshot = deriveSnapshot({ objects, vips, previousSettings });
   const { trustDomain } = snapshot.settings;
   if (context.trustDomain !== undefined && trustDomain !== context.trustDomain) {
@@ -44,6 +47,7 @@ export function nextMeshState(
     );
   }
   context.vips.save(vips);
+  context.settings?.save(snapshot.settings);
   const { snapshot: served, failures } = serveResources(resourcesOf(snapshot), context.previous?.served);
   return {
     snapshot,

@@ -52,7 +52,7 @@ class LocalSource implements Source {
 
   async #read(): Promise<void> {
     const { files, folders, isUnsettled } = await this.#reader.read();
-    const redirections = await readRedirections(this.#podFolder);
+    const redirections = await readRedirections(this.#podFolder, this.#redirections);
     this.#watch.follow(folders);
     if (isUnsettled) this.#watch.again(CAP_MS);
     if (!hasChanged(this.#files, files) && isDeepStrictEqual(this.#redirections, redirections)) return;
@@ -77,16 +77,33 @@ class LocalSource implements Source {
   }
 }
 
-async function readRedirections(folder: string): Promise<Redirections> {
-  const names = await readdir(folder).catch(() => []);
+/**
+ * What cannot be read for another reason than that it is gone (too many open files, a failing disk) is as it was: a pod
+ * that is taken for not redirected would be sent plaintext.
+ */
+async function readRedirections(folder: string, previous: Redirections): Promise<Redirections> {
+  const names = await unlessGone(readdir(folder), [], undefined);
+  if (names === undefined) return previous;
   const redirections = new Map<string, string>();
   for (const name of names.sort()) {
     if (!name.endsWith(REDIRECTION_FILE)) continue;
-    // Gone since the folder was listed: not redirected.
-    const text = await readFile(join(folder, name), 'utf8').catch(() => '');
-    if (text.trim() !== '') redirections.set(name.slice(0, -REDIRECTION_FILE.length), text.trim());
+    const pod = name.slice(0, -REDIRECTION_FILE.length);
+    const text = await unlessGone(readFile(join(folder, name), 'utf8'), '', previous.get(pod) ?? '');
+    if (text.trim() !== '') redirections.set(pod, text.trim());
   }
   return redirections;
+}
+
+async function unlessGone<Value, Failed>(
+  reading: Promise<Value>,
+  gone: Value,
+  failed: Failed,
+): Promise<Value | Failed> {
+  try {
+    return await reading;
+  } catch (error) {
+    return error instanceof Error && 'code' in error && error.code === 'ENOENT' ? gone : failed;
+  }
 }
 
 function redirected(
