@@ -53,6 +53,8 @@ export class PodController {
   #target: OrderedPod;
   #inPlace: InPlace = NOTHING_IN_PLACE;
   #error: string | undefined;
+  /** Whether {@link InPlace} is known; until then nothing is done to the pod, and nothing is said of its redirection. */
+  #adopted = false;
   #wake: () => void = () => undefined;
   #stopped = false;
 
@@ -61,17 +63,31 @@ export class PodController {
     this.#parts = parts;
   }
 
-  /** Takes over what another agent left in the pod's namespace. To be awaited before {@link run}. */
+  /**
+   * Takes over what another agent left in the pod's namespace. To be awaited before {@link run}, which tries again when it
+   * cannot be told. Until it can, a ztunnel that connects is told of the pod if peers are.
+   */
   async adopt(): Promise<void> {
     const { capture, redirection, logger } = this.#parts;
     const { fileName } = this.#target;
+    let wasEnabled = true;
     try {
+      wasEnabled = redirection.read(fileName) === 'enabled';
       const scope = await capture.scopeOf(this.#capturedPod());
-      const announced = scope !== undefined && redirection.read(fileName) === 'enabled';
-      this.#inPlace = { ...NOTHING_IN_PLACE, served: scope !== undefined, scope, announced };
+      const announced = scope !== undefined && wasEnabled;
       redirection.write(fileName, announced ? 'enabled' : undefined);
+      // Ztunnels may have been told of it, or refused it, while that was not known.
+      const served = this.#error === undefined ? scope !== undefined : this.#inPlace.served;
+      this.#inPlace = { ...NOTHING_IN_PLACE, served, scope, announced };
+      this.#error = undefined;
+      this.#adopted = true;
     } catch (error) {
-      logger.warn({ pod: fileName, error: String(error) }, 'cannot tell what is in place for a pod');
+      if (this.#error === undefined) this.#inPlace = { ...NOTHING_IN_PLACE, served: wasEnabled };
+      this.#error = error instanceof Error ? error.message : String(error);
+      logger.warn(
+        { pod: fileName, error: this.#error },
+        'cannot tell what is in place for a pod, trying again',
+      );
     }
   }
 
@@ -113,6 +129,7 @@ export class PodController {
 
   /** Runs until the pod is gone and forgotten, or {@link stop}; then everything is left as it is. */
   async run(): Promise<void> {
+    await this.#adoptAtLast();
     let retryMs = FIRST_RETRY_MS;
     while (!this.#stopped) {
       const woken = this.#nextWake();
@@ -132,6 +149,17 @@ export class PodController {
   stop(): void {
     this.#stopped = true;
     this.#wake();
+  }
+
+  async #adoptAtLast(): Promise<void> {
+    for (let retryMs = FIRST_RETRY_MS; !this.#adopted && !this.#stopped; ) {
+      this.#parts.onChange();
+      await this.#sleep(this.#nextWake(), retryMs);
+      if (this.#stopped) return;
+      await this.adopt();
+      this.#parts.onChange();
+      retryMs = Math.min(2 * retryMs, LAST_RETRY_MS);
+    }
   }
 
   #facts(): Facts {
