@@ -1,4 +1,4 @@
-import { setTimeout as delay } from 'node:timers/promises';
+import { setTimeout as delay, setImmediate as nextTurn } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import { closeDescriptor, openNamespace, warmThreadPool } from '../capture/in-pod-sockets.ts';
 import { sys } from '../capture/native.ts';
@@ -18,7 +18,7 @@ export interface LocatedPod {
 export interface ZdsServerOptions {
   /** Path of the socket: made with mode 0600, removed at the end. A stale file there is replaced. */
   readonly path: string;
-  /** The pods that a ztunnel is told when it connects. */
+  /** The pods that a ztunnel is told when it connects, and again when a newer one leaves. */
   readonly snapshot: () => Iterable<LocatedPod>;
   /** A ztunnel has connected and been told the snapshot, or one has left. */
   readonly onChange: (event: { readonly kind: 'connected' | 'left'; readonly connected: number }) => void;
@@ -79,7 +79,7 @@ class Server implements ZdsServer {
   }
 
   async add(pod: PodInfo, netnsPath: string): Promise<void> {
-    const newest = [...this.#sessions].at(-1);
+    const newest = this.#newest();
     if (newest === undefined) throw new ZdsError('no ztunnel is connected', { code: 'not-connected' });
     await tell(newest, pod, openNamespace(netnsPath));
   }
@@ -139,13 +139,36 @@ class Server implements ZdsServer {
       this.#sessions.add(session);
       void this.#sendSnapshot(session);
       const reason = await session.ended;
+      const wasNewest = session === this.#newest();
       this.#sessions.delete(session);
+      if (wasNewest) void this.#addAllToNewest();
       logger[reason.code === 'closed' ? 'info' : 'warn']({ error: reason.message }, 'ztunnel disconnected');
       if (this.#synced.delete(session)) onChange({ kind: 'left', connected: this.#synced.size });
     } catch (error) {
       logger.warn({ error: String(error) }, 'dropped a connection that is no ztunnel');
     } finally {
       this.#connections--;
+    }
+  }
+
+  #newest(): ZtunnelSession | undefined {
+    return [...this.#sessions].at(-1);
+  }
+
+  /** The newest ztunnel has left, and only it was told of pods that were added since it came. */
+  async #addAllToNewest(): Promise<void> {
+    const { logger, onRefused, snapshot } = this.#options;
+    // What was just answered counts in the snapshot then.
+    await nextTurn();
+    const session = this.#newest();
+    if (session === undefined) return;
+    for (const { pod, netnsPath } of snapshot()) {
+      const netnsFd = openIfThere(netnsPath);
+      if (netnsFd === undefined) continue;
+      tell(session, pod, netnsFd).catch((error: unknown) => {
+        if (isRefusal(error)) onRefused(pod.uid, error.message);
+        else logger.warn({ uid: pod.uid, error: String(error) }, 'a ztunnel was not told of a pod again');
+      });
     }
   }
 

@@ -221,6 +221,55 @@ test('during an upgrade additions go to the newer ztunnel, deletions to both', a
   expect(server.events).toEqual(['connected 1', 'connected 2', 'left 1']);
 });
 
+test('when the newest ztunnel leaves, the one before it is told of the pods that were added meanwhile', async () => {
+  const pods: LocatedPod[] = [...located('old')];
+  const server = await startServer(() => pods);
+  const older = startClient(async ({ name }) => {
+    if (name === 'bad') throw new Error('no');
+  });
+  await eventually('one', () => server.connected() === 1);
+  const newer = startClient();
+  await eventually('two', () => server.connected() === 2);
+  for (const added of located('bad', 'new')) {
+    await server.add(added.pod, added.netnsPath);
+    pods.push(added);
+  }
+  pods.push({ pod: pod('gone'), netnsPath: '/run/netns/tulletest-none' });
+  expect(older.events).toEqual(['add u-old true', 'snapshot']);
+  await newer.stop();
+  await eventually('told', () => older.events.includes('add u-new true'));
+  expect(older.events).toEqual(['add u-old true', 'snapshot', 'add u-bad true', 'add u-new true']);
+  expect(server.events).toEqual(['connected 1', 'connected 2', 'left 1', 'refused u-bad: no']);
+  expect(server.connected()).toBe(1);
+});
+
+test('when an older ztunnel leaves, the newest is told nothing again', async () => {
+  const server = await startServer(() => located('a'));
+  const older = startClient();
+  await eventually('one', () => server.connected() === 1);
+  let additions = 0;
+  const newer = rawClient();
+  newer.send(encodeHello());
+  for (let turn = 0; turn < 2; turn++) {
+    const packet = await newer.receive();
+    for (const fd of packet?.descriptors ?? []) {
+      additions++;
+      closeDescriptor(fd);
+    }
+    newer.send(Buffer.from('0a00', 'hex'));
+  }
+  await eventually('two', () => server.connected() === 2);
+  await older.stop();
+  await eventually('left', () => server.connected() === 1);
+  const deleted = server.del('u-a');
+  expect(Buffer.from((await newer.receive())?.bytes ?? [])).toEqual(
+    Buffer.from(encodeRequest({ kind: 'del', uid: 'u-a' })),
+  );
+  newer.send(Buffer.from('0a00', 'hex'));
+  await deleted;
+  expect(additions).toBe(1);
+});
+
 test.each([
   { what: 'garbage', hello: 'ffffffff', says: 'malformed|number' },
   { what: 'another version', hello: '0802', says: 'ZDS version 2' },
