@@ -51,6 +51,8 @@ export interface AccessRecord {
   readonly totalReceivedBytes: number;
   readonly totalSentBytes: number;
   readonly durationMs: number;
+  /** With `closed`: there was no record of its opening, this one stands for both. */
+  readonly includesOpening?: true;
   readonly flags: ResponseFlags;
   readonly error?: string;
   /** 128 random bits, hexadecimal: the same at both ends of a tunnel between two of our ztunnels. */

@@ -239,6 +239,21 @@ test('a call goes through a tunnel, and both logs tell of it under one ID', asyn
   expect(into.connectionId).toBe(out.connectionId);
 });
 
+test('a short connection has one record, a longer one a record of its opening as well', async () => {
+  const { near } = await mesh();
+  await echo();
+  call().end('short');
+  const short = await near.record();
+  expect(near.records).toEqual([short]);
+  expect(short.includesOpening).toBe(true);
+  const socket = call();
+  await exchange(socket, 'longer');
+  await eventually('its opening', () => near.records.at(-1)?.event === 'opened');
+  socket.end();
+  const closed = await eventually('its end', () => near.ended()[1]);
+  expect(closed.includesOpening).toBeUndefined();
+});
+
 test("a call to a service goes to one of its endpoints, at the port behind the service's", async () => {
   const { near } = await mesh();
   await echo();

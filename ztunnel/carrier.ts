@@ -161,7 +161,7 @@ function openDataPath({ config, send }: CarrierOptions, records: Records): DataP
     record,
     waits: new TableWaits(tables),
     svids: new WorkerSvids((identity) => send({ kind: 'need-svid', identity })),
-    connections: new Connections(record),
+    connections: new Connections(records),
     pool: openPool(config),
     resolveHostname: (hostname) => lookUpHostname(forwarder, hostname).catch(() => []),
   };

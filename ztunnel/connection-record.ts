@@ -1,4 +1,5 @@
 import type { AccessRecord, ResponseFlags } from './access-log.ts';
+import type { OpeningRecord, Records } from './records.ts';
 
 /** What is known of a connection while it lives. */
 export type ConnectionFacts = Pick<
@@ -32,16 +33,20 @@ export interface ByteCounts {
 const NO_BYTES: ByteCounts = { received: 0, sent: 0 };
 
 /** Writes the records of one connection. */
-export class ConnectionRecord {
+export class ConnectionRecord implements OpeningRecord {
   #facts: ConnectionFacts;
-  readonly #emit: (record: AccessRecord) => void;
+  readonly #records: Records;
   readonly #openedAt = performance.now();
   #told = NO_BYTES;
 
   /** The connection opens. */
-  constructor(facts: ConnectionFacts, emit: (record: AccessRecord) => void) {
+  constructor(facts: ConnectionFacts, records: Records) {
     this.#facts = facts;
-    this.#emit = emit;
+    this.#records = records;
+    records.open(this);
+  }
+
+  writeOpening(): void {
     this.#write('opened', NO_BYTES, undefined);
   }
 
@@ -59,7 +64,7 @@ export class ConnectionRecord {
   /** It is over. */
   closed(bytes: ByteCounts, failure: Failure | undefined): void {
     if (failure?.reason !== undefined) this.#forgetDecision();
-    this.#write('closed', bytes, failure);
+    this.#write('closed', bytes, failure, this.#records.close(this));
   }
 
   /** Another decision counts now, which may name no policy. */
@@ -68,8 +73,13 @@ export class ConnectionRecord {
     this.#facts = others;
   }
 
-  #write(event: AccessRecord['event'], bytes: ByteCounts, failure: Failure | undefined): void {
-    this.#emit({
+  #write(
+    event: AccessRecord['event'],
+    bytes: ByteCounts,
+    failure: Failure | undefined,
+    includesOpening = false,
+  ): void {
+    this.#records.add({
       event,
       atMs: Date.now(),
       ...this.#facts,
@@ -79,6 +89,7 @@ export class ConnectionRecord {
       totalSentBytes: bytes.sent,
       durationMs: performance.now() - this.#openedAt,
       flags: '-',
+      ...(includesOpening && { includesOpening }),
       ...failure,
     });
     this.#told = bytes;

@@ -1,8 +1,8 @@
-import type { AccessRecord } from './access-log.ts';
 import { type ConnectionFacts, ConnectionRecord, type Failure } from './connection-record.ts';
 import type { Leg } from './hbone/leg.ts';
 import { type Splice, type SpliceEnd, splice } from './hbone/splice.ts';
 import type { Verdict } from './policy/verdict.ts';
+import type { Records } from './records.ts';
 import type { ConnectionInfo } from './worker-messages.ts';
 
 /** Pods are compared as objects: one that comes back under the same uid is another. */
@@ -29,10 +29,10 @@ export class LiveConnection {
   #cause: Failure | undefined;
   #isOver = false;
 
-  constructor(registry: Connections, opening: Opening, emit: (record: AccessRecord) => void) {
+  constructor(registry: Connections, opening: Opening, records: Records) {
     this.#registry = registry;
     this.opening = opening;
-    this.#record = new ConnectionRecord(opening.facts, emit);
+    this.#record = new ConnectionRecord(opening.facts, records);
   }
 
   get isOver(): boolean {
@@ -85,6 +85,7 @@ export class LiveConnection {
     if (this.#isOver) return;
     this.#isOver = true;
     this.#record.closed(this.#splice?.bytes() ?? { received: 0, sent: 0 }, failure);
+    this.#splice = undefined;
     this.#registry.remove(this);
   }
 }
@@ -97,16 +98,16 @@ function failureOf(end: SpliceEnd): Failure | undefined {
 
 /** All connections of a worker that are open. */
 export class Connections {
-  readonly #emit: (record: AccessRecord) => void;
+  readonly #records: Records;
   readonly #live = new Set<LiveConnection>();
   #onChange: (() => void)[] = [];
 
-  constructor(emit: (record: AccessRecord) => void) {
-    this.#emit = emit;
+  constructor(records: Records) {
+    this.#records = records;
   }
 
   open(opening: Opening): LiveConnection {
-    const connection = new LiveConnection(this, opening, this.#emit);
+    const connection = new LiveConnection(this, opening, this.#records);
     this.#live.add(connection);
     return connection;
   }

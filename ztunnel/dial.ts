@@ -1,4 +1,3 @@
-import { once } from 'node:events';
 import type { Socket } from 'node:net';
 import { hasCode } from './capture/native.ts';
 
@@ -35,16 +34,22 @@ export async function dialled(dial: () => Socket, timeoutMs: number): Promise<So
   }
 }
 
-async function connected(socket: Socket, timeoutMs: number): Promise<Socket> {
+function connected(socket: Socket, timeoutMs: number): Promise<Socket> {
+  const { promise, resolve, reject } = Promise.withResolvers<Socket>();
   const timer = setTimeout(() => {
     socket.destroy(new DialError('connection failed: deadline has elapsed', 'TIMEOUT'));
   }, timeoutMs);
-  try {
-    await once(socket, 'connect');
-    return socket;
-  } finally {
+  socket.once('error', reject);
+  socket.once('connect', () => {
     clearTimeout(timer);
-  }
+    socket.off('error', reject);
+    resolve(socket);
+  });
+  socket.once('close', () => {
+    clearTimeout(timer);
+    reject(GIVEN_UP);
+  });
+  return promise;
 }
 
 /** Words of a stock ztunnel, for those who search logs for them. */

@@ -103,6 +103,14 @@ async function metricValue(
   return line?.split(' ').at(-1);
 }
 
+test('a connection with one record for its opening and its end has opened and closed, and is not open', async () => {
+  const used = metrics();
+  used.records(0, [record(), record({ event: 'closed', includesOpening: true })]);
+  expect(await metricValue(used, 'istio_tcp_connections_opened_total')).toBe('2');
+  expect(await metricValue(used, 'istio_tcp_connections_closed_total')).toBe('1');
+  expect(await metricValue(used, 'istio_tcp_sockets_open')).toBe('1');
+});
+
 test('bytes are added up over a connection’s life, also while it lives', async () => {
   const used = metrics();
   used.records(0, [record(), record({ event: 'progress', receivedBytes: 5, sentBytes: 7 })]);

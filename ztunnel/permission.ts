@@ -7,7 +7,23 @@ import type { InboundConnection, Verdict } from './policy/verdict.ts';
  * Whether a new connection is let in. Waits for the first policies of all, and for those that the workload names: what is not
  * there in time denies (for the latter, as the setting says).
  */
-export async function authorizeWhenKnown(
+export function authorizeWhenKnown(
+  path: DataPath,
+  workload: Workload,
+  connection: InboundConnection,
+): Verdict | Promise<Verdict> {
+  const { tables, config } = path;
+  const isComplete = tables.synced('authorizations') && missingOf(path, workload).length === 0;
+  if (!isComplete) return authorizeLater(path, workload, connection);
+  return authorize({
+    tables,
+    workload: currentOf(path, workload),
+    connection,
+    missingPolicy: config.missingPolicy,
+  });
+}
+
+async function authorizeLater(
   path: DataPath,
   workload: Workload,
   connection: InboundConnection,
@@ -18,12 +34,13 @@ export async function authorizeWhenKnown(
     CONFIGURATION_WAIT_MS,
   );
   if (isSynced === undefined) return { kind: 'deny', reason: 'missing-policy', dryRun: [] };
-  await waits.until(() => {
-    const missing = missingPolicies(tables, currentOf(path, workload));
-    return missing.length === 0 || undefined;
-  }, POLICY_WAIT_MS);
+  await waits.until(() => missingOf(path, workload).length === 0 || undefined, POLICY_WAIT_MS);
   const { missingPolicy } = config;
   return authorize({ tables, workload: currentOf(path, workload), connection, missingPolicy });
+}
+
+function missingOf(path: DataPath, workload: Workload): readonly string[] {
+  return missingPolicies(path.tables, currentOf(path, workload));
 }
 
 /** Whether a connection that is there would be let in still. A policy that is missing cuts none. */

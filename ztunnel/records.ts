@@ -4,10 +4,19 @@ const FLUSH_MS = 50;
 /** A batch this long leaves at once. */
 const BATCH_SIZE = 2_000;
 
-/** Access records on their way to the main thread, gathered for up to 50 ms. */
+/** What writes its record of an opening when a batch leaves. */
+export interface OpeningRecord {
+  readonly writeOpening: () => void;
+}
+
+/**
+ * Access records on their way to the main thread, gathered for up to 50 ms. A connection that is over by then has one record
+ * for its opening and its end: most are short, and each record crosses threads.
+ */
 export class Records {
   readonly #send: (records: readonly AccessRecord[]) => void;
   #batch: AccessRecord[] = [];
+  readonly #openings = new Set<OpeningRecord>();
   #timer: NodeJS.Timeout | undefined;
 
   constructor(send: (records: readonly AccessRecord[]) => void) {
@@ -20,9 +29,23 @@ export class Records {
     else this.#timer ??= setTimeout(() => this.flush(), FLUSH_MS);
   }
 
+  /** A connection has opened. */
+  open(opening: OpeningRecord): void {
+    this.#openings.add(opening);
+    this.#timer ??= setTimeout(() => this.flush(), FLUSH_MS);
+  }
+
+  /** It is over. Whether its opening has not been written yet: it need not be then. */
+  close(opening: OpeningRecord): boolean {
+    return this.#openings.delete(opening);
+  }
+
   flush(): void {
     clearTimeout(this.#timer);
     this.#timer = undefined;
+    const openings = [...this.#openings];
+    this.#openings.clear();
+    for (const opening of openings) opening.writeOpening();
     const batch = this.#batch;
     this.#batch = [];
     if (batch.length > 0) this.#send(batch);

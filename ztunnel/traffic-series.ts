@@ -73,7 +73,8 @@ export class TrafficTotals {
       case 'progress':
         break;
       case 'closed':
-        this.#countOpen(worker, record, -1);
+        if (record.includesOpening === true) plain.opened += 1;
+        else this.#countOpen(worker, record, -1);
         this.#seriesOf(record, record.flags).closed += 1;
         if (record.flags !== '-') this.#seriesOf(record, record.flags).failed += 1;
         break;

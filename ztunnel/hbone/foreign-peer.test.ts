@@ -181,21 +181,24 @@ test('a foreign client has 200 streams at a time, and another for each that ends
 test.each([
   { code: 'CANCEL', number: constants.NGHTTP2_CANCEL },
   { code: 'NO_ERROR', number: constants.NGHTTP2_NO_ERROR },
-])("RST_STREAM with $code, a stock ztunnel's way to stop, is an end", async ({ number }) => {
-  const { client } = await foreignServer((stream) => {
-    stream.on('error', () => undefined);
-    stream.respond({ ':status': 200 });
-    stream.write('last words', () => stream.close(number));
-  });
-  const { stream, answer } = request(client);
-  await answer;
-  const watched = watch(stream);
-  await watched.until('end');
-  expect(watched.text()).toBe('last words');
-  expect(watched.events).toEqual(['end']);
-  stream.write(Buffer.from('nobody will have this'));
-  await watched.until('abort: the peer takes no more data');
-});
+])(
+  "RST_STREAM with $code after the end, a stock ztunnel's way to stop, leaves it an end",
+  async ({ number }) => {
+    const { client } = await foreignServer((stream) => {
+      stream.on('error', () => undefined);
+      stream.respond({ ':status': 200 });
+      stream.write('last words', () => stream.close(number));
+    });
+    const { stream, answer } = request(client);
+    await answer;
+    const watched = watch(stream);
+    await watched.until('end');
+    expect(watched.text()).toBe('last words');
+    expect(watched.events).toEqual(['end']);
+    stream.write(Buffer.from('nobody will have this'));
+    await watched.until('abort: the peer takes no more data');
+  },
+);
 
 test.each([
   { code: 'CONNECT_ERROR', number: constants.NGHTTP2_CONNECT_ERROR },

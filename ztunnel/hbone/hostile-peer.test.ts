@@ -17,7 +17,7 @@ import {
 } from './frames.ts';
 import { encodeHeaders } from './hpack.ts';
 import type { TunnelStream } from './stream.ts';
-import { CONNECT, OK, SETTINGS, socketPair } from './testing.ts';
+import { CONNECT, OK, SETTINGS, socketPair, watch } from './testing.ts';
 
 /** A client that sends frames by hand, at our server. */
 
@@ -230,6 +230,16 @@ test('DATA after the end of its stream is refused', async () => {
   const { frames } = await attack(hello, open(1), frame(0, FLAG.END_STREAM, 1, 'x'), frame(0, 0, 1, 'more'));
   const reset = await eventually('a reset', () => frames.find(({ type }) => type === FRAME.RST_STREAM));
   expect(reset.payload.readUInt32BE(0)).toBe(ERROR_CODES.STREAM_CLOSED);
+});
+
+test.each(['CANCEL', 'NO_ERROR'] as const)('RST_STREAM with %s before an end is no end', async (code) => {
+  const { requests, socket } = await attack(hello, open(1), frame(0, 0, 1, 'half a '));
+  const stream = await eventually('the request', () => requests[0]);
+  const watched = watch(stream);
+  await eventually('the data', () => watched.bytes() === 7);
+  socket.write(resetFrame(1, code));
+  await watched.until('abort');
+  expect(watched.events).toEqual([`abort: stream reset by the peer: ${code}`]);
 });
 
 test('a header list counts as decoded: many references to one field are too many', async () => {

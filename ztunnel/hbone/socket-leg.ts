@@ -122,10 +122,11 @@ export class SocketLeg implements Leg {
   }
 
   #lose(reason: string): void {
+    const events = this.#events;
+    // Also when all is well: the socket's handle may outlive it, and would keep all that the events reach.
+    this.#events = undefined;
     if (this.#hasEnded && this.#hasFinished) return;
     this.#failure ??= reason;
-    const events = this.#events;
-    this.#events = undefined;
     this.#waiting.clear();
     events?.onAbort(reason);
   }
