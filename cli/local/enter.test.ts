@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { enterCommand, parseCapability } from './enter.ts';
+import { enterCommand, needsOwnSession, parseCapability } from './enter.ts';
 import { findUser } from './users.ts';
 
 const PASSWD = 'root:x:0:0:root:/root:/bin/bash\nana:x:1000:1001:Ana:/home/ana:/bin/zsh\n';
@@ -44,5 +44,19 @@ describe('capabilities', () => {
     expect(line).toContain('--bounding-set=-all,+net_bind_service,+net_raw');
     expect(line).toContain('--no-new-privs');
     expect(line).toContain('--mount=/proc/7/ns/mnt');
+  });
+});
+
+describe('the terminal of the caller', () => {
+  test.each([undefined, '1\n'])('is out of reach where others may type into it (%j)', (setting) => {
+    expect(needsOwnSession(true, setting)).toBe(true);
+  });
+
+  test('is shared where nobody may', () => {
+    expect(needsOwnSession(true, '0\n')).toBe(false);
+  });
+
+  test('asks for nothing where there is none', () => {
+    expect(needsOwnSession(false, undefined)).toBe(false);
   });
 });

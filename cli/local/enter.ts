@@ -54,6 +54,15 @@ export function enterCommand(
   ]);
 }
 
+/**
+ * Whether a command has to be kept from the terminal that controls this process: with TIOCSTI it could type into it, and the
+ * caller's shell would run that. `setting` is what /proc/sys/dev/tty/legacy_tiocsti holds: `0` forbids TIOCSTI; kernels
+ * without it (undefined) allow it always.
+ */
+export function needsOwnSession(hasTerminal: boolean, setting: string | undefined): boolean {
+  return hasTerminal && setting?.trim() !== '0';
+}
+
 /** Environment of a command that runs as somebody else than who started it. */
 export function environmentOf(user: User, env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
   if (process.getuid?.() === user.uid && env['SUDO_USER'] === undefined) return env;

@@ -1,13 +1,10 @@
-import { spawn } from 'node:child_process';
 import { CliError } from '../cli-error.ts';
 import { callSupervisor } from '../supervisor-client.ts';
-import { enterCommand, environmentOf } from './enter.ts';
-import { runInForeground } from './foreground.ts';
 import { formatWorkloadRef, type WorkloadRef } from './names.ts';
 import { startChildrenInPidNamespaceOf } from './pid-namespace.ts';
 import type { PodDescription } from './pods.ts';
 import { isAlive } from './process-id.ts';
-import { enclosureOf } from './run-workload.ts';
+import { startCommand } from './run-workload.ts';
 
 /**
  * Runs a command inside a workload that runs, as its user and with its rights, with this process's input and output. Returns
@@ -23,11 +20,10 @@ export async function execInWorkload(
   const pod = (await callSupervisor(stateDirectory, {
     path: `/pods/${formatWorkloadRef(ref)}`,
   })) as PodDescription;
-  const { init, user } = pod.record;
+  const { init } = pod.record;
   if (init === undefined || !isAlive(init)) {
     throw new CliError(`${formatWorkloadRef(ref)} does not run yet: it waits to be in the mesh`);
   }
   await startChildrenInPidNamespaceOf(init.pid);
-  const [file = '', ...args] = enterCommand(enclosureOf(pod), init.pid, process.cwd(), command);
-  return runInForeground(spawn(file, args, { stdio: 'inherit', env: environmentOf(user, process.env) }));
+  return startCommand(pod, init.pid, command).ended;
 }

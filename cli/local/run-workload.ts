@@ -1,14 +1,17 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { closeSync, openSync, readFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
+import { isatty } from 'node:tty';
 import { CliError } from '../cli-error.ts';
 import { callSupervisor } from '../supervisor-client.ts';
 import type { EnrolmentState } from './enrolment.ts';
-import { type Enclosure, enterCommand, environmentOf, initCommand } from './enter.ts';
+import { type Enclosure, enterCommand, environmentOf, initCommand, needsOwnSession } from './enter.ts';
 import { runInForeground, stopSignal } from './foreground.ts';
 import { formatWorkloadRef } from './names.ts';
 import { startChildrenInNewPidNamespace } from './pid-namespace.ts';
 import type { PodDescription, PodRequest } from './pods.ts';
+import { isInForeground } from './process-id.ts';
 
 /** How long somebody is left in the dark about what is waited for. */
 const SILENCE_MS = 2_000;
@@ -39,9 +42,7 @@ export async function runWorkload(
     const { code } = await waitUntilInPlace(stateDirectory, path, pod, stop.signal);
     if (code !== undefined) return code;
     stop.dispose();
-    const [file = '', ...args] = enterCommand(enclosureOf(pod), init.pid ?? 0, process.cwd(), command);
-    const child = spawn(file, args, { stdio: 'inherit', env: environmentOf(pod.record.user, process.env) });
-    const ended = runInForeground(child);
+    const { child, ended } = startCommand(pod, init.pid ?? 0, command);
     await callSupervisor(stateDirectory, {
       method: 'POST',
       path: `${path}/started`,
@@ -55,8 +56,77 @@ export async function runWorkload(
   }
 }
 
+/**
+ * Starts a command in a workload whose first process is `initPid`, with this process's input and output. `ended` gives its
+ * exit code.
+ */
+export function startCommand(
+  pod: PodDescription,
+  initPid: number,
+  command: readonly string[],
+): { readonly child: ChildProcess; readonly ended: Promise<number> } {
+  const [file = '', ...args] = enterCommand(enclosureOf(pod), initPid, process.cwd(), command);
+  const ownSession = needsOwnSession(hasTerminal(), legacyTiocsti());
+  const env = environmentOf(pod.record.user, process.env);
+  const child = spawn(file, args, { stdio: 'inherit', env, detached: ownSession });
+  const ended = runInForeground(child);
+  if (!ownSession) return { child, ended };
+  const stop = passOnTerminalSignals(child);
+  return { child, ended: ended.finally(stop) };
+}
+
+/** Whether standard input is a terminal, or another one controls this process. */
+function hasTerminal(): boolean {
+  if (isatty(0)) return true;
+  try {
+    closeSync(openSync('/dev/tty', 'r'));
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function legacyTiocsti(): string | undefined {
+  try {
+    return readFileSync('/proc/sys/dev/tty/legacy_tiocsti', 'utf8');
+  } catch {
+    return undefined; // Linux before 6.2.
+  }
+}
+
+/**
+ * Passes on to a child in a session of its own what the terminal sends to its foreground only, so that Ctrl-C, Ctrl-\,
+ * Ctrl-Z and a new size of the window work. Returns what ends that.
+ */
+function passOnTerminalSignals(child: ChildProcess): () => void {
+  const send = (signal: NodeJS.Signals): void => {
+    try {
+      if (child.pid !== undefined) process.kill(-child.pid, signal);
+    } catch {
+      // It has just ended.
+    }
+  };
+  const inForeground = (signal: NodeJS.Signals): void => {
+    if (isInForeground(process.pid)) send(signal);
+  };
+  // SIGTSTP itself would do nothing: nobody in the child's session could continue it.
+  const suspend = (): void => {
+    send('SIGSTOP');
+    process.kill(process.pid, 'SIGSTOP');
+  };
+  const handlers = [
+    ...(['SIGINT', 'SIGQUIT', 'SIGWINCH'] as const).map((signal) => [signal, inForeground] as const),
+    ['SIGTSTP', suspend] as const,
+    ['SIGCONT', send] as const,
+  ];
+  for (const [signal, handler] of handlers) process.on(signal, handler);
+  return () => {
+    for (const [signal, handler] of handlers) process.off(signal, handler);
+  };
+}
+
 /** What it takes to enter a workload. */
-export function enclosureOf({ netns, cgroup, record }: PodDescription): Enclosure {
+function enclosureOf({ netns, cgroup, record }: PodDescription): Enclosure {
   return { netns, cgroup, user: record.user, capabilities: record.capabilities };
 }
 

@@ -211,4 +211,21 @@ test('a workload has no capability to change its network and cannot read the sta
   expect((await mesh.exec('shop/web-1', ['sh', '-c', 'ls -d /proc/[0-9]* | wc -l'])).stdout.trim()).toMatch(
     /^\d$/,
   );
+  const attempt = async (script: string): Promise<string> =>
+    (await mesh.exec('shop/web-1', ['sh', '-c', script])).stdout.trim();
+  expect(await attempt('find /dev -type b')).toBe('');
+  expect(await attempt('for d in vda sda nvme0n1 loop0 mem; do head -c 1 /dev/$d && echo $d; done')).toBe('');
+  expect(await attempt('mknod /dev/shm/disk b 7 0 && echo made')).toBe('');
+  expect(
+    await attempt('echo x >/dev/null && head -c 2 /dev/zero | wc -c && test -w /dev/ptmx && ls -A /dev/shm'),
+  ).toBe('2');
+  expect(readdirSync('/run/netns')).not.toEqual([]);
+  expect(
+    await attempt('ls -A /run/netns; touch /run/netns/x && echo made; umount /run/netns && echo gone'),
+  ).toBe('');
+  expect(
+    await attempt(
+      'for f in $(find /proc/irq /proc/bus /proc/fs -type f); do test ! -w "$f" || echo "$f"; done',
+    ),
+  ).toBe('');
 });
