@@ -38,6 +38,7 @@ export class ConnectionRecord implements OpeningRecord {
   readonly #records: Records;
   readonly #openedAt = performance.now();
   #told = NO_BYTES;
+  #isOpeningWritten = false;
 
   /** The connection opens. */
   constructor(facts: ConnectionFacts, records: Records) {
@@ -47,6 +48,8 @@ export class ConnectionRecord implements OpeningRecord {
   }
 
   writeOpening(): void {
+    if (this.#isOpeningWritten) return;
+    this.#isOpeningWritten = true;
     this.#write('opened', NO_BYTES, undefined);
   }
 
@@ -58,13 +61,16 @@ export class ConnectionRecord implements OpeningRecord {
   /** Bytes have flowed, perhaps. */
   progress(bytes: ByteCounts): void {
     if (bytes.received === this.#told.received && bytes.sent === this.#told.sent) return;
+    this.writeOpening();
     this.#write('progress', bytes, undefined);
   }
 
   /** It is over. */
   closed(bytes: ByteCounts, failure: Failure | undefined): void {
     if (failure?.reason !== undefined) this.#forgetDecision();
-    this.#write('closed', bytes, failure, this.#records.close(this));
+    const includesOpening = !this.#isOpeningWritten;
+    this.#isOpeningWritten = true;
+    this.#write('closed', bytes, failure, includesOpening);
   }
 
   /** Another decision counts now, which may name no policy. */

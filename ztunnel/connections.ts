@@ -28,6 +28,9 @@ export class LiveConnection {
   /** Why it is being cut. */
   #cause: Failure | undefined;
   #isOver = false;
+  /** Its neighbours among those that are open. */
+  previous: LiveConnection | undefined;
+  next: LiveConnection | undefined;
 
   constructor(registry: Connections, opening: Opening, records: Records) {
     this.#registry = registry;
@@ -96,10 +99,14 @@ function failureOf(end: SpliceEnd): Failure | undefined {
   return { error, flags: '-' };
 }
 
-/** All connections of a worker that are open. */
+/**
+ * All connections of a worker that are open. A list through them, since a `Set` that has grown leaves its former self as garbage
+ * that keeps the connections in it alive far beyond their end.
+ */
 export class Connections {
   readonly #records: Records;
-  readonly #live = new Set<LiveConnection>();
+  #first: LiveConnection | undefined;
+  #size = 0;
   #onChange: (() => void)[] = [];
 
   constructor(records: Records) {
@@ -108,12 +115,21 @@ export class Connections {
 
   open(opening: Opening): LiveConnection {
     const connection = new LiveConnection(this, opening, this.#records);
-    this.#live.add(connection);
+    connection.next = this.#first;
+    if (this.#first !== undefined) this.#first.previous = connection;
+    this.#first = connection;
+    this.#size += 1;
     return connection;
   }
 
   remove(connection: LiveConnection): void {
-    this.#live.delete(connection);
+    const { previous, next } = connection;
+    if (previous === undefined) this.#first = next;
+    else previous.next = next;
+    if (next !== undefined) next.previous = previous;
+    connection.previous = undefined;
+    connection.next = undefined;
+    this.#size -= 1;
     this.notify();
   }
 
@@ -126,16 +142,16 @@ export class Connections {
   }
 
   get size(): number {
-    return this.#live.size;
+    return this.#size;
   }
 
   list(): readonly ConnectionInfo[] {
-    return [...this.#live].map(({ opening }) => opening.info);
+    return this.#all().map(({ opening }) => opening.info);
   }
 
   countOf(pod: PodToken): number {
     let count = 0;
-    for (const { opening } of this.#live) if (opening.pod === pod) count++;
+    for (const { opening } of this.#all()) if (opening.pod === pod) count++;
     return count;
   }
 
@@ -146,16 +162,23 @@ export class Connections {
 
   /** Bytes of all, for the metrics. */
   progress(): void {
-    for (const connection of this.#live) connection.progress();
+    for (const connection of this.#all()) connection.progress();
   }
 
   cut(which: (connection: LiveConnection) => boolean, failure: Failure): void {
-    for (const connection of [...this.#live]) if (which(connection)) connection.cut(failure);
+    for (const connection of this.#all()) if (which(connection)) connection.cut(failure);
   }
 
   /** Those whose permission can be taken back; a copy. */
   inbound(): readonly LiveConnection[] {
-    return [...this.#live].filter(({ opening }) => opening.permission !== undefined);
+    return this.#all().filter(({ opening }) => opening.permission !== undefined);
+  }
+
+  /** A copy: what is done with them may end them. */
+  #all(): readonly LiveConnection[] {
+    const all: LiveConnection[] = [];
+    for (let each = this.#first; each !== undefined; each = each.next) all.push(each);
+    return all;
   }
 }
 

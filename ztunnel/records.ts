@@ -4,7 +4,7 @@ const FLUSH_MS = 50;
 /** A batch this long leaves at once. */
 const BATCH_SIZE = 2_000;
 
-/** What writes its record of an opening when a batch leaves. */
+/** What writes its record of an opening when a batch leaves, unless it is over by then. */
 export interface OpeningRecord {
   readonly writeOpening: () => void;
 }
@@ -16,7 +16,7 @@ export interface OpeningRecord {
 export class Records {
   readonly #send: (records: readonly AccessRecord[]) => void;
   #batch: AccessRecord[] = [];
-  readonly #openings = new Set<OpeningRecord>();
+  #openings: OpeningRecord[] = [];
   #timer: NodeJS.Timeout | undefined;
 
   constructor(send: (records: readonly AccessRecord[]) => void) {
@@ -31,20 +31,15 @@ export class Records {
 
   /** A connection has opened. */
   open(opening: OpeningRecord): void {
-    this.#openings.add(opening);
+    this.#openings.push(opening);
     this.#timer ??= setTimeout(() => this.flush(), FLUSH_MS);
-  }
-
-  /** It is over. Whether its opening has not been written yet: it need not be then. */
-  close(opening: OpeningRecord): boolean {
-    return this.#openings.delete(opening);
   }
 
   flush(): void {
     clearTimeout(this.#timer);
     this.#timer = undefined;
-    const openings = [...this.#openings];
-    this.#openings.clear();
+    const openings = this.#openings;
+    this.#openings = [];
     for (const opening of openings) opening.writeOpening();
     const batch = this.#batch;
     this.#batch = [];

@@ -19,8 +19,8 @@ import { Incoming } from './incoming.ts';
 import { Keepalive } from './keepalive.ts';
 import { readInto } from './read-into.ts';
 import { CREDIT_SHARE, ReceiveWindow } from './receive-window.ts';
-import type { StreamOwner, TunnelStream } from './stream.ts';
-import { type Answer, StreamTable } from './stream-table.ts';
+import type { Answer, StreamOwner, TunnelStream } from './stream.ts';
+import { StreamTable } from './stream-table.ts';
 
 /** Sizes and times of a connection: fact sheet ambient-wire.md, 1.2. */
 export interface ConnectionSettings {

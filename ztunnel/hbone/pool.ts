@@ -5,8 +5,7 @@ import type { Svid } from '#certs/svid.ts';
 import type { Connection } from './connection.ts';
 import { HboneError } from './error.ts';
 import type { Field } from './hpack-tables.ts';
-import type { TunnelStream } from './stream.ts';
-import type { Answer } from './stream-table.ts';
+import type { Answer, TunnelStream } from './stream.ts';
 
 /** Which session a tunnel may share: same caller, same peer. */
 export interface PoolTarget {

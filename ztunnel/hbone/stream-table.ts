@@ -1,12 +1,5 @@
 import { Http2Error } from './error.ts';
-import type { Field } from './hpack-tables.ts';
-import { type StreamOwner, TunnelStream } from './stream.ts';
-
-/** How the peer answered a request, or why it did not. */
-export type Answer =
-  | { readonly kind: 'answered'; readonly fields: readonly Field[]; readonly endStream: boolean }
-  /** `isRetryable`: the peer has not looked at the request, or nobody can tell. */
-  | { readonly kind: 'failed'; readonly reason: string; readonly isRetryable: boolean };
+import { type Answer, type StreamOwner, TunnelStream } from './stream.ts';
 
 export interface StreamTableOptions {
   readonly isServer: boolean;
@@ -21,8 +14,6 @@ export interface StreamTableOptions {
 export class StreamTable {
   readonly #options: StreamTableOptions;
   readonly #streams = new Map<number, TunnelStream>();
-  /** Requests without an answer yet. */
-  readonly #unanswered = new Map<number, (answer: Answer) => void>();
   /** Highest ID so far. */
   lastId = 0;
 
@@ -71,24 +62,23 @@ export class StreamTable {
   /** A client's next stream. */
   openNext(sendWindow: number, onAnswer: (answer: Answer) => void): TunnelStream {
     const stream = this.open(this.lastId === 0 ? 1 : this.lastId + 2, sendWindow);
-    this.#unanswered.set(stream.id, onAnswer);
+    stream.onAnswer = onAnswer;
     return stream;
   }
 
   isUnanswered(stream: TunnelStream): boolean {
-    return this.#unanswered.has(stream.id);
+    return stream.onAnswer !== undefined;
   }
 
   /** Hands the answer over. */
   answer(stream: TunnelStream, answer: Answer): void {
-    const onAnswer = this.#unanswered.get(stream.id);
-    this.#unanswered.delete(stream.id);
+    const { onAnswer } = stream;
+    stream.onAnswer = undefined;
     onAnswer?.(answer);
   }
 
   /** The stream is over; nobody is told. */
   forget(stream: TunnelStream): void {
-    this.#unanswered.delete(stream.id);
     this.#streams.delete(stream.id);
     if (this.#streams.size === 0) this.#options.onIdle();
   }

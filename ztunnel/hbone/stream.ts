@@ -1,5 +1,6 @@
 import { ByteQueue } from './byte-queue.ts';
 import { type ErrorCode, nameOfCode } from './error.ts';
+import type { Field } from './hpack-tables.ts';
 import type { Leg, LegEvents } from './leg.ts';
 
 /** Bytes queued for sending from which on the writer is asked to wait, and below which it may go on. */
@@ -22,6 +23,12 @@ export interface StreamOwner {
   /** Both directions have ended. */
   readonly ended: (stream: TunnelStream) => void;
 }
+
+/** How the peer answered a request, or why it did not. */
+export type Answer =
+  | { readonly kind: 'answered'; readonly fields: readonly Field[]; readonly endStream: boolean }
+  /** `isRetryable`: the peer has not looked at the request, or nobody can tell. */
+  | { readonly kind: 'failed'; readonly reason: string; readonly isRetryable: boolean };
 
 type Direction = 'open' | 'ending' | 'ended';
 
@@ -53,6 +60,8 @@ export class TunnelStream implements Leg {
   #isClosed = false;
   /** It broke before `start`. */
   #failure: string | undefined;
+  /** Who waits for the answer to its request. */
+  onAnswer: ((answer: Answer) => void) | undefined;
 
   constructor(
     id: number,
@@ -216,12 +225,14 @@ export class TunnelStream implements Leg {
     this.#incoming = 'ended';
     this.#events?.onEnd();
     this.#closeWhenBothEnded();
+    this.#forgetWhenBothEnded();
   }
 
   #finish(): void {
     this.#outgoing = 'ended';
     this.#events?.onFinish();
     this.#closeWhenBothEnded();
+    this.#forgetWhenBothEnded();
   }
 
   #closeWhenBothEnded(): void {
@@ -229,5 +240,13 @@ export class TunnelStream implements Leg {
       this.#isClosed = true;
       this.#owner.ended(this);
     }
+  }
+
+  /**
+   * Lets go of what the stream knew. Garbage that is old keeps alive what it refers to, and a `Map` that has grown leaves its
+   * former self as such garbage, with all that was in it.
+   */
+  #forgetWhenBothEnded(): void {
+    if (this.#outgoing === 'ended' && this.#incoming === 'ended') this.#events = undefined;
   }
 }

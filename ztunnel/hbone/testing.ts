@@ -4,8 +4,7 @@ import { eventually } from '#test/kit/eventually.ts';
 import { Connection, type ConnectionOptions, type ConnectionSettings } from './connection.ts';
 import type { Field } from './hpack-tables.ts';
 import type { Leg } from './leg.ts';
-import type { TunnelStream } from './stream.ts';
-import type { Answer } from './stream-table.ts';
+import type { Answer, TunnelStream } from './stream.ts';
 
 /** What the fact sheet says, with a PING that never comes in a test. */
 export const SETTINGS: ConnectionSettings = {
