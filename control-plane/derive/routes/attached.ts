@@ -1,0 +1,94 @@
+import type { ObjectKey, Position, Problem } from '../../source/objects.ts';
+import type {
+  BackendRef,
+  GrpcMatch,
+  GrpcRule,
+  HttpMatch,
+  HttpRule,
+  RouteFilter,
+} from '../../source/route-objects.ts';
+
+/** Which routes hold for which port of which service, in order of precedence, and what their status says. */
+export interface AttachedRoutes {
+  readonly frontends: readonly AttachedFrontend[];
+  readonly statuses: readonly RouteStatus[];
+  readonly problems: readonly Problem[];
+}
+
+/** A port of a service that has routes, as callers of one namespace (consumer routes) or all others (producer routes) see it. */
+export type AttachedFrontend = {
+  /** `namespace/hostname`. */
+  readonly service: string;
+  readonly port: number;
+  /** The namespace whose callers it is for; absent: all that have no frontend of their own. */
+  readonly consumerNamespace?: string;
+} & (
+  | { readonly kind: 'http'; readonly entries: readonly HttpEntry[] }
+  | { readonly kind: 'grpc'; readonly entries: readonly GrpcEntry[] }
+  | { readonly kind: 'tls'; readonly entries: readonly TlsEntry[] }
+  | { readonly kind: 'tcp'; readonly entries: readonly StreamEntry[] }
+);
+
+interface EntryBase {
+  /** `HTTPRoute pay/ledger`. */
+  readonly object: ObjectKey;
+  readonly position: Position;
+  readonly rule: number;
+  readonly ruleName?: string;
+  readonly backends: readonly ResolvedBackend[];
+}
+
+/** One match of one rule: what is listed first counts. */
+export interface HttpEntry extends EntryBase {
+  readonly match: HttpMatch;
+  readonly matchIndex: number;
+  readonly spec: HttpRule;
+  /** By index in `spec.filters`, for mirrors. */
+  readonly mirrors: ReadonlyMap<number, ResolvedBackend>;
+}
+
+export interface GrpcEntry extends EntryBase {
+  readonly match: GrpcMatch;
+  readonly matchIndex: number;
+  readonly spec: GrpcRule;
+  readonly mirrors: ReadonlyMap<number, ResolvedBackend>;
+}
+
+export interface StreamEntry extends EntryBase {}
+
+export interface TlsEntry extends EntryBase {
+  readonly hostnames: readonly string[];
+}
+
+export interface ResolvedBackend {
+  readonly ref: BackendRef;
+  readonly weight: number;
+  readonly filters: readonly RouteFilter[];
+  /** `invalid`: its share of the requests is answered 500, its share of the connections refused. */
+  readonly target:
+    | { readonly kind: 'service'; readonly service: string; readonly port: number }
+    | {
+        readonly kind: 'invalid';
+        readonly reason: 'InvalidKind' | 'BackendNotFound' | 'RefNotPermitted' | 'UnsupportedProtocol';
+        readonly message: string;
+      };
+}
+
+/** As the Gateway API has it: one entry for each parentRef, which is repeated as it was written. */
+export interface RouteStatus {
+  readonly object: ObjectKey;
+  readonly parents: readonly {
+    readonly parentRef: Readonly<Record<string, unknown>>;
+    readonly controllerName: 'tulle.dev/waypoint';
+    readonly conditions: readonly RouteCondition[];
+  }[];
+}
+
+export interface RouteCondition {
+  readonly type: 'Accepted' | 'ResolvedRefs' | 'PartiallyInvalid';
+  readonly status: 'True' | 'False';
+  readonly reason: string;
+  readonly message: string;
+  /** Of the object, 1 where it has none: files have no generations. */
+  readonly observedGeneration: number;
+}
