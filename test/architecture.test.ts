@@ -14,7 +14,11 @@ const TABLE: readonly { readonly files: RegExp; readonly may: readonly RegExp[] 
   { files: /^control-plane\/source\//, may: [/^control-plane\/(source|api)\//] },
   {
     files: /^control-plane\/derive\//,
-    may: [/^control-plane\/(derive|api)\//, /^control-plane\/source\/objects\.ts$/, /^certs\/identity\.ts$/],
+    may: [
+      /^control-plane\/(derive|api)\//,
+      /^control-plane\/source\/(route-)?objects\.ts$/,
+      /^certs\/identity\.ts$/,
+    ],
   },
   {
     files: /^control-plane\/serve\//,
@@ -32,6 +36,25 @@ const TABLE: readonly { readonly files: RegExp; readonly may: readonly RegExp[] 
   { files: /^ztunnel\/zds\//, may: [/^ztunnel\/(zds|capture)\//, /^ztunnel\/worker-messages\.ts$/] },
   { files: /^ztunnel\//, may: [/^ztunnel\//, /^control-plane\/api\//, /^certs\//] },
   {
+    files: /^waypoint\/(config|route)\//,
+    may: [
+      /^waypoint\/(config|route)\//,
+      /^waypoint\/(model|exchange|request-record)\.ts$/,
+      /^control-plane\/api\//,
+      /^certs\/identity\.ts$/,
+    ],
+  },
+  {
+    files: /^waypoint\//,
+    may: [
+      /^waypoint\//,
+      /^ztunnel\/(hbone|policy|tables)\//,
+      /^ztunnel\/(access-log-writer|http-listener|config-values)\.ts$/,
+      /^control-plane\/api\//,
+      /^certs\//,
+    ],
+  },
+  {
     files: /^cli\//,
     may: [
       /^cli\//,
@@ -39,12 +62,14 @@ const TABLE: readonly { readonly files: RegExp; readonly may: readonly RegExp[] 
       /^certs\//,
       /^ztunnel\/(zds|capture|tables|policy|dns)\//,
       /^ztunnel\/(main|config|next-hop|worker-messages)\.ts$/,
+      /^waypoint\/(config|route)\//,
+      /^waypoint\/(main|config|model|exchange)\.ts$/,
     ],
   },
   { files: /^test\//, may: [/./] },
 ];
 
-const SOURCES = globSync(['{certs,control-plane,ztunnel,cli,test}/**/*.ts'], { cwd: ROOT }).filter(
+const SOURCES = globSync(['{certs,control-plane,ztunnel,waypoint,cli,test}/**/*.ts'], { cwd: ROOT }).filter(
   (file) => !file.includes('/gen/'),
 );
 
