@@ -1,7 +1,7 @@
 import type { AccessRecord, Peer } from './access-log.ts';
 
 /**
- * A record as a line of JSON with a stock ztunnel's field names (fact sheet ambient-wire.md, 8), and ours: `policy`,
+ * A record as a line of JSON with a stock ztunnel's field names (fact sheet ambient-wire.md, 8), and ours: `waypoint.identity`, `policy`,
  * `reason`, `dry_run`, `response_flags`, `connection_id`. Undefined for records that are for metrics only.
  */
 export function formatAccessRecord(record: AccessRecord): string | undefined {
@@ -37,6 +37,7 @@ function ends(record: AccessRecord): object {
   return {
     'src.addr': source.address,
     ...peer('src', source),
+    'waypoint.identity': record.waypoint,
     'dst.addr': destination.address,
     'dst.hbone_addr': record.hboneAddress,
     'dst.service': record.service?.hostname,

@@ -38,6 +38,8 @@ export interface AccessRecord {
   readonly atMs: number;
   readonly direction: 'inbound' | 'outbound';
   readonly source: Peer;
+  /** SPIFFE ID of the waypoint that asked for the source. */
+  readonly waypoint?: string;
   readonly destination: Peer;
   /** The CONNECT authority. */
   readonly hboneAddress?: string;

@@ -6,6 +6,7 @@ export type ConnectionFacts = Pick<
   AccessRecord,
   | 'direction'
   | 'source'
+  | 'waypoint'
   | 'destination'
   | 'hboneAddress'
   | 'service'

@@ -3,6 +3,7 @@ import { formatHostPort, type HostPort } from '#api/address.ts';
 import type { Workload } from '#api/workload.ts';
 import { formatIdentity, identitiesEqual } from '#certs/identity.ts';
 import type { Peer } from './access-log.ts';
+import { type CallerClaim, decideCaller } from './caller.ts';
 import { type ConnectionFacts, type Failure, failedRecord } from './connection-record.ts';
 import { denial, type LiveConnection } from './connections.ts';
 import { CONNECT_TIMEOUT_MS, type DataPath, type ServedPod, unknownPeer } from './data-path.ts';
@@ -17,7 +18,7 @@ import { identityOf } from './identity-of.ts';
 import { decideInboundTarget, type InboundTarget } from './inbound-target.ts';
 import { describeBaggage, describeService, describeWorkload } from './peers.ts';
 import { authorizeNow, authorizeWhenKnown } from './permission.ts';
-import type { InboundConnection } from './policy/verdict.ts';
+import type { InboundConnection, Verdict } from './policy/verdict.ts';
 import { proxyHeader } from './proxy-protocol.ts';
 import { CONNECTION_ID_HEADER } from './tunnel-headers.ts';
 
@@ -56,17 +57,42 @@ export async function serveInbound(call: TunnelCall): Promise<void> {
     path.record(failedRecord(earlyFacts(call), { error: target.error, flags: '-' }));
     return;
   }
-  await connect(call, target);
+  const claim = claimOf(call, workload);
+  if (claim.kind === 'refused') {
+    answer(call, '400');
+    path.record(failedRecord(earlyFacts(call), { error: claim.reason, flags: '-' }));
+    return;
+  }
+  await connect({ ...call, claim }, target);
 }
 
-async function connect(call: TunnelCall, target: Target): Promise<void> {
+function claimOf({ path, session, remote, fields }: TunnelCall, workload: Workload): CallerClaim {
+  const { network } = path.config;
+  return decideCaller({
+    tables: path.tables,
+    workload,
+    peer: session.peer,
+    peerIp: remote.ip,
+    network,
+    fields,
+  });
+}
+
+type Claim = Exclude<CallerClaim, { readonly kind: 'refused' }>;
+
+/** A call of which it is known who makes it. */
+interface KnownCall extends TunnelCall {
+  readonly claim: Claim;
+}
+
+async function connect(call: KnownCall, target: Target): Promise<void> {
   const { path, pod, stream } = call;
   let application: Socket | undefined;
   const live = open(call, target, () => {
     answer(call, '503');
     application?.destroy(GIVEN_UP);
   });
-  const verdict = await authorizeWhenKnown(path, call.workload, connectionOf(call, target));
+  const verdict = await authorizeWhenKnown(path, call.workload, connectionOf(call, target, call.claim));
   live.decided(verdict);
   if (live.isOver) return;
   if (verdict.kind === 'deny') {
@@ -115,18 +141,27 @@ function answer({ session, stream }: TunnelCall, status: string): void {
   session.connection.respond(stream, [[':status', status]], true);
 }
 
-function connectionOf({ session, remote, local }: TunnelCall, { address }: Target): InboundConnection {
+function connectionOf({ remote, local }: TunnelCall, { address }: Target, claim: Claim): InboundConnection {
   return {
-    sourceIdentity: session.peer,
+    sourceIdentity: claim.identity,
+    ...(claim.kind === 'via-waypoint' && { waypointIdentity: claim.waypoint }),
     sourceIp: remote.ip,
     destinationIp: local.ip,
     destinationPort: address.port,
   };
 }
 
-function open(call: TunnelCall, target: Target, giveUp: () => void): LiveConnection {
-  const { path, pod, remote, session, local } = call;
-  const connection = connectionOf(call, target);
+/** Looked at again when what it was let in by has changed: the waypoint may no longer be one. */
+function authorizeAgain(call: KnownCall, target: Target): Verdict {
+  const { path, workload, session } = call;
+  const current = path.tables.workloadByUid(workload.uid) ?? workload;
+  const claim = claimOf(call, current);
+  const trusted: Claim = claim.kind === 'refused' ? { kind: 'peer', identity: session.peer } : claim;
+  return authorizeNow(path, workload, connectionOf(call, target, trusted));
+}
+
+function open(call: KnownCall, target: Target, giveUp: () => void): LiveConnection {
+  const { path, pod, remote, claim, local } = call;
   return path.connections.open({
     pod,
     facts: factsOf(call, target),
@@ -135,12 +170,12 @@ function open(call: TunnelCall, target: Target, giveUp: () => void): LiveConnect
       direction: 'inbound',
       source: formatHostPort(remote),
       destination: formatHostPort({ ip: local.ip, port: target.address.port }),
-      identity: formatIdentity(session.peer),
+      identity: formatIdentity(claim.identity),
       protocol: 'HBONE',
     },
     permission: {
       workloadUid: call.workload.uid,
-      verdict: () => authorizeNow(path, call.workload, connection),
+      verdict: () => authorizeAgain(call, target),
     },
     giveUp,
   });
@@ -155,12 +190,13 @@ function earlyFacts({ remote, local }: TunnelCall): ConnectionFacts {
   };
 }
 
-function factsOf(call: TunnelCall, { authority, service }: Target): ConnectionFacts {
-  const { workload, fields, local } = call;
+function factsOf(call: KnownCall, { authority, service }: Target): ConnectionFacts {
+  const { workload, fields, local, claim } = call;
   const connectionId = parseConnectionId(fieldOf(fields, CONNECTION_ID_HEADER));
   return {
     direction: 'inbound',
     source: sourcePeer(call),
+    ...(claim.kind === 'via-waypoint' && { waypoint: formatIdentity(claim.waypoint) }),
     destination: {
       address: formatHostPort(local),
       workload: describeWorkload(workload),
@@ -174,8 +210,8 @@ function factsOf(call: TunnelCall, { authority, service }: Target): ConnectionFa
 }
 
 /** The caller: by its address, if who is there has proven to be it; else by what it says of itself, in its own namespace. */
-function sourcePeer({ path, session, remote, fields }: TunnelCall): Peer {
-  const { peer } = session;
+function sourcePeer({ path, claim, remote, fields }: KnownCall): Peer {
+  const peer = claim.identity;
   const proven = { address: formatHostPort(remote), identity: formatIdentity(peer) };
   const atAddress = path.tables.workloadByIp(path.config.network, remote.ip);
   if (atAddress !== undefined && identitiesEqual(identityOf(atAddress), peer)) {

@@ -54,6 +54,12 @@ export interface Authorization {
   readonly dryRun: boolean;
 }
 
+/**
+ * Begins the name of a generated policy that keeps callers from going round a waypoint. Such a policy is about who connects,
+ * and not about whom it speaks for. No object can be named so: names have no underscores.
+ */
+export const REQUIRE_WAYPOINT_PREFIX = 'tulle_require_waypoint_' as const;
+
 /** A match with no constraint, to spread over. */
 export const EMPTY_MATCH: Match = {
   namespaces: [],

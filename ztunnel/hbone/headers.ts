@@ -93,6 +93,12 @@ export function newTraceparent(): string {
   return `00-${randomHex(16)}-${randomHex(8)}-00`;
 }
 
+/**
+ * Header of a CONNECT with which a waypoint says for whom it asks: a SPIFFE ID. It counts only from a waypoint that is bound to
+ * the destination.
+ */
+export const CALLER_HEADER = 'x-tulle-caller' as const;
+
 /** An ID for a connection, the same in both logs: 128 random bits. */
 export function newConnectionId(): string {
   return randomHex(16);

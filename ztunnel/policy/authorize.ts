@@ -1,4 +1,4 @@
-import { type Authorization, policyKey } from '#api/policy.ts';
+import { type Authorization, policyKey, REQUIRE_WAYPOINT_PREFIX } from '#api/policy.ts';
 import type { Workload } from '#api/workload.ts';
 import type { Tables } from '../tables/tables.ts';
 import { type Facts, factsOf, matcherOf } from './compile.ts';
@@ -20,7 +20,7 @@ export interface AuthorizationRequest {
  */
 export function authorize(request: AuthorizationRequest): Verdict {
   const policies = policiesOf(request.tables, request.workload);
-  const facts = factsOf(request.connection);
+  const facts = bothFactsOf(request.connection);
   const enforced = policies.filter((policy) => !policy.dryRun);
   const allows = enforced.filter((policy) => policy.action === 'ALLOW');
   const denied = firstMatch(enforced, 'DENY', facts);
@@ -34,6 +34,23 @@ export function authorize(request: AuthorizationRequest): Verdict {
   if (allows.length === 0) return { kind: 'allow', reason: 'no-allow-policy', dryRun };
   if (allowed !== undefined) return { kind: 'allow', reason: 'allowed-by-policy', ...allowed, dryRun };
   return { kind: 'deny', reason: 'no-allow-matched', dryRun };
+}
+
+/** Facts for policies about the caller, and for those about who connects: the same but for a waypoint that speaks for another. */
+interface BothFacts {
+  readonly caller: Facts;
+  readonly peer: Facts;
+}
+
+function bothFactsOf(connection: InboundConnection): BothFacts {
+  const caller = factsOf(connection);
+  const { waypointIdentity } = connection;
+  if (waypointIdentity === undefined) return { caller, peer: caller };
+  return { caller, peer: factsOf({ ...connection, sourceIdentity: waypointIdentity }) };
+}
+
+function factsFor({ name }: Authorization, { caller, peer }: BothFacts): Facts {
+  return caller !== peer && name.startsWith(REQUIRE_WAYPOINT_PREFIX) ? peer : caller;
 }
 
 /** Policies (`namespace/name`) that the workload names and the tables do not have. */
@@ -56,19 +73,19 @@ interface Decisive {
 function firstMatch(
   policies: readonly Authorization[],
   action: Authorization['action'],
-  facts: Facts,
+  facts: BothFacts,
 ): Decisive | undefined {
   for (const policy of policies) {
     if (policy.action !== action) continue;
-    const rule = matcherOf(policy)(facts);
+    const rule = matcherOf(policy)(factsFor(policy, facts));
     if (rule !== undefined) return { policy: policyKey(policy), rule };
   }
   return undefined;
 }
 
 /** What enforcing one more policy would add to those enforced already; nothing if it would change nothing. */
-function rehearse(policy: Authorization, facts: Facts, alreadyAllowed: boolean): readonly DryRun[] {
-  const matches = matcherOf(policy)(facts) !== undefined;
+function rehearse(policy: Authorization, facts: BothFacts, alreadyAllowed: boolean): readonly DryRun[] {
+  const matches = matcherOf(policy)(factsFor(policy, facts)) !== undefined;
   if (policy.action === 'DENY') return matches ? [{ policy: policyKey(policy), would: 'deny' }] : [];
   if (matches) return [{ policy: policyKey(policy), would: 'allow' }];
   return alreadyAllowed ? [] : [{ policy: policyKey(policy), would: 'deny' }];

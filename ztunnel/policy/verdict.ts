@@ -3,8 +3,10 @@ import type { Identity } from '#certs/identity.ts';
 
 /** The facts about an inbound connection that a policy may look at. */
 export interface InboundConnection {
-  /** The TLS peer; absent for plaintext. */
+  /** Who calls: the TLS peer, or whom it speaks for; absent for plaintext. */
   readonly sourceIdentity?: Identity;
+  /** The TLS peer where it speaks for another: a waypoint. */
+  readonly waypointIdentity?: Identity;
   /** The TCP peer's address. */
   readonly sourceIp: Ip;
   readonly destinationIp: Ip;
