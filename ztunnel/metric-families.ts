@@ -1,6 +1,6 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { Counter, Gauge, Histogram, type OpenMetricsContentType, type Registry } from 'prom-client';
-import type { SubscriptionMetrics } from '#api/client.ts';
+import type { SubscriptionMetrics } from '#api/delta-client.ts';
 import type { AccessRecord } from './access-log.ts';
 import type { QueryReport } from './dns/respond.ts';
 import { reporterOf, TRAFFIC_LABELS, type TrafficCount, type TrafficTotals } from './traffic-series.ts';

@@ -1,5 +1,5 @@
 import { type OpenMetricsContentType, Registry } from 'prom-client';
-import type { SubscriptionMetrics } from '#api/client.ts';
+import type { SubscriptionMetrics } from '#api/delta-client.ts';
 import type { AccessRecord } from './access-log.ts';
 import {
   type DnsQueryObserver,

@@ -7,8 +7,9 @@ import type { DiscoveryCall } from '#control-plane/serve/stream.ts';
 import { openTestServer, type TestServer, tokenOf } from '#control-plane/serve/testing.ts';
 import { eventually } from '#test/kit/eventually.ts';
 import { policy, service, workload } from '#test/kit/resources.ts';
-import { type SubscribeOptions, type SubscriptionState, subscribeWorkloadApi } from './client.ts';
+import { type SubscribeOptions, subscribeWorkloadApi } from './client.ts';
 import { encodeResource } from './codec.ts';
+import type { SubscriptionState } from './delta-client.ts';
 import { DISCOVERY_SERVICE, encodeResourceField, encodeResponse } from './discovery.ts';
 import type { DeltaDiscoveryRequest } from './gen/envoy/service/discovery/v3/discovery_pb.ts';
 import {

@@ -4,10 +4,10 @@ import type { NodeSchema } from './gen/envoy/config/core/v3/base_pb.ts';
 /** First part of the id of a client that serves a node beside its ztunnel, and whose answers are not the ztunnel's. */
 export const NODE_AGENT = 'node-agent';
 
-/** Who a client of the workload API says it is. */
+/** Who a client of the control plane says it is. */
 export interface NodeDescription {
   /** Default: `ztunnel`. */
-  readonly type?: 'ztunnel' | typeof NODE_AGENT;
+  readonly type?: 'ztunnel' | 'waypoint' | typeof NODE_AGENT;
   /** Address of the proxy itself; `1.1.1.1` where it is not known, as a stock ztunnel has it. */
   readonly ip: string;
   readonly podName: string;
