@@ -61,6 +61,14 @@ export interface BodySource {
   readonly resume: () => void;
 }
 
+/** What the waypoint itself had against a request after it was handed over: the client broke the protocol, or was too slow. */
+export interface ExchangeFailure {
+  /** What it answered, if there was no answer yet: 400, 408. */
+  readonly status: number;
+  readonly flag: 'DPE' | 'SI';
+  readonly details: string;
+}
+
 /** One request and its answer, whatever the version of HTTP. Made by `downstream/`, answered by `serve-request.ts`. */
 export interface Exchange {
   readonly downstream: Downstream;
@@ -86,6 +94,8 @@ export interface Exchange {
   /** Bytes of bodies so far. */
   readonly bytesReceived: () => number;
   readonly bytesSent: () => number;
+  /** Set before `onClose(false)` and a body's `onAbort` where it was not simply the client that left. */
+  readonly failure?: ExchangeFailure | undefined;
 }
 
 /** One end of an upgraded connection. */
