@@ -22,7 +22,7 @@ export interface Context {
 }
 
 /** The object that a resource stands for, and where it is written. */
-interface Origin {
+export interface Origin {
   readonly object: ObjectKey;
   readonly position: Position;
 }

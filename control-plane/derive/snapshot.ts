@@ -13,11 +13,15 @@ import { deriveEndpoints, deriveSlice, deriveWorkloadEntry } from './external-wo
 import { compareText, type Inventory, takeInventory } from './inventory.ts';
 import { derivePolicies } from './policies.ts';
 import { type PolicyStatus, summarizePolicies } from './policy-status.ts';
+import type { AttachedRoutes, RouteStatus } from './routes/attached.ts';
 import { settleConflicts } from './service-conflicts.ts';
 import { deriveServiceEntries } from './service-entries.ts';
 import { deriveServices, type ServiceInfo } from './services.ts';
 import { type MeshSettings, readSettings } from './settings.ts';
 import type { VipAllocations } from './vips.ts';
+import type { FaultClock, FaultTimes } from './waypoint/fault-times.ts';
+import { type WantedWaypoint, wantWaypoints } from './waypoint/wanted.ts';
+import { deriveWaypoints, type WaypointResources } from './waypoint/waypoint-resources.ts';
 import { reportWaypoints } from './waypoint-readiness.ts';
 import { collectWaypoints } from './waypoints.ts';
 import { derivePod, type Lookups, prepareLookups } from './workloads.ts';
@@ -33,6 +37,8 @@ export interface SnapshotInput {
   readonly domain?: string;
   /** Settings of the snapshot before: a setting that is wrong stays what it was there. */
   readonly previousSettings?: MeshSettings | undefined;
+  /** When faults were first seen, and the time now; absent: none was, and none has ended. */
+  readonly faults?: FaultClock;
 }
 
 /** All that the mesh is told, whole, and what is wrong with what it was derived from. Never changed once made. */
@@ -43,6 +49,13 @@ export interface Snapshot {
   /** What each node's agent is to do with its pods, by node. */
   readonly enrolment: ReadonlyMap<string, readonly EnrolmentPod[]>;
   readonly policies: readonly PolicyStatus[];
+  /** What each waypoint is told, by `namespace/name` of its Gateway. */
+  readonly waypoints: ReadonlyMap<string, WaypointResources>;
+  /** Waypoints that are to run. */
+  readonly wantedWaypoints: readonly WantedWaypoint[];
+  readonly routeStatuses: readonly RouteStatus[];
+  /** Which faults there are, and when the next of them ends. */
+  readonly faults: FaultTimes;
   /** Those of the objects, then those found here. */
   readonly problems: readonly Problem[];
 }
@@ -56,6 +69,7 @@ export function deriveSnapshot(input: SnapshotInput): Snapshot {
   const lookups = prepareLookups(context, services, policies.policiesOf);
   const workloads = deriveWorkloads(context, lookups, services);
   reportWaypoints(context, services, workloads);
+  const routes: AttachedRoutes = { frontends: [], statuses: [], problems: [] };
   const statuses = summarizePolicies(context, policies, workloads);
   return {
     settings: context.settings,
@@ -65,6 +79,10 @@ export function deriveSnapshot(input: SnapshotInput): Snapshot {
     ]),
     enrolment: deriveEnrolment(context, policies),
     policies: statuses,
+    waypoints: deriveWaypoints({ context, services, workloads, routes }),
+    wantedWaypoints: wantWaypoints(context),
+    routeStatuses: routes.statuses,
+    faults: { keys: [] },
     problems,
   };
 }

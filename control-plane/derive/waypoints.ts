@@ -56,6 +56,11 @@ export function instanceOf(
   return name ? table.byKey.get(`${object.namespace}/${name}`) : undefined;
 }
 
+/** Whether it is for us to run: of a class of ours, also by its name in the field. */
+export function isOwnWaypoint({ gateway }: Pick<Waypoint, 'gateway'>): boolean {
+  return WAYPOINT_CLASSES.has(gateway.spec.gatewayClassName);
+}
+
 /** Whether the object says that it is a part of a waypoint or another gateway of the mesh. */
 export function isGatewayPart(object: Pick<ObjectMeta, 'labels'>): boolean {
   return MANAGED_GATEWAYS.has(object.labels.get(MANAGED));

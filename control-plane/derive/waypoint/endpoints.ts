@@ -1,0 +1,147 @@
+import { familyOf, type Ip } from '#api/address.ts';
+import { HealthStatus } from '#api/envoy/gen/envoy/config/core/v3/health_check_pb.ts';
+import type { LbEndpointSchema } from '#api/envoy/gen/envoy/config/endpoint/v3/endpoint_components_pb.ts';
+import { ClusterLoadAssignmentSchema } from '#api/envoy/gen/envoy/config/endpoint/v3/endpoint_pb.ts';
+import type { EndpointMetadata } from '#api/envoy/metadata.ts';
+import { ENDPOINT_TYPE } from '#api/envoy/types.ts';
+import type { Service, ServicePort } from '#api/service.ts';
+import type { Workload } from '#api/workload.ts';
+import { formatIdentity } from '#certs/identity.ts';
+import type { Origin } from '../context.ts';
+import { type Built, build, type Fields, ownMetadata } from './messages.ts';
+
+/** A workload behind services, and whether it is on its way out: it still serves, and is to get nothing new. */
+export interface EndpointWorkload {
+  readonly workload: Workload;
+  readonly draining: boolean;
+}
+
+type LbEndpointInit = Fields<typeof LbEndpointSchema>;
+
+/**
+ * The endpoints of a service's port, by locality, as a ztunnel chooses them: ready ones, with the workload's own target port
+ * where it has one. Those that are not ready are named, too, so that it shows why nothing goes there.
+ */
+export function buildEndpoints(
+  name: string,
+  service: Service,
+  port: ServicePort,
+  members: readonly EndpointWorkload[],
+  origin: Origin,
+): Built {
+  const endpoints = members.flatMap((member) => {
+    const ip = usableAddresses(member.workload, service)[0];
+    const targetPort = targetPortOf(member.workload, service, port);
+    if (ip === undefined || targetPort === 0 || member.workload.capacity <= 0) return [];
+    return [
+      { workload: member.workload, init: toLbEndpoint(member, ip, targetPort, healthOf(member, service)) },
+    ];
+  });
+  return assignment(name, endpoints, origin);
+}
+
+/** The one endpoint of a workload's address, at the port that was asked for (0). */
+export function buildPodEndpoint(name: string, member: EndpointWorkload, ip: Ip, origin: Origin): Built {
+  const health = healthOf(member, undefined);
+  return assignment(name, [{ workload: member.workload, init: toLbEndpoint(member, ip, 0, health) }], origin);
+}
+
+/** Whether one of the endpoints has a host name only, which is to be resolved. */
+export function hasHostname(members: readonly EndpointWorkload[]): boolean {
+  return members.some(({ workload }) => workload.addresses.length === 0 && workload.hostname !== '');
+}
+
+function assignment(
+  name: string,
+  endpoints: readonly { readonly workload: Workload; readonly init: LbEndpointInit }[],
+  origin: Origin,
+): Built {
+  const places = Map.groupBy(endpoints, ({ workload }) => JSON.stringify(workload.locality));
+  return build(
+    ENDPOINT_TYPE,
+    name,
+    ClusterLoadAssignmentSchema,
+    {
+      clusterName: name,
+      endpoints: [...places.values()].flatMap((members) => {
+        const [first] = members;
+        if (first === undefined) return [];
+        const { region, zone, subzone } = first.workload.locality;
+        const isKnown = region !== '' || zone !== '' || subzone !== '';
+        return [
+          {
+            ...(isKnown && { locality: { region, zone, subZone: subzone } }),
+            lbEndpoints: members.map(({ init }) => init),
+            loadBalancingWeight: members.reduce((sum, { workload }) => sum + workload.capacity, 0),
+          },
+        ];
+      }),
+    },
+    origin,
+  );
+}
+
+function toLbEndpoint(
+  { workload }: EndpointWorkload,
+  ip: Ip,
+  port: number,
+  healthStatus: HealthStatus,
+): LbEndpointInit {
+  return {
+    hostIdentifier: {
+      case: 'endpoint',
+      value: {
+        address: {
+          address: {
+            case: 'socketAddress',
+            value: { address: ip, portSpecifier: { case: 'portValue', value: port } },
+          },
+        },
+      },
+    },
+    healthStatus,
+    loadBalancingWeight: workload.capacity,
+    metadata: ownMetadata(describe(workload)),
+  };
+}
+
+function healthOf({ workload, draining }: EndpointWorkload, service: Service | undefined): HealthStatus {
+  if (draining) return HealthStatus.DRAINING;
+  const isUsed = workload.status === 'HEALTHY' || service?.loadBalancing?.healthPolicy === 'ALLOW_ALL';
+  return isUsed ? HealthStatus.HEALTHY : HealthStatus.UNHEALTHY;
+}
+
+function describe(workload: Workload): EndpointMetadata {
+  return {
+    tunnel: workload.tunnelProtocol,
+    identity: workload.tunnelProtocol === 'HBONE' ? formatIdentity(workload) : '',
+    uid: workload.uid,
+    name: workload.name,
+    namespace: workload.namespace,
+    workload: workload.workloadName,
+    workload_type: workload.workloadType.toLowerCase(),
+    canonical_name: workload.canonicalName,
+    canonical_revision: workload.canonicalRevision,
+    cluster: workload.clusterId,
+    ...(workload.node !== '' && { node: workload.node }),
+  };
+}
+
+/** The workload's own mapping, else the service's; 0 when a named port is not one of the workload's. */
+function targetPortOf(workload: Workload, { namespace, hostname }: Service, port: ServicePort): number {
+  const own = workload.services
+    .get(`${namespace}/${hostname}`)
+    ?.find(({ servicePort }) => servicePort === port.servicePort);
+  return own?.targetPort || port.targetPort;
+}
+
+function usableAddresses(workload: Workload, { ipFamilies }: Service): readonly Ip[] {
+  switch (ipFamilies) {
+    case 'IPV4_ONLY':
+      return workload.addresses.filter((ip) => familyOf(ip) === 4);
+    case 'IPV6_ONLY':
+      return workload.addresses.filter((ip) => familyOf(ip) === 6);
+    default:
+      return workload.addresses;
+  }
+}

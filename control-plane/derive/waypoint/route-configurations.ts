@@ -1,0 +1,23 @@
+import type { RouteSchema } from '#api/envoy/gen/envoy/config/route/v3/route_components_pb.ts';
+import { RouteConfigurationSchema } from '#api/envoy/gen/envoy/config/route/v3/route_pb.ts';
+import { ROUTE_TYPE } from '#api/envoy/types.ts';
+import type { Origin } from '../context.ts';
+import { type Built, build, type Fields } from './messages.ts';
+
+/** A route, as it is written into a RouteConfiguration. */
+export type RouteInit = Fields<typeof RouteSchema>;
+
+/** The routes of a listener, under its name, in order: the first that matches counts. */
+export function buildRoutes(name: string, routes: readonly RouteInit[], origin: Origin): Built {
+  return build(
+    ROUTE_TYPE,
+    name,
+    RouteConfigurationSchema,
+    {
+      name,
+      virtualHosts: [{ name, domains: ['*'], routes: [...routes], includeRequestAttemptCount: true }],
+      validateClusters: false,
+    },
+    origin,
+  );
+}
