@@ -1,17 +1,25 @@
 import type {
   AuthorizationPolicyObject,
+  BackendTlsPolicyObject,
   ConfigMapObject,
   EndpointSliceObject,
+  GatewayClassObject,
   GatewayObject,
+  GrpcRouteObject,
+  HttpRouteObject,
   MeshObject,
   NamespaceObject,
   NodeObject,
   PeerAuthenticationObject,
   PodObject,
-  RouteObject,
+  ReferenceGrantObject,
+  RequestAuthenticationObject,
   ServiceEntryObject,
   ServiceObject,
   StringMap,
+  TcpRouteObject,
+  TlsRouteObject,
+  TrafficPolicyObject,
   WorkloadEntryObject,
 } from '../source/objects.ts';
 
@@ -23,9 +31,17 @@ export interface Inventory {
   readonly pods: readonly PodObject[];
   readonly endpointSlices: readonly EndpointSliceObject[];
   readonly gateways: readonly GatewayObject[];
-  readonly gatewayClasses: ReadonlyMap<string, RouteObject>;
+  readonly gatewayClasses: ReadonlyMap<string, GatewayClassObject>;
   readonly authorizationPolicies: readonly AuthorizationPolicyObject[];
   readonly peerAuthentications: readonly PeerAuthenticationObject[];
+  readonly requestAuthentications: readonly RequestAuthenticationObject[];
+  readonly httpRoutes: readonly HttpRouteObject[];
+  readonly grpcRoutes: readonly GrpcRouteObject[];
+  readonly tcpRoutes: readonly TcpRouteObject[];
+  readonly tlsRoutes: readonly TlsRouteObject[];
+  readonly referenceGrants: readonly ReferenceGrantObject[];
+  readonly backendTlsPolicies: readonly BackendTlsPolicyObject[];
+  readonly trafficPolicies: readonly TrafficPolicyObject[];
   readonly workloadEntries: readonly WorkloadEntryObject[];
   readonly serviceEntries: readonly ServiceEntryObject[];
   readonly configMaps: readonly ConfigMapObject[];
@@ -46,11 +62,17 @@ export function takeInventory(objects: Iterable<MeshObject>): Inventory {
     pods: listOf('Pod'),
     endpointSlices: listOf('EndpointSlice'),
     gateways: listOf('Gateway'),
-    gatewayClasses: byName(
-      ((byKind.get('GatewayClass') ?? []) as RouteObject[]).filter(({ kind }) => kind === 'GatewayClass'),
-    ),
+    gatewayClasses: byName(listOf('GatewayClass')),
     authorizationPolicies: listOf('AuthorizationPolicy'),
     peerAuthentications: listOf('PeerAuthentication'),
+    requestAuthentications: listOf('RequestAuthentication'),
+    httpRoutes: listOf('HTTPRoute'),
+    grpcRoutes: listOf('GRPCRoute'),
+    tcpRoutes: listOf('TCPRoute'),
+    tlsRoutes: listOf('TLSRoute'),
+    referenceGrants: listOf('ReferenceGrant'),
+    backendTlsPolicies: listOf('BackendTLSPolicy'),
+    trafficPolicies: listOf('TrafficPolicy'),
     workloadEntries: listOf('WorkloadEntry'),
     serviceEntries: listOf('ServiceEntry'),
     configMaps: listOf('ConfigMap'),

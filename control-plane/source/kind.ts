@@ -66,6 +66,37 @@ export function defineKind<Kind extends MeshObject['kind']>(options: KindOptions
   };
 }
 
+/** @see defineConvertedKind */
+export interface ConvertedKindOptions<Kind extends MeshObject['kind'], Written>
+  extends Omit<KindOptions<Kind>, 'body' | 'unused'> {
+  /** Schema of the spec as it is written. */
+  readonly spec: z.ZodType<Written>;
+  /** Makes the object's spec of it: with what depends on the object's own namespace, or on where a part stands. */
+  readonly convert: (
+    written: Written,
+    metadata: ObjectMeta,
+  ) => Body<Kind> extends { readonly spec: infer Spec } ? Spec : never;
+}
+
+/** Defines how a kind is read whose spec is not what its schema gives. */
+export function defineConvertedKind<Kind extends MeshObject['kind'], Written>(
+  options: ConvertedKindOptions<Kind, Written>,
+): KindDefinition {
+  const { kind, group, versions, isNamespaced = true, isStrict = false, spec, convert, review } = options;
+  const metadata = metadataSchema(options.name ?? dnsSubdomain, isNamespaced);
+  const written = fields({ metadata, spec }, ['apiVersion', 'kind', 'status']);
+  return {
+    kind,
+    group,
+    versions,
+    isNamespaced,
+    isStrict,
+    schema: written.transform((object) => ({ ...object, spec: convert(object.spec, object.metadata) })),
+    // The schema of this very kind has made the object.
+    review: (object, text) => review?.(object as Extract<MeshObject, { readonly kind: Kind }>, text) ?? [],
+  };
+}
+
 const TIMESTAMP = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$/;
 
 const timestamp = z.string().superRefine((text, context) => {
@@ -89,12 +120,12 @@ function metadataSchema(name: z.ZodType<string>, isNamespaced: boolean): z.ZodTy
       deletionTimestamp: timestamp.exactOptional(),
       generateName: z.string().exactOptional(),
       uid: z.string().exactOptional(),
+      generation: z.int().min(0, 'must not be negative').exactOptional(),
       ownerReferences: z.array(ownerReference).default([]),
     },
     [
       'managedFields',
       'resourceVersion',
-      'generation',
       'selfLink',
       'finalizers',
       'deletionGracePeriodSeconds',

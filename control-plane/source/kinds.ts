@@ -3,10 +3,13 @@ import { coreKinds } from './schema-core.ts';
 import { gatewayKinds } from './schema-gateway.ts';
 import { networkingKinds } from './schema-networking.ts';
 import { securityKinds } from './schema-security.ts';
+import { trafficPolicyKind } from './schema-traffic-policy.ts';
 
 /** Every kind that is read, by name; no two groups share one. */
 export const KINDS: ReadonlyMap<string, KindDefinition> = new Map(
-  [coreKinds, gatewayKinds, networkingKinds, securityKinds].flat().map((kind) => [kind.kind, kind]),
+  [coreKinds, gatewayKinds, networkingKinds, securityKinds, [trafficPolicyKind]]
+    .flat()
+    .map((kind) => [kind.kind, kind]),
 );
 
 /** Groups of which every kind is known: another name in them is misspelt. */

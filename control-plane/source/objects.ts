@@ -1,3 +1,13 @@
+import type {
+  BackendTlsPolicySpec,
+  GrpcRouteSpec,
+  HttpRouteSpec,
+  ReferenceGrantSpec,
+  TcpRouteSpec,
+  TlsRouteSpec,
+  TrafficPolicySpec,
+} from './route-objects.ts';
+
 /**
  * The objects that the control plane reads: Kubernetes-shaped, only the fields that are used, with Kubernetes'
  * defaults not yet filled in. `source/` parses and checks them; `derive/` turns them into resources.
@@ -29,6 +39,8 @@ export interface ObjectMeta {
   /** Milliseconds since the epoch; absent when not written. Older wins where two contend; then by name. */
   readonly creationTimestampMs?: number;
   readonly generateName?: string;
+  /** How often the spec has changed; only a cluster counts that. */
+  readonly generation?: number;
   readonly uid?: string;
   readonly ownerReferences: readonly {
     readonly kind: string;
@@ -129,24 +141,54 @@ export interface GatewayObject extends ObjectBase<'Gateway'> {
       readonly allowedFrom: 'Same' | 'All' | 'Selector' | 'None';
       readonly allowedSelector?: Selector;
     }[];
+    /** `infrastructure.parametersRef`: settings of the waypoint itself, in a ConfigMap of its namespace. */
+    readonly parametersRef?: { readonly group: string; readonly kind: string; readonly name: string };
   };
   readonly status: { readonly addresses: readonly { readonly type: string; readonly value: string }[] };
 }
 
-/** Kinds whose use comes with waypoints; here they are known, named and positioned, and their spec is kept as written. */
-export interface RouteObject
-  extends ObjectBase<
-    | 'GatewayClass'
-    | 'HTTPRoute'
-    | 'GRPCRoute'
-    | 'TCPRoute'
-    | 'TLSRoute'
-    | 'ReferenceGrant'
-    | 'BackendTLSPolicy'
-    | 'RequestAuthentication'
-    | 'TrafficPolicy'
-  > {
-  readonly spec: unknown;
+export interface GatewayClassObject extends ObjectBase<'GatewayClass'> {
+  readonly spec: { readonly controllerName: string };
+}
+
+export interface HttpRouteObject extends ObjectBase<'HTTPRoute'> {
+  readonly spec: HttpRouteSpec;
+}
+
+export interface GrpcRouteObject extends ObjectBase<'GRPCRoute'> {
+  readonly spec: GrpcRouteSpec;
+}
+
+export interface TcpRouteObject extends ObjectBase<'TCPRoute'> {
+  readonly spec: TcpRouteSpec;
+}
+
+export interface TlsRouteObject extends ObjectBase<'TLSRoute'> {
+  readonly spec: TlsRouteSpec;
+}
+
+/** The Gateway API's routes. */
+export type RouteObject = HttpRouteObject | GrpcRouteObject | TcpRouteObject | TlsRouteObject;
+
+export interface ReferenceGrantObject extends ObjectBase<'ReferenceGrant'> {
+  readonly spec: ReferenceGrantSpec;
+}
+
+export interface BackendTlsPolicyObject extends ObjectBase<'BackendTLSPolicy'> {
+  readonly spec: BackendTlsPolicySpec;
+}
+
+export interface TrafficPolicyObject extends ObjectBase<'TrafficPolicy'> {
+  readonly spec: TrafficPolicySpec;
+}
+
+export interface RequestAuthenticationObject extends ObjectBase<'RequestAuthentication'> {
+  readonly spec: {
+    readonly selector?: Selector;
+    readonly targetRefs: readonly TargetRef[];
+    /** As they are written; nothing reads them yet. */
+    readonly jwtRules: readonly unknown[];
+  };
 }
 
 export interface TargetRef {
@@ -265,7 +307,12 @@ export type MeshObject =
   | PodObject
   | EndpointSliceObject
   | GatewayObject
+  | GatewayClassObject
   | RouteObject
+  | ReferenceGrantObject
+  | BackendTlsPolicyObject
+  | TrafficPolicyObject
+  | RequestAuthenticationObject
   | AuthorizationPolicyObject
   | PeerAuthenticationObject
   | WorkloadEntryObject

@@ -189,13 +189,6 @@ spec: {selector: {matchLabels: {app: a}}, portLevelMtls: {8080: {mode: STRICT}, 
   expect(policy).toMatchObject({ spec: { mode: 'UNSET', portLevelMtls } });
 });
 
-test('a route keeps its spec as it is written', () => {
-  const route = readOne(
-    '{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {name: r}, spec: {rules: [{name: a}]}}',
-  );
-  expect(route).toMatchObject({ kind: 'HTTPRoute', spec: { rules: [{ name: 'a' }] } });
-});
-
 test('positions of an object are those of its parts, or of the nearest part above', () => {
   const policy = readOne(`# first line
 apiVersion: security.istio.io/v1

@@ -1,11 +1,16 @@
 import { z } from 'zod';
 import type { Fault } from './faults.ts';
+import { groupName, kindName } from './gateway-words.ts';
 import { defineKind, type KindDefinition } from './kind.ts';
-import type { GatewayObject, RouteObject, Selector } from './objects.ts';
+import type { GatewayClassObject, GatewayObject, Selector } from './objects.ts';
 import { valueAt } from './plain-value.ts';
-import { fields, filledText, labels, portNumber } from './schema-parts.ts';
-
-const GROUP = 'gateway.networking.k8s.io';
+import type { ReferenceGrantSpec } from './route-objects.ts';
+import { backendTlsKind } from './schema-backend-tls.ts';
+import { grpcRouteKind } from './schema-grpc-route.ts';
+import { httpRouteKind } from './schema-http-route.ts';
+import { dnsLabel, dnsSubdomain, fields, filledText, labels, portNumber, shown } from './schema-parts.ts';
+import { GATEWAY_GROUP } from './schema-route-parts.ts';
+import { streamRouteKinds } from './schema-stream-routes.ts';
 
 /** A selector of namespaces; one with expressions cannot be told and admits none. */
 const namespaceSelector = fields({
@@ -37,10 +42,18 @@ function admission({ from, selector }: z.output<typeof routeNamespaces>): Admiss
   return { allowedFrom: from, allowedSelector };
 }
 
+const parametersRef = fields({ group: groupName, kind: kindName, name: dnsSubdomain });
+
+const infrastructure = fields({ parametersRef: parametersRef.exactOptional() }, ['labels', 'annotations']);
+
 const gatewaySpec: z.ZodType<GatewayObject['spec']> = fields(
-  { gatewayClassName: filledText, listeners: z.array(listener).max(64).default([]) },
-  ['addresses', 'allowedListeners', 'backendTLS', 'defaultScope', 'infrastructure', 'tls'],
-);
+  {
+    gatewayClassName: filledText,
+    listeners: z.array(listener).max(64).default([]),
+    infrastructure: infrastructure.prefault({}),
+  },
+  ['addresses', 'allowedListeners', 'backendTLS', 'defaultScope', 'tls'],
+).transform(({ infrastructure: parts, ...rest }) => ({ ...rest, ...parts }));
 
 const gatewayStatus: z.ZodType<GatewayObject['status']> = z
   .looseObject({
@@ -59,39 +72,53 @@ function reviewGateway({ spec }: GatewayObject, written: unknown): readonly Faul
   });
 }
 
-/** The spec as it is written. */
-const anySpec: z.ZodType<unknown> = z.custom(
-  (spec) => typeof spec === 'object' && spec !== null && !Array.isArray(spec),
-  'must be a map',
-);
+const CONTROLLER = /^[a-z0-9]([-a-z0-9.]*[a-z0-9])?\/[A-Za-z0-9/\-._~%!$&'()*+,;=:]+$/;
 
-function keptKind(kind: RouteObject['kind'], group: string, versions: readonly string[]): KindDefinition {
-  return defineKind<RouteObject['kind']>({
-    kind,
-    group,
-    versions,
-    isNamespaced: kind !== 'GatewayClass',
-    body: { spec: anySpec },
-    unused: ['status'],
-  });
-}
+const controllerName = z.string().superRefine((text, context) => {
+  if (text.length > 253 || !CONTROLLER.test(text))
+    context.addIssue(`${shown(text)} is not the name of a controller, such as tulle.dev/waypoint`);
+});
 
-/** The Gateway API's kinds, and those of others that only waypoints use. */
+const gatewayClassSpec: z.ZodType<GatewayClassObject['spec']> = fields({ controllerName }, [
+  'description',
+  'parametersRef',
+]);
+
+const grantFrom = fields({ group: groupName, kind: kindName, namespace: dnsLabel });
+
+const grantTo = fields({ group: groupName, kind: kindName, name: dnsSubdomain.exactOptional() });
+
+const grantSpec: z.ZodType<ReferenceGrantSpec> = fields({
+  from: z.array(grantFrom).min(1, 'is empty; name a kind and a namespace').max(16),
+  to: z.array(grantTo).min(1, 'is empty; name a kind').max(16),
+});
+
+/** The Gateway API's kinds. */
 export const gatewayKinds: readonly KindDefinition[] = [
   defineKind({
     kind: 'Gateway',
-    group: GROUP,
+    group: GATEWAY_GROUP,
     versions: ['v1', 'v1beta1', 'v1alpha2'],
     body: { spec: gatewaySpec, status: gatewayStatus.prefault({}) },
     review: reviewGateway,
   }),
-  keptKind('GatewayClass', GROUP, ['v1', 'v1beta1', 'v1alpha2']),
-  keptKind('HTTPRoute', GROUP, ['v1', 'v1beta1', 'v1alpha2']),
-  keptKind('GRPCRoute', GROUP, ['v1', 'v1alpha2']),
-  keptKind('TCPRoute', GROUP, ['v1', 'v1beta1', 'v1alpha2']),
-  keptKind('TLSRoute', GROUP, ['v1', 'v1beta1', 'v1alpha3', 'v1alpha2']),
-  keptKind('ReferenceGrant', GROUP, ['v1', 'v1beta1', 'v1alpha2']),
-  keptKind('BackendTLSPolicy', GROUP, ['v1', 'v1alpha3', 'v1alpha2']),
-  keptKind('RequestAuthentication', 'security.istio.io', ['v1', 'v1beta1']),
-  keptKind('TrafficPolicy', 'tulle.dev', ['v1alpha1']),
+  defineKind({
+    kind: 'GatewayClass',
+    group: GATEWAY_GROUP,
+    versions: ['v1', 'v1beta1', 'v1alpha2'],
+    isNamespaced: false,
+    body: { spec: gatewayClassSpec },
+    unused: ['status'],
+  }),
+  defineKind({
+    kind: 'ReferenceGrant',
+    group: GATEWAY_GROUP,
+    versions: ['v1', 'v1beta1', 'v1alpha2'],
+    isStrict: true,
+    body: { spec: grantSpec },
+  }),
+  httpRouteKind,
+  grpcRouteKind,
+  ...streamRouteKinds,
+  backendTlsKind,
 ];

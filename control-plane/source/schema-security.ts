@@ -6,6 +6,7 @@ import type {
   MtlsMode,
   PeerAuthenticationObject,
   PolicyRule,
+  RequestAuthenticationObject,
   Selector,
   TargetRef,
 } from './objects.ts';
@@ -176,6 +177,22 @@ const peerSpec: z.ZodType<PeerAuthenticationObject['spec']> = fields({
     portLevelMtls: byPort ?? new Map<number, MtlsMode>(),
   }));
 
+const requestSpec: z.ZodType<RequestAuthenticationObject['spec']> = fields({
+  selector: selector.exactOptional(),
+  targetRef: targetRef.exactOptional(),
+  targetRefs: z.array(targetRef).max(16).default([]),
+  jwtRules: z.array(z.unknown()).max(4096).default([]),
+})
+  .superRefine((spec, context) => {
+    const hasTargets = spec.targetRefs.length > 0 || spec.targetRef !== undefined;
+    if (spec.selector !== undefined && hasTargets)
+      context.addIssue('has both a selector and targetRefs; write one object for each');
+  })
+  .transform(({ targetRef: single, targetRefs, ...rest }) => ({
+    ...rest,
+    targetRefs: single === undefined ? targetRefs : [single, ...targetRefs],
+  }));
+
 /** Kinds that say who may call whom, and how. */
 export const securityKinds: readonly KindDefinition[] = [
   defineKind({
@@ -193,6 +210,13 @@ export const securityKinds: readonly KindDefinition[] = [
     versions: VERSIONS,
     isStrict: true,
     body: { spec: peerSpec.prefault({}) },
+    unused: ['status'],
+  }),
+  defineKind({
+    kind: 'RequestAuthentication',
+    group: 'security.istio.io',
+    versions: VERSIONS,
+    body: { spec: requestSpec.prefault({}) },
     unused: ['status'],
   }),
 ];
