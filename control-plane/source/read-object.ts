@@ -21,7 +21,6 @@ export type SourceObject = Omit<SourceDocument, 'faults' | 'text'> & {
 /** Reads one object. */
 export function readObject(source: SourceObject): Entry {
   const { value } = source;
-  const position = source.locate([], 'value');
   if (!isRecord(value)) return nameless(source, [], 'is not an object with apiVersion, kind and metadata');
   const { kind, apiVersion } = value;
   if (typeof kind !== 'string' || kind === '') return nameless(source, ['kind'], 'is required, as text');
@@ -33,8 +32,6 @@ export function readObject(source: SourceObject): Entry {
   if (definition && isMisspelt(group, definition))
     return nameless(source, ['apiVersion'], wrongGroup(definition));
   if (definition?.group !== group) return unread(source, kind, definition, `${group}/${kind}`);
-  if (definition.kind === 'ConfigMap' && !isMeshSettings(value))
-    return { kind: 'unread', object: nameOf(kind, value), position, findings: source.findings };
   return readKnown(source, definition, apiVersion.slice(apiVersion.lastIndexOf('/') + 1));
 }
 
@@ -148,13 +145,6 @@ function unknownKind(kind: string, group: string): string {
   const meant = nearest(kind, kinds);
   const remedy = meant === undefined ? `there are ${kinds.join(', ')}` : `did you mean ${meant}?`;
   return `${group} has no kind ${shown(kind)}; ${remedy}`;
-}
-
-function isMeshSettings(value: unknown): boolean {
-  return (
-    valueAt(value, ['metadata', 'name']) === 'istio' &&
-    valueAt(value, ['metadata', 'namespace']) === 'istio-system'
-  );
 }
 
 /** The key of an object that is wrong, if its name can be trusted. */

@@ -1,5 +1,6 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { Entry, Finding, GoodEntry } from './entry.ts';
+import { namedConfigMaps } from './named-config-maps.ts';
 import {
   type BrokenPolicy,
   formatPosition,
@@ -36,17 +37,31 @@ const IGNORED = 'ignored';
 
 /**
  * Decides what is in force: the good version of each object, or its last good one. An object is gone when no file
- * has it and every file that had it could be read in full.
+ * has it and every file that had it could be read in full. Of ConfigMaps only those count that something in force names; the
+ * others are listed as unread.
  * @param kept what was in force before; it is what the next call has to be given, too
  */
 export function settle(
   files: readonly FileState[],
   kept: KeptObjects,
 ): { readonly set: ObjectSet; readonly kept: KeptObjects } {
-  const state = new Settling(kept);
+  const state = new Settling(kept, namedConfigMaps(inForce(files, kept)));
   for (const { path, entries } of files) for (const entry of entries) state.place(path, entry);
   for (const file of files) if (!file.isComplete) state.retain(file);
   return state.result();
+}
+
+/** What is in force, whether or not another object of the same name comes first. */
+function* inForce(files: readonly FileState[], kept: KeptObjects): Generator<MeshObject> {
+  const wrong = new Set<ObjectKey>();
+  for (const { entries } of files)
+    for (const entry of entries) {
+      if (entry.kind === 'good') yield entry.object;
+      else if (entry.kind === 'wrong' && entry.key !== undefined) wrong.add(entry.key);
+    }
+  const incomplete = files.filter(({ isComplete }) => !isComplete);
+  for (const [key, { path, entry }] of kept)
+    if (wrong.has(key) || incomplete.some((file) => isWithin(path, file.path))) yield entry.object;
 }
 
 interface Taken {
@@ -57,18 +72,30 @@ interface Taken {
 
 class Settling {
   readonly #before: KeptObjects;
+  readonly #namedConfigMaps: ReadonlySet<ObjectKey>;
   readonly #kept = new Map<ObjectKey, KeptObject>();
   readonly #taken = new Map<ObjectKey, Taken>();
   readonly #broken: BrokenPolicy[] = [];
   readonly #problems: Problem[] = [];
   readonly #unread: { readonly object: string; readonly position: Position }[] = [];
 
-  constructor(before: KeptObjects) {
+  constructor(before: KeptObjects, configMaps: ReadonlySet<ObjectKey>) {
     this.#before = before;
+    this.#namedConfigMaps = configMaps;
   }
 
   /** Takes in an object that has a name. */
   place(path: string, entry: Entry): void {
+    if (entry.kind !== 'unread' && this.#isUnnamed(entry.key)) {
+      const position = entry.kind === 'good' ? entry.object.position : entry.position;
+      this.#unread.push({ object: entry.key, position });
+      // What its fields hold is nothing to us, only the text that they are written in.
+      this.#report(
+        entry.findings.filter((one) => one.path === ''),
+        IGNORED,
+      );
+      return;
+    }
     switch (entry.kind) {
       case 'unread':
         this.#unread.push({ object: entry.object, position: entry.position });
@@ -83,6 +110,10 @@ class Settling {
       case 'wrong':
         if (entry.key !== undefined) this.#placeWrong(path, entry.key, entry);
     }
+  }
+
+  #isUnnamed(key: ObjectKey | undefined): key is ObjectKey {
+    return key?.startsWith('ConfigMap ') === true && !this.#namedConfigMaps.has(key);
   }
 
   #placeWrong(path: string, key: ObjectKey, entry: Entry & { readonly kind: 'wrong' }): void {
@@ -113,7 +144,7 @@ class Settling {
   /** Keeps what was in a file that could not be read in full, and takes in its objects without names. */
   retain(file: FileState): void {
     const retained = [...this.#before].filter(
-      ([key, one]) => isWithin(one.path, file.path) && !this.#taken.has(key),
+      ([key, one]) => isWithin(one.path, file.path) && !this.#taken.has(key) && !this.#isUnnamed(key),
     );
     for (const [key, one] of retained) {
       this.#taken.set(key, { position: one.entry.object.position, written: one.entry.written });
