@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import type { Call } from './calls.ts';
 
 /** Command of a workload's server: see server.ts. */
 export function serverCommand(name: string, httpPort = 8080, tcpPort = 9000): readonly string[] {
@@ -8,4 +9,19 @@ export function serverCommand(name: string, httpPort = 8080, tcpPort = 9000): re
 /** Command of a steady load: see load.ts. */
 export function loadCommand(url: string, tcp: string, file: string): readonly string[] {
   return [process.execPath, join(import.meta.dirname, 'load.ts'), url, tcp, file];
+}
+
+/** Command of a server that says what reached it: see echo.ts. */
+export function echoCommand(
+  name: string,
+  httpPorts: readonly number[] = [8080],
+  grpcPort?: number,
+): readonly string[] {
+  const grpc = grpcPort === undefined ? [] : [`${grpcPort}`];
+  return [process.execPath, join(import.meta.dirname, 'echo.ts'), name, httpPorts.join(','), ...grpc];
+}
+
+/** Command of a client that sends these calls and prints the replies: see client.ts. */
+export function clientCommand(calls: readonly Call[]): readonly string[] {
+  return [process.execPath, join(import.meta.dirname, 'client.ts'), JSON.stringify(calls)];
 }
