@@ -2,6 +2,9 @@ import type { Command } from 'commander';
 import { callSupervisor } from '../supervisor-client.ts';
 import { stateOption } from './options.ts';
 
+/** Each replica of a waypoint may take a minute to start and to drain, one after the other. */
+const TIMEOUT_MS = 30 * 60_000;
+
 export function registerStop(program: Command): void {
   register(program, 'stop', 'stop a process of the mesh, until it is started again');
 }
@@ -11,7 +14,8 @@ export function registerStart(program: Command): void {
 }
 
 export function registerRestart(program: Command): void {
-  const description = "replace a process by a new one; a ztunnel's new one serves before the old one drains";
+  const description =
+    "replace a process by a new one; a ztunnel's or waypoint's new one serves before the old one drains";
   register(program, 'restart', description);
 }
 
@@ -20,9 +24,9 @@ function register(program: Command, verb: string, description: string): void {
     .command(verb)
     .description(description)
     .addOption(stateOption())
-    .argument('<process>', 'control-plane or ztunnel/NODE')
+    .argument('<process>', 'control-plane, ztunnel/NODE or waypoint/NAMESPACE/NAME')
     .action(async (name: string, options: { readonly state: string }) => {
       const path = `/processes/${encodeURI(name)}/${verb}`;
-      await callSupervisor(options.state, { method: 'POST', path, timeoutMs: 120_000 });
+      await callSupervisor(options.state, { method: 'POST', path, timeoutMs: TIMEOUT_MS });
     });
 }

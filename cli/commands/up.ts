@@ -2,6 +2,7 @@ import { type Command, Option } from 'commander';
 import { parseControlPlaneConfig } from '#control-plane/config.ts';
 import { CliError, usageError } from '../cli-error.ts';
 import { checkName } from '../local/names.ts';
+import { checkNodeName } from '../local/node-files.ts';
 import { runMesh } from '../local/run-mesh.ts';
 import { collect, requireRoot, stateOption } from './options.ts';
 
@@ -42,8 +43,10 @@ export function registerUp(program: Command): void {
       if (flags.capture === 'ebpf') {
         throw new CliError('--capture ebpf: this version captures by packet rules only; leave the flag out');
       }
-      const names = flags.nodes.split(',').map((name) => checkName('--nodes', name.trim()));
-      const external = (flags.externalNode ?? []).map((name) => checkName('--external-node', name));
+      const names = flags.nodes.split(',').map((name) => checkNodeName(checkName('--nodes', name.trim())));
+      const external = (flags.externalNode ?? []).map((name) =>
+        checkNodeName(checkName('--external-node', name)),
+      );
       if (new Set([...names, ...external]).size < names.length + external.length) {
         throw usageError('a node is named twice');
       }

@@ -1,6 +1,7 @@
 import { CliError } from '../cli-error.ts';
 import { callSupervisor } from '../supervisor-client.ts';
 import { formatWorkloadRef, type WorkloadRef } from './names.ts';
+import { netnsPath } from './network-namespace.ts';
 import { startChildrenInPidNamespaceOf } from './pid-namespace.ts';
 import type { PodDescription } from './pods.ts';
 import { isAlive } from './process-id.ts';
@@ -20,7 +21,12 @@ export async function execInWorkload(
   const pod = (await callSupervisor(stateDirectory, {
     path: `/pods/${formatWorkloadRef(ref)}`,
   })) as PodDescription;
-  const { init } = pod.record;
+  const { init, waypoint } = pod.record;
+  if (waypoint !== undefined) {
+    throw new CliError(
+      `${formatWorkloadRef(ref)} is a waypoint and has no place to run commands in; its network is: nsenter --net=${netnsPath(pod.netns)}`,
+    );
+  }
   if (init === undefined || !isAlive(init)) {
     throw new CliError(`${formatWorkloadRef(ref)} does not run yet: it waits to be in the mesh`);
   }

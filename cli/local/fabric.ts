@@ -40,7 +40,7 @@ const BRIDGE = 'bridge0';
 
 /**
  * Makes what is missing of the fabric: a namespace with a bridge, one for the control plane and one a node, joined to it
- * by links, with routes to the pods of every other node. Nothing is added to the host's own namespace.
+ * by links, with routes to the pods of every (other) node. Nothing is added to the host's own namespace.
  * `complete` are the namespaces that an earlier call finished; all others but pods' are removed, and made anew where they are wanted. Returns the names of
  * all that are complete now.
  */
@@ -62,7 +62,11 @@ export async function buildFabric(
   if (!usable.has(bridge)) await makeBridge(bridge);
   const fresh = members.filter(({ netns }) => !usable.has(netns));
   await joinMembers(bridge, fresh, usable.has(bridge));
-  await Promise.all(nodes.map((node) => routeToOtherNodes(mesh, node, nodes)));
+  await Promise.all([
+    ...nodes.map((node) => routeToPods(nodeNetns(mesh, node.name), othersOf(node, nodes))),
+    // The way back to waypoints, which are clients of the control plane with addresses of their own.
+    routeToPods(controlPlaneNetns(mesh), nodes),
+  ]);
   return wanted;
 }
 
@@ -117,14 +121,14 @@ async function joinMembers(bridge: string, members: readonly Member[], maybeStal
   ]);
 }
 
-async function routeToOtherNodes(
-  mesh: string,
-  node: FabricNode,
-  nodes: readonly FabricNode[],
-): Promise<void> {
-  const others = nodes.filter(({ number }) => number !== node.number);
-  if (others.length === 0) return;
-  const ip = others.flatMap(({ number }) => {
+function othersOf(node: FabricNode, nodes: readonly FabricNode[]): readonly FabricNode[] {
+  return nodes.filter(({ number }) => number !== node.number);
+}
+
+/** Routes from a namespace on the bridge to the pods of nodes. */
+async function routeToPods(netns: string, nodes: readonly FabricNode[]): Promise<void> {
+  if (nodes.length === 0) return;
+  const ip = nodes.flatMap(({ number }) => {
     const range = podRange(number);
     const via = nodeAddress(number);
     return [
@@ -132,5 +136,5 @@ async function routeToOtherNodes(
       `route replace ${range.v6} via ${via.v6} dev eth0`,
     ];
   });
-  await configureNamespace(nodeNetns(mesh, node.name), { sysctls: {}, ip });
+  await configureNamespace(netns, { sysctls: {}, ip });
 }

@@ -7,7 +7,7 @@ import type { ProcessId } from './process-id.ts';
 import { readJson, type StateFolder, writeAtomic } from './state-folder.ts';
 import type { User } from './users.ts';
 
-/** A workload of this machine, from `tulle run`. */
+/** A workload of this machine, from `tulle run`, or a replica of a waypoint. */
 export interface PodRecord {
   readonly namespace: string;
   readonly name: string;
@@ -28,6 +28,10 @@ export interface PodRecord {
   /** First process of its PID namespace, and its command; absent until they run. */
   readonly init?: ProcessId | undefined;
   readonly command?: ProcessId | undefined;
+  /** Name of the waypoint that it is a replica of, for those that the supervisor runs. It is ready when that says so. */
+  readonly waypoint?: string | undefined;
+  /** Absent: as soon as its command runs. */
+  readonly ready?: boolean | undefined;
 }
 
 /**
@@ -73,6 +77,8 @@ const INVENTORY = z.object({
       runner: PROCESS,
       init: PROCESS.optional(),
       command: PROCESS.optional(),
+      waypoint: z.string().optional(),
+      ready: z.boolean().optional(),
     }),
   ),
 });

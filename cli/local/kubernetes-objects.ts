@@ -5,12 +5,13 @@ import { podNetns } from './names.ts';
 import { netnsPath } from './network-namespace.ts';
 
 /**
- * The Pod object of a workload, as a cluster would have it. It is ready as soon as its command runs; before that it has its
- * addresses, so that it can be enrolled, and gets no traffic.
+ * The Pod object of a workload, as a cluster would have it. It is ready as soon as its command runs (a waypoint: as soon as
+ * it says so); before that it has its addresses, so that it can be enrolled, and gets no traffic.
  */
 export function podObject(mesh: string, pod: PodRecord, node: FabricNode): unknown {
   const address = podAddress(node.number, pod.number);
   const isRunning = pod.command !== undefined;
+  const isReady = isRunning && (pod.ready ?? true);
   return {
     apiVersion: 'v1',
     kind: 'Pod',
@@ -37,7 +38,7 @@ export function podObject(mesh: string, pod: PodRecord, node: FabricNode): unkno
       hostIP: nodeAddress(node.number).v4,
       podIP: address.v4,
       podIPs: [{ ip: address.v4 }, { ip: address.v6 }],
-      conditions: [{ type: 'Ready', status: isRunning ? 'True' : 'False' }],
+      conditions: [{ type: 'Ready', status: isReady ? 'True' : 'False' }],
     },
   };
 }

@@ -6,10 +6,12 @@ import { callSocket } from '../unix-http.ts';
 import { CONTROL_PLANE_ADDRESS, CONTROL_PLANE_PORT, FABRIC_CIDRS } from './addresses.ts';
 import { cgroupRoot } from './cgroups.ts';
 import type { FabricNode } from './fabric.ts';
-import { controlPlaneNetns, nodeNetns } from './names.ts';
+import { controlPlaneNetns, nodeNetns, podFileName, podNetns } from './names.ts';
 import { netnsPath } from './network-namespace.ts';
 import { controlPlaneSocket, logFile, nodeRunFolder, readJson, type StateFolder } from './state-folder.ts';
 import type { ProcessSpec } from './supervised-process.ts';
+import { waypointLogFolder, waypointSocket, waypointSocketLink } from './waypoint-files.ts';
+import { type ReplicaRef, replicaPod, replicaProcessName } from './waypoint-plan.ts';
 import { CONTROL_PLANE_URL, ZTUNNEL_GRACE_SECONDS, ztunnelEnvironment } from './ztunnel-environment.ts';
 
 /** What all processes of a mesh are started with. */
@@ -30,6 +32,8 @@ const MAIN = join(import.meta.dirname, '..', 'main.ts');
 /** Path of descriptor 3, which every process gets: see {@link ProcessSpec}. */
 const HOST_NETNS = '/proc/self/fd/3';
 const READY_TIMEOUT_MS = 2_000;
+/** A waypoint drains for 25 s by itself. */
+const WAYPOINT_GRACE_MS = 27_000;
 
 /** Names of all processes of a mesh, in the order in which they are started. */
 export function meshProcesses(settings: ProcessSettings): readonly ProcessSpec[] {
@@ -113,7 +117,35 @@ function ztunnel(settings: ProcessSettings, node: FabricNode): ProcessSpec {
     ],
     env: withCompileCache({ ...process.env, ...ztunnelEnvironment(state, node, settings.svidTtl) }),
     graceMs: ZTUNNEL_GRACE_SECONDS * 1000,
+    socket: {
+      link: join(nodeRunFolder(state, node.name), 'ztunnel.sock'),
+      pathOf: (instance) => ztunnelSocket(state, node.name, instance),
+    },
     isReady: (instance) => answersReady(ztunnelSocket(state, node.name, instance), '/healthz/ready'),
+  };
+}
+
+/** The process of a replica of a waypoint, in its pod's network namespace. */
+export function waypointProcess(settings: ProcessSettings, replica: ReplicaRef): ProcessSpec {
+  const { state } = settings;
+  const { namespace, name, index } = replica;
+  const socketOf = (instance: number): string => waypointSocket(state, replica, index, instance);
+  return {
+    name: replicaProcessName(replica),
+    logFile: logFile(state, `waypoint-${namespace}-${name}-${index}`),
+    cgroup: join(cgroupRoot(state.mesh), 'processes', `waypoint-${podFileName(replicaPod(replica))}`),
+    hostNetnsFd: settings.hostNetnsFd,
+    command: (instance) => [
+      ...inNetns(podNetns(state.mesh, replicaPod(replica))),
+      ...['waypoint', '--state', state.path, '--namespace', namespace, '--name', name],
+      ...['--instance', `${index}`, '--control-plane', CONTROL_PLANE_URL],
+      ...['--access-log', join(waypointLogFolder(state, replica), 'access.jsonl')],
+      ...['--admin-socket', socketOf(instance)],
+    ],
+    env: withCompileCache({ ...process.env, SECRET_TTL: settings.svidTtl }),
+    graceMs: WAYPOINT_GRACE_MS,
+    socket: { link: waypointSocketLink(state, replica, index), pathOf: socketOf },
+    isReady: (instance) => answersReady(socketOf(instance), '/healthz/ready'),
   };
 }
 

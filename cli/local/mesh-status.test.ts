@@ -55,6 +55,7 @@ function sources(changes: Partial<StatusSources> = {}): StatusSources {
       process('ztunnel/n1', { state: { kind: 'running', pid: 11 } }),
     ],
     workers: 1,
+    waypoints: { wanted: [], replicas: [], problems: [] },
     pods: [],
     enrolment: new Map(),
     controlPlane: controlPlane(),

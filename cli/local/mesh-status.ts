@@ -13,6 +13,14 @@ import type { PodRecord } from './inventory.ts';
 import { controlPlaneNetns, formatWorkloadRef, nodeNetns } from './names.ts';
 import type { PodDescription } from './pods.ts';
 import type { ProcessState } from './supervised-process.ts';
+import type { WaypointsReport } from './waypoint-report.ts';
+import {
+  isSettled,
+  pendingReplicas,
+  type WaypointStatus,
+  waypointProblems,
+  waypointStatuses,
+} from './waypoint-status.ts';
 
 /** `status -o json`; design section 8 is the contract for its fields. */
 export interface MeshStatus {
@@ -26,7 +34,7 @@ export interface MeshStatus {
   };
   readonly problems: readonly StatusProblem[];
   readonly nodes: readonly NodeStatus[];
-  readonly waypoints: readonly never[];
+  readonly waypoints: readonly WaypointStatus[];
   readonly workloads: readonly WorkloadStatus[];
   readonly services: readonly StatusService[];
   readonly routes: readonly never[];
@@ -83,6 +91,7 @@ export interface StatusSources {
   readonly processes: readonly ProcessReport[];
   /** Byte workers of each ztunnel. */
   readonly workers: number;
+  readonly waypoints: WaypointsReport;
   readonly pods: readonly PodDescription[];
   /** By node. */
   readonly enrolment: ReadonlyMap<string, NodeEnrolment>;
@@ -103,9 +112,13 @@ export function composeStatus(sources: StatusSources): MeshStatus {
       netns: controlPlaneNetns(mesh),
       restarts: process?.restarts ?? 0,
     },
-    problems: [...processProblems(sources), ...(controlPlane?.problems ?? [])],
+    problems: [
+      ...processProblems(sources),
+      ...waypointProblems(sources.waypoints, controlPlane),
+      ...(controlPlane?.problems ?? []),
+    ],
     nodes: sources.nodes.map((node) => nodeStatus(sources, node)),
-    waypoints: [],
+    waypoints: waypointStatuses(sources.waypoints, controlPlane),
     workloads: workloads(sources),
     services: controlPlane?.services ?? [],
     routes: [],
@@ -126,14 +139,12 @@ export function pendingParts(sources: StatusSources): readonly string[] {
     .filter(({ record }) => stateOf(sources, record.uid, record.node).kind === 'enrolled')
     .filter(({ record }) => certificateOf(sources, record) === null)
     .map(({ record }) => `${formatWorkloadRef(record)} to have its certificate`);
-  return [...processes, ...configuration, ...certificates];
+  return [...processes, ...pendingReplicas(sources.waypoints), ...configuration, ...certificates];
 }
 
 function isConfigured(report: ControlPlaneStatus | undefined, node: string): boolean {
   const clients = report?.clients.filter((client) => client.node === node && client.connected) ?? [];
-  const settled = ({ sent, acked, rejected }: StatusClient['xds'][number]): boolean =>
-    acked + rejected.length >= sent;
-  return clients.length > 0 && clients.some(({ xds }) => xds.length >= 2 && xds.every(settled));
+  return clients.some((client) => client.xds.length >= 2 && isSettled(client));
 }
 
 function nodeStatus(sources: StatusSources, node: FabricNode): NodeStatus {
@@ -236,7 +247,7 @@ function stateOf(sources: StatusSources, uid: string, node: string): EnrolmentSt
 /** Processes that do not run are problems as well: what they did stays in force, what is new is not seen. */
 function processProblems(sources: StatusSources): readonly StatusProblem[] {
   return sources.processes.flatMap(({ name, state }) => {
-    if (state.kind === 'running') return [];
+    if (state.kind === 'running' || name.startsWith('waypoint/')) return [];
     const message = state.kind === 'stopped' ? 'is stopped' : state.how;
     const effect = name.startsWith('ztunnel/')
       ? 'connections of its workloads are refused'

@@ -6,11 +6,29 @@ import { MAX_NODES } from './addresses.ts';
 import type { FabricNode } from './fabric.ts';
 import { nodeObject } from './kubernetes-objects.ts';
 import { ztunnelSocket } from './mesh-processes.ts';
-import { nodeFile, nodeRunFolder, type StateFolder, tokenFile, writeAtomic } from './state-folder.ts';
+import {
+  LONGEST_SOCKET_PATH,
+  nodeFile,
+  nodeRunFolder,
+  type StateFolder,
+  tokenFile,
+  writeAtomic,
+} from './state-folder.ts';
 import { environmentFile, ztunnelEnvironment } from './ztunnel-environment.ts';
 
-/** Longest path of a Unix socket, in bytes. */
-const LONGEST_SOCKET_PATH = 107;
+/** Folder of the waypoints beside those of the nodes, in `tokens`, `run` and `logs`. */
+const WAYPOINTS = 'waypoints';
+
+/**
+ * Refuses the name of a node whose files would be among those of the waypoints.
+ * @throws CliError
+ */
+export function checkNodeName(name: string): string {
+  if (name !== WAYPOINTS) return name;
+  throw new CliError(
+    `a node cannot be called ${WAYPOINTS}: the files of waypoints are called so; choose another name`,
+  );
+}
 
 /** A node keeps the number that it has while the fabric stands, whatever the order in which nodes are named. */
 export function numberNodes(
@@ -37,7 +55,7 @@ export function writeNodeFiles(state: StateFolder, nodes: readonly FabricNode[],
     if (!names.has(file.replace(/\.json$/, ''))) rmSync(join(state.path, 'nodes', file));
   }
   for (const file of readdirSync(join(state.path, 'tokens'))) {
-    if (!names.has(file)) rmSync(join(state.path, 'tokens', file));
+    if (!names.has(file) && file !== WAYPOINTS) rmSync(join(state.path, 'tokens', file), { recursive: true });
   }
   for (const node of nodes) {
     writeAtomic(nodeFile(state, node.name), `${JSON.stringify(nodeObject(node), undefined, 1)}\n`);

@@ -18,13 +18,15 @@ export interface PodPlace {
   readonly node: { readonly name: string; readonly number: number };
   /** Decides its addresses. */
   readonly number: number;
+  /** Kernel parameters of its own: path under /proc/sys to value. */
+  readonly sysctls?: Readonly<Record<string, string>>;
 }
 
 /**
  * Makes a pod's network: a named namespace with `eth0`, the pod's addresses alone (no subnet: every packet passes its
  * node), and a default route to the node, which has the same address towards all of its pods.
  */
-export async function addPodNetwork({ mesh, pod, node, number }: PodPlace): Promise<void> {
+export async function addPodNetwork({ mesh, pod, node, number, sysctls }: PodPlace): Promise<void> {
   const netns = podNetns(mesh, pod);
   if (listNamespaces(mesh).includes(netns)) await deleteNamespaces([netns]);
   await addNamespaces([netns]);
@@ -45,7 +47,7 @@ export async function addPodNetwork({ mesh, pod, node, number }: PodPlace): Prom
       ],
     }),
     configureNamespace(netns, {
-      sysctls: { ...BASE_SYSCTLS, ...ETH0_SYSCTLS, 'net/ipv4/ping_group_range': '0 2147483647' },
+      sysctls: { ...BASE_SYSCTLS, ...ETH0_SYSCTLS, 'net/ipv4/ping_group_range': '0 2147483647', ...sysctls },
       ip: [
         'link set lo up',
         `addr add ${address.v4}/32 dev eth0`,

@@ -19,10 +19,15 @@ export type PodRequest = Pick<
 > & {
   /** A node by name; undefined: the one with the fewest workloads that has a ztunnel of ours. */
   readonly node: string | undefined;
+  /** See {@link PodRecord}. */
+  readonly waypoint?: string;
 };
 
 /** How often the workloads' `tulle run` are looked after. */
 const WATCH_INTERVAL_MS = 500;
+
+/** A connection that waits to be accepted by a process that ends goes to the one that took its place. */
+const WAYPOINT_SYSCTLS: Readonly<Record<string, string>> = { 'net/ipv4/tcp_migrate_req': '1' };
 
 /** The workloads of this machine: makes their places, keeps their Pod objects, removes them when their `tulle run` ends. */
 export class Pods {
@@ -91,6 +96,16 @@ export class Pods {
     const record = this.#pods.get(formatWorkloadRef(ref));
     if (record === undefined) throw new CliError(`there is no workload ${formatWorkloadRef(ref)}`);
     const next = { ...record, init, command };
+    this.#pods.set(formatWorkloadRef(ref), next);
+    this.#writeObject(next);
+    this.#onChange();
+  }
+
+  /** Notes the process of a waypoint's replica (undefined: none runs), and whether it may be sent connections. */
+  setWaypointState(ref: WorkloadRef, command: ProcessId | undefined, ready: boolean): void {
+    const record = this.#pods.get(formatWorkloadRef(ref));
+    if (record === undefined || (record.command?.pid === command?.pid && record.ready === ready)) return;
+    const next = { ...record, command, ready };
     this.#pods.set(formatWorkloadRef(ref), next);
     this.#writeObject(next);
     this.#onChange();
@@ -187,7 +202,8 @@ export class Pods {
   }
 
   #placeOf(record: PodRecord): PodPlace {
-    return { mesh: this.#state.mesh, pod: record, node: this.#nodeOf(record), number: record.number };
+    const place = { mesh: this.#state.mesh, pod: record, node: this.#nodeOf(record), number: record.number };
+    return record.waypoint === undefined ? place : { ...place, sysctls: WAYPOINT_SYSCTLS };
   }
 
   #cgroupOf(record: PodRecord): string {

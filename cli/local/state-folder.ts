@@ -99,6 +99,9 @@ function describe(path: string): StateFolder {
   return { path: real, mesh: meshName(real) };
 }
 
+/** Longest path of a Unix socket, in bytes. */
+export const LONGEST_SOCKET_PATH: 107 = 107;
+
 /** Socket of the supervisor. */
 export function supervisorSocket(state: StateFolder): string {
   return join(state.path, 'run', 'tulle.sock');

@@ -8,7 +8,7 @@ import { findProcess, type ProcessId } from './process-id.ts';
 
 /** A process of the mesh that is to run all the time. */
 export interface ProcessSpec {
-  /** `control-plane`, `ztunnel/n1`, `node-agent/n1`. */
+  /** `control-plane`, `ztunnel/n1`, `node-agent/n1`, `waypoint/shop/waypoint`. */
   readonly name: string;
   /** Command line of the nth instance, counted from 1. */
   readonly command: (instance: number) => readonly string[];
@@ -21,6 +21,8 @@ export interface ProcessSpec {
   readonly graceMs: number;
   /** Whether the nth instance does its work. */
   readonly isReady: (instance: number) => Promise<boolean>;
+  /** Socket on which the nth instance takes commands, and the link that leads to that of the one which serves. */
+  readonly socket?: { readonly link: string; readonly pathOf: (instance: number) => string };
 }
 
 /** One start of the process. */

@@ -7,12 +7,15 @@ import type { PodDescription, PodRequest, Pods } from './pods.ts';
 import { findProcess, type ProcessId } from './process-id.ts';
 import type { StateFolder } from './state-folder.ts';
 import type { SupervisedProcess } from './supervised-process.ts';
+import type { Replica, Waypoints } from './waypoints.ts';
 
 /** What the supervisor's socket gives access to. */
 export interface SupervisorParts {
   readonly state: StateFolder;
   readonly pods: Pods;
+  /** All but those of waypoints. */
   readonly processes: readonly SupervisedProcess[];
+  readonly waypoints: Pick<Waypoints, 'replicas' | 'change'>;
   readonly status: () => Promise<unknown>;
 }
 
@@ -36,6 +39,7 @@ const POD_REQUEST: z.ZodType<Omit<PodRequest, 'runner'> & { readonly runner: num
   })
   .transform((request) => ({ ...request, node: request.node }));
 
+const VERB = z.enum(['stop', 'start', 'restart']);
 const STARTED = z.object({ init: z.number(), command: z.number() });
 
 const POD_PATH = '/pods/(?<namespace>[^/]+)/(?<name>[^/]+)';
@@ -76,7 +80,7 @@ export function supervisorRoutes(parts: SupervisorParts): readonly Route[] {
     {
       method: 'POST',
       path: /^\/processes\/(?<name>.+)\/(?<verb>stop|start|restart)$/,
-      handle: (groups) => changeProcess(parts.processes, groups['name'] ?? '', groups['verb'] ?? ''),
+      handle: (groups) => changeProcess(parts, groups['name'] ?? '', VERB.parse(groups['verb'])),
     },
   ];
 }
@@ -98,15 +102,20 @@ function enrolmentOf({ state }: SupervisorParts, { record }: PodDescription): En
 }
 
 async function changeProcess(
-  processes: readonly SupervisedProcess[],
+  { processes, waypoints }: SupervisorParts,
   name: string,
-  verb: string,
+  verb: 'stop' | 'start' | 'restart',
 ): Promise<void> {
+  const { replicas } = waypoints;
+  const chosen = replicasNamed(replicas, name);
+  if (chosen.length > 0) return waypoints.change(verb, chosen);
   const changeable = processes.filter(({ spec }) => !spec.name.startsWith('node-agent/'));
   const process = changeable.find(({ spec }) => spec.name === name);
   if (process === undefined) {
-    const names = changeable.map(({ spec }) => spec.name).join(', ');
-    throw new CliError(`there is no process ${name}; there are: ${names}`);
+    const all = [...changeable, ...replicas.map((replica) => replica.process)];
+    throw new CliError(
+      `there is no process ${name}; there are: ${all.map(({ spec }) => spec.name).join(', ')}`,
+    );
   }
   if (verb === 'stop') return process.stop();
   // Two control planes would contend for one state; its clients go on with what they have and come back.
@@ -114,6 +123,14 @@ async function changeProcess(
   if (verb === 'restart') await process.stop();
   process.start();
   await process.waitUntilReady(START_TIMEOUT_MS);
+}
+
+/** `waypoint/NS/NAME` means all replicas, `waypoint/NS/NAME/I` the one of that number. */
+function replicasNamed(replicas: readonly Replica[], name: string): readonly Replica[] {
+  return replicas.filter(({ ref: { namespace, name: waypoint, index } }) => {
+    const whole = `waypoint/${namespace}/${waypoint}`;
+    return name === whole || name === `${whole}/${index}`;
+  });
 }
 
 function refOf(groups: Readonly<Record<string, string>>): WorkloadRef {

@@ -1,5 +1,5 @@
-import { closeSync, existsSync, mkdirSync, openSync, renameSync, rmSync, symlinkSync } from 'node:fs';
-import { basename, join } from 'node:path';
+import { closeSync, existsSync, mkdirSync, openSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { ControlPlaneStatus } from '#control-plane/status.ts';
 import { callSocket } from '../unix-http.ts';
@@ -8,12 +8,18 @@ import { readNodeEnrolment } from './enrolment.ts';
 import type { FabricNode } from './fabric.ts';
 import { emptyInventory, type PodRecord, saveInventory } from './inventory.ts';
 import { serveJson } from './json-server.ts';
-import { hostNameServers, meshProcesses, ztunnelSocket } from './mesh-processes.ts';
+import { hostNameServers, meshProcesses, type ProcessSettings } from './mesh-processes.ts';
 import { composeStatus, type MeshStatus, pendingParts, type StatusSources } from './mesh-status.ts';
+import type { WorkloadRef } from './names.ts';
 import { Pods } from './pods.ts';
+import { SocketLinks } from './socket-links.ts';
 import { controlPlaneSocket, nodeRunFolder, type StateFolder, supervisorSocket } from './state-folder.ts';
 import { SupervisedProcess } from './supervised-process.ts';
 import { supervisorRoutes } from './supervisor-routes.ts';
+import { wantedWaypointsFile } from './waypoint-files.ts';
+import { reportWaypoints } from './waypoint-report.ts';
+import { isSettled } from './waypoint-status.ts';
+import { Waypoints } from './waypoints.ts';
 
 /** What a supervisor takes over: a fabric that stands, and workloads that live. */
 export interface SupervisorOptions {
@@ -31,9 +37,10 @@ export class Supervisor {
   readonly #options: SupervisorOptions;
   readonly #hostNetnsFd: number;
   readonly #pods: Pods;
+  /** All but those of waypoints. */
   readonly #processes: readonly SupervisedProcess[];
-  /** Instance of each ztunnel whose socket `ztunnel.sock` leads to. */
-  readonly #linked = new Map<string, number>();
+  readonly #waypoints: Waypoints;
+  readonly #links = new SocketLinks();
   #report: ControlPlaneStatus | undefined;
   #closeSocket: (() => Promise<void>) | undefined;
 
@@ -43,7 +50,7 @@ export class Supervisor {
     const { state, nodes, files, svidTtl } = options;
     this.#hostNetnsFd = openSync('/proc/self/ns/net', 'r');
     this.#pods = new Pods(state, nodes, () => this.#save());
-    const settings = {
+    const settings: ProcessSettings = {
       state,
       files,
       svidTtl,
@@ -52,8 +59,16 @@ export class Supervisor {
       nameServers: hostNameServers(),
     };
     this.#processes = meshProcesses(settings).map((spec) => new SupervisedProcess(spec, () => this.#save()));
+    this.#waypoints = new Waypoints({
+      settings,
+      pods: this.#pods,
+      hasLeft: (pod) => this.#hasLeft(pod),
+      onChange: () => this.#save(),
+      onGone: (process) => this.#links.forget(process),
+    });
   }
 
+  /** What the mesh cannot do without: all processes but those of waypoints. */
   get processes(): readonly SupervisedProcess[] {
     return this.#processes;
   }
@@ -69,12 +84,16 @@ export class Supervisor {
       mkdirSync(nodeRunFolder(state, name), { recursive: true, mode: 0o700 });
       mkdirSync(join(state.path, 'logs', name), { recursive: true, mode: 0o700 });
     }
+    // Of an earlier mesh: this one's control plane says what it wants.
+    rmSync(wantedWaypointsFile(state), { force: true });
     this.#pods.adopt(adopted);
     await this.#startProcesses();
+    this.#waypoints.follow();
     const routes = supervisorRoutes({
       state,
       pods: this.#pods,
       processes: this.#processes,
+      waypoints: this.#waypoints,
       status: () => this.status(),
     });
     this.#closeSocket = await serveJson(supervisorSocket(state), routes);
@@ -100,39 +119,49 @@ export class Supervisor {
   }
 
   /**
-   * Lets the ztunnels drain, then ends everything else. Workloads and the fabric stay, for the next `up` or for `down`.
+   * Lets the ztunnels and the waypoints drain, then ends everything else. Workloads and the fabric stay, for the next `up` or
+   * for `down`.
    */
   async stop(): Promise<void> {
     await this.#closeSocket?.();
-    this.#pods.close();
     const isZtunnel = (one: SupervisedProcess): boolean => one.spec.name.startsWith('ztunnel/');
-    await Promise.all(this.#processes.filter(isZtunnel).map((process) => process.stop()));
+    const ztunnels = this.#processes.filter(isZtunnel).map((process) => process.stop());
+    await Promise.all([...ztunnels, this.#waypoints.stop()]);
     await Promise.all(this.#processes.filter((one) => !isZtunnel(one)).map((process) => process.stop()));
+    this.#pods.close();
     closeSync(this.#hostNetnsFd);
   }
 
   /** Ends every process at once, as a last resort beside {@link stop}. */
   kill(): void {
-    for (const { spec } of this.#processes) signalCgroup(spec.cgroup, 'SIGKILL');
+    for (const { spec } of this.#allProcesses()) signalCgroup(spec.cgroup, 'SIGKILL');
+  }
+
+  #allProcesses(): readonly SupervisedProcess[] {
+    return [...this.#processes, ...this.#waypoints.processes];
   }
 
   async #sources(): Promise<StatusSources> {
     const { state, nodes } = this.#options;
-    const [processes] = await Promise.all([
+    await this.#askControlPlane();
+    // What the control plane wanted when it answered is known from here on, so that nothing is ready too early.
+    this.#waypoints.sync();
+    const [processes, waypoints] = await Promise.all([
       Promise.all(
-        this.#processes.map(async (process) => ({
+        [...this.#processes, ...this.#waypoints.replicas.map((one) => one.process)].map(async (process) => ({
           name: process.spec.name,
           state: process.state,
           restarts: process.restarts,
           ready: await process.isReady(),
         })),
       ),
-      this.#askControlPlane(),
+      reportWaypoints(this.#waypoints, (record) => this.#pods.describe(record)),
     ]);
     return {
       mesh: state.mesh,
       nodes,
       processes,
+      waypoints,
       // What the ztunnels inherit.
       workers: Number(process.env['ZTUNNEL_WORKER_THREADS'] ?? 1),
       pods: this.#pods.list().map((record) => this.#pods.describe(record)),
@@ -142,36 +171,33 @@ export class Supervisor {
   }
 
   /** While it does not answer, what it said last stands. */
-  async #askControlPlane(): Promise<void> {
+  async #askControlPlane(): Promise<boolean> {
     try {
       const socketPath = controlPlaneSocket(this.#options.state);
       const { status, body } = await callSocket({ socketPath, path: '/status', timeoutMs: 5_000 });
       // Written by a process of this very version.
       if (status === 200) this.#report = body as ControlPlaneStatus;
+      return status === 200;
     } catch {
-      // It is down, which its process state shows.
+      return false; // It is down, which its process state shows.
     }
+  }
+
+  /** Whether every client of the control plane knows that a pod takes no connections. */
+  async #hasLeft({ namespace, name }: WorkloadRef): Promise<boolean> {
+    if (!(await this.#askControlPlane()) || this.#report === undefined) return false;
+    const { workloads, clients } = this.#report;
+    const isThere = workloads.some((one) => one.namespace === namespace && one.name === name && one.healthy);
+    return !isThere && clients.filter(({ connected }) => connected).every(isSettled);
   }
 
   #save(): void {
     const { state, nodes, namespaces } = this.#options;
-    const processes = this.#processes.flatMap(({ spec, process }) =>
+    const all = this.#allProcesses();
+    const processes = all.flatMap(({ spec, process }) =>
       process === undefined ? [] : [{ name: spec.name, process }],
     );
     saveInventory(state, { ...emptyInventory(), nodes, namespaces, processes, pods: this.#pods.list() });
-    for (const process of this.#processes) this.#linkSocket(process);
-  }
-
-  /** `run/NODE/ztunnel.sock` leads to the socket of the instance that serves. */
-  #linkSocket({ spec, instance }: SupervisedProcess): void {
-    const { name } = spec;
-    if (!name.startsWith('ztunnel/') || instance === undefined || this.#linked.get(name) === instance) return;
-    const { state } = this.#options;
-    const node = name.slice('ztunnel/'.length);
-    const link = join(nodeRunFolder(state, node), 'ztunnel.sock');
-    rmSync(`${link}.new`, { force: true });
-    symlinkSync(basename(ztunnelSocket(state, node, instance)), `${link}.new`);
-    renameSync(`${link}.new`, link);
-    this.#linked.set(name, instance);
+    for (const process of all) this.#links.follow(process);
   }
 }

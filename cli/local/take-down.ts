@@ -9,7 +9,7 @@ import { endWorkloads, removeMesh } from './sweep.ts';
 /** Time that workloads have to end by themselves. */
 const WORKLOAD_GRACE_MS = 5_000;
 /** Time that `tulle up` has to drain. */
-const UP_GRACE_MS = 30_000;
+const UP_GRACE_MS = 45_000;
 
 /** Ends a mesh: its workloads while it still carries their last calls, then `tulle up`, then whatever is left. */
 export async function takeMeshDown(stateDirectory: string): Promise<void> {

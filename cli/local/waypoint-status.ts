@@ -1,0 +1,144 @@
+import type { ControlPlaneStatus, StatusClient, StatusProblem } from '#control-plane/status.ts';
+import { formatWorkloadRef, type WorkloadRef } from './names.ts';
+import type { ReplicaReport, WaypointsReport } from './waypoint-report.ts';
+
+/** `waypoints[]` of the status. */
+export interface WaypointStatus {
+  readonly namespace: string;
+  readonly name: string;
+  /** Of the first replica that runs. */
+  readonly pid: number | null;
+  /** Whether all of its replicas are. */
+  readonly ready: boolean;
+  /** Of all of its replicas. */
+  readonly addresses: readonly string[];
+  /** Keys of the services, and uids of the workloads, that it stands before. */
+  readonly serves: readonly string[];
+  readonly replicas: readonly ReplicaStatus[];
+}
+
+export interface ReplicaStatus {
+  /** Of its pod. */
+  readonly name: string;
+  readonly node: string;
+  readonly netns: string;
+  readonly addresses: readonly string[];
+  readonly pid: number | null;
+  readonly ready: boolean;
+  /** After crashes. */
+  readonly restarts: number;
+}
+
+/** Every waypoint that is wanted or runs, sorted. */
+export function waypointStatuses(
+  report: WaypointsReport,
+  controlPlane: Pick<ControlPlaneStatus, 'services' | 'workloads'> | undefined,
+): readonly WaypointStatus[] {
+  const refs = new Map<string, WorkloadRef>();
+  for (const { namespace, name } of [...report.wanted, ...report.replicas]) {
+    refs.set(`${namespace}/${name}`, { namespace, name });
+  }
+  return [...refs.values()]
+    .toSorted((a, b) => (formatWorkloadRef(a) < formatWorkloadRef(b) ? -1 : 1))
+    .map((ref) => waypointStatus(ref, report, controlPlane));
+}
+
+/** What is still waited for before all waypoints are ready, beside their processes. */
+export function pendingReplicas({ wanted, replicas, problems }: WaypointsReport): readonly string[] {
+  return wanted
+    .filter((waypoint) => !problems.some((problem) => isSame(problem, waypoint)))
+    .filter((waypoint) => replicas.filter((one) => isSame(one, waypoint)).length < waypoint.replicas)
+    .map(({ namespace, name }) => `waypoint/${namespace}/${name} to be started`);
+}
+
+/** What is wrong with waypoints, and what that means for those who call. */
+export function waypointProblems(
+  report: WaypointsReport,
+  controlPlane: Pick<ControlPlaneStatus, 'services' | 'workloads'> | undefined,
+): readonly StatusProblem[] {
+  const effectFor = (waypoint: WorkloadRef): string => {
+    const served = servedBy(waypoint, controlPlane).join(', ');
+    if (report.replicas.some((one) => isSame(one, waypoint) && one.ready)) return 'its other replicas serve';
+    return served === '' ? 'nothing is bound to it' : `requests to ${served} are refused`;
+  };
+  const stuck = report.problems.map((problem) => ({
+    object: `Gateway ${formatWorkloadRef(problem)}`,
+    message: `its waypoint cannot run: ${problem.message}`,
+    severity: 'error' as const,
+    effect: effectFor(problem),
+  }));
+  const replicas = report.replicas.flatMap((replica) => {
+    const wrong = whatIsWrong(replica);
+    if (wrong === undefined) return [];
+    return [{ object: replica.processName, ...wrong, effect: effectFor(replica) }];
+  });
+  return [...stuck, ...replicas].map((problem) => ({ ...problem, position: '', path: '' }));
+}
+
+/** A replica that is not ready yet is starting, mostly: a warning. */
+function whatIsWrong({
+  state,
+  ready,
+}: ReplicaReport): Pick<StatusProblem, 'message' | 'severity'> | undefined {
+  if (state.kind === 'stopped') return { message: 'is stopped', severity: 'error' };
+  if (state.kind === 'crashed') return { message: state.how, severity: 'error' };
+  return ready ? undefined : { message: 'is not ready', severity: 'warning' };
+}
+
+function waypointStatus(
+  ref: WorkloadRef,
+  { wanted, replicas }: WaypointsReport,
+  controlPlane: Pick<ControlPlaneStatus, 'services' | 'workloads'> | undefined,
+): WaypointStatus {
+  const own = replicas.filter((one) => isSame(one, ref)).toSorted((a, b) => a.index - b.index);
+  const count = wanted.find((one) => isSame(one, ref))?.replicas ?? 0;
+  return {
+    ...ref,
+    pid: own.map(pidOf).find((pid) => pid !== null) ?? null,
+    ready: own.length > 0 && own.length >= count && own.every(({ ready }) => ready),
+    addresses: own.flatMap(({ addresses }) => addresses),
+    serves: servedBy(ref, controlPlane),
+    replicas: own.map((replica) => ({
+      name: replica.pod,
+      node: replica.node,
+      netns: replica.netns,
+      addresses: replica.addresses,
+      pid: pidOf(replica),
+      ready: replica.ready,
+      restarts: replica.restarts,
+    })),
+  };
+}
+
+/** By the address that bindings name: the waypoint's own Service, by its host name or one of its addresses. */
+function servedBy(
+  { namespace, name }: WorkloadRef,
+  controlPlane: Pick<ControlPlaneStatus, 'services' | 'workloads'> | undefined,
+): readonly string[] {
+  if (controlPlane === undefined) return [];
+  const { services, workloads } = controlPlane;
+  const own = services.find((service) => service.namespace === namespace && service.name === name);
+  const names = new Set([
+    ...(own === undefined ? [] : [`${namespace}/${own.hostname}`, ...own.addresses]),
+    `${namespace}/${name}.${namespace}.svc.cluster.local`,
+  ]);
+  const isBound = ({ waypoint }: { readonly waypoint: string | null }): boolean =>
+    waypoint !== null && names.has(waypoint);
+  return [
+    ...services.filter(isBound).map((service) => `${service.namespace}/${service.hostname}`),
+    ...workloads.filter(isBound).map(({ uid }) => uid),
+  ].sort();
+}
+
+/** Whether a client has said of everything that it was sent whether it takes it. */
+export function isSettled({ xds }: StatusClient): boolean {
+  return xds.every(({ sent, acked, rejected }) => acked + rejected.length >= sent);
+}
+
+function isSame(a: WorkloadRef, b: WorkloadRef): boolean {
+  return a.namespace === b.namespace && a.name === b.name;
+}
+
+function pidOf({ state }: ReplicaReport): number | null {
+  return state.kind === 'running' ? state.pid : null;
+}
