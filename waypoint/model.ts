@@ -19,6 +19,8 @@ export interface FrontendIndex {
    * routes) before that of all.
    */
   readonly find: (host: string, port: number, callerNamespace: string | undefined) => Frontend | undefined;
+  /** The newest of a Listener's name: looked up for each request of a tunnel that may be old. */
+  readonly named: (name: string) => Frontend | undefined;
   readonly all: () => Iterable<Frontend>;
 }
 
@@ -80,7 +82,7 @@ export interface Pattern {
   readonly source: string;
   /** Whether all of the text fits. */
   readonly matches: (text: string) => boolean;
-  /** Replaces the first place that fits; `\1` stands for what a group took. */
+  /** Replaces every place that fits, as Envoy does; `\1` stands for what a group took, `\0` for all of it, `\\` for a backslash. */
   readonly replace: (text: string, substitution: string) => string;
 }
 
@@ -155,8 +157,10 @@ export interface RetryPolicy {
   };
   /** Of one try, in ms; 0: none. */
   readonly perTryTimeoutMs: number;
-  /** Least pause before a retry, in ms; the pause grows from try to try up to ten times that. */
+  /** Least pause before a retry, in ms, as a route's `backoff` wants it; 0: none, up to 25 ms at random, growing. */
   readonly backoffMs: number;
+  /** Most, in ms. */
+  readonly maxBackoffMs: number;
 }
 
 export interface SessionPersistence {
@@ -194,6 +198,8 @@ export interface CorsPolicy {
   readonly allowHeaders: string;
   readonly exposeHeaders: string;
   readonly maxAge: string;
+  /** A preflight of an origin that is not allowed: goes to the backend, or is answered 200 without leave. */
+  readonly forwardsUnknownPreflights: boolean;
 }
 
 /** A fault, with its patterns compiled. What Envoy's filter says is filled in. */
