@@ -63,13 +63,13 @@ test.each([
     when: 'no such workload is on its node',
     token: 'Bearer node-1',
     impersonated: formatIdentity(CART),
-    reason: 'no workload on node n1',
+    reason: 'no workload of n1',
   },
   {
     when: 'it asks for another from another node',
     token: 'Bearer gateway',
     impersonated: formatIdentity(WEB),
-    reason: 'no workload on node n2',
+    reason: 'no workload of n2',
   },
   {
     when: 'the trust domain is another',

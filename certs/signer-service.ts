@@ -20,8 +20,9 @@ import {
 
 /** Who calls, as its credential says. */
 export interface Caller {
+  /** The node that it is, or `waypoint/NAMESPACE/NAME`: where the certificate is, in the log of those issued. */
   readonly node: string;
-  /** The identity that the caller itself may have; absent for one that only asks for others. */
+  /** The identity that the caller itself has, named or not; absent for one that only asks for others. */
   readonly identity?: Identity;
 }
 
@@ -29,7 +30,7 @@ export interface SignerServiceOptions {
   readonly authority: Authority;
   /** Who sent this metadata; undefined for nobody we know. */
   readonly authenticate: (metadata: Metadata) => Caller | undefined | Promise<Caller | undefined>;
-  /** Whether the caller may hold this identity: some workload on its node runs under it. */
+  /** Whether the caller may hold this identity, which is not its own: some workload on its node runs under it. */
   readonly mayImpersonate: (caller: Caller, identity: Identity) => boolean;
   /** Told of every certificate before it is sent. */
   readonly record: (issued: IssuedRecord) => void;
@@ -139,8 +140,9 @@ function decideIdentity(
   if (identity.trustDomain !== authority.trustDomain) {
     return unauthenticated(`${name} is not of trust domain ${authority.trustDomain}`);
   }
+  if (caller.identity !== undefined && formatIdentity(caller.identity) === name) return identity;
   if (!mayImpersonate(caller, identity)) {
-    return unauthenticated(`no workload on node ${caller.node} runs as ${name}`);
+    return unauthenticated(`no workload of ${caller.node} runs as ${name}`);
   }
   return identity;
 }

@@ -5,13 +5,22 @@ import pino, { type Logger } from 'pino';
 import { type Authority, openAuthority } from '#certs/authority.ts';
 import { AuthorityError } from '#certs/authority-files.ts';
 import { type IssuedLog, IssuedLogError, openIssuedLog } from '#certs/issued.ts';
-import { createSignerService, type SignerService } from '#certs/signer-service.ts';
+import {
+  createSignerService,
+  type SignerService,
+  type Caller as SigningCaller,
+} from '#certs/signer-service.ts';
 import type { ControlPlaneConfig } from './config.ts';
 import { openEnrolmentFiles } from './enrolment-files.ts';
 import { followSources, type MeshLoop } from './mesh-loop.ts';
 import { isOnNode, type MeshState, nextMeshState } from './mesh-state.ts';
+import {
+  type Authentication,
+  type CallerTokens,
+  formatCaller,
+  openCallerTokens,
+} from './serve/caller-tokens.ts';
 import { ListenError, listenGrpc } from './serve/grpc-listener.ts';
-import { type NodeTokens, openNodeTokens } from './serve/node-tokens.ts';
 import { createDiscoveryServer } from './serve/server.ts';
 import { issueServerCertificate, renewServerCertificate } from './server-certificate.ts';
 import { openSettingsFile } from './settings-file.ts';
@@ -84,7 +93,7 @@ async function openParts(
   const { trustDomain, rootNamespace } = first.snapshot.settings;
   const authority = await openAuthority({ directory: join(stateDirectory, 'ca'), trustDomain });
   const issued = opened.adopt(openIssuedLog(join(stateDirectory, 'issued.sqlite')), (log) => log.close());
-  const tokens = openNodeTokens(join(stateDirectory, 'tokens'));
+  const tokens = openCallerTokens(join(stateDirectory, 'tokens'));
   const discovery = createDiscoveryServer({ tokens, logger: logger.child({ component: 'xds' }) });
   const enrolment = openEnrolmentFiles(stateDirectory, config.nodes);
 
@@ -131,7 +140,7 @@ async function openParts(
 function signerService(parts: {
   readonly config: ControlPlaneConfig;
   readonly authority: Authority;
-  readonly tokens: NodeTokens;
+  readonly tokens: CallerTokens;
   readonly issued: IssuedLog;
   readonly mesh: MeshLoop;
   readonly logger: Logger;
@@ -146,16 +155,28 @@ function signerService(parts: {
       issueServer: (request) => authority.issueServer(request),
       issue: (request) => authority.issue({ ...request, ttlMs: Math.min(request.ttlMs, config.svidTtlMs) }),
     },
-    authenticate: (metadata) => {
-      const caller = tokens.authenticate(metadata);
-      return caller.kind === 'node' ? { node: caller.node } : undefined;
-    },
-    mayImpersonate: ({ node }, identity) => isOnNode(mesh.state(), node, identity),
+    authenticate: (metadata) => signingCaller(tokens.authenticate(metadata), authority.trustDomain),
+    mayImpersonate: ({ node, identity: own }, identity) =>
+      own === undefined && isOnNode(mesh.state(), node, identity),
     record: (record) => issued.record(record),
     logger: logger.child({ component: 'ca' }),
     defaultTtlMs: config.svidTtlMs,
     maxTtlMs: LONGEST_TTL_MS,
   });
+}
+
+/** A node asks for the identities of its workloads, a waypoint for its own: that of the Gateway's service account. */
+function signingCaller(caller: Authentication, trustDomain: string): SigningCaller | undefined {
+  switch (caller.kind) {
+    case 'refused':
+      return undefined;
+    case 'node':
+      return { node: caller.node };
+    case 'waypoint': {
+      const { namespace, name } = caller;
+      return { node: formatCaller(caller), identity: { trustDomain, namespace, serviceAccount: name } };
+    }
+  }
 }
 
 function checkStateFolder(path: string): void {

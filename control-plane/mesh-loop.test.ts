@@ -81,7 +81,7 @@ test('the same objects give the same served snapshot, with the same addresses af
   const reopened = openVipFile(join(directory, 'config', 'vips.json'));
   const restarted = nextMeshState(objects, { vips: reopened, previous: undefined, trustDomain: undefined });
   const versions = (state: MeshState): unknown =>
-    [...state.served[ADDRESS_TYPE]].map(([name, { version }]) => [name, version]);
+    [...state.served.nodes[ADDRESS_TYPE]].map(([name, { version }]) => [name, version]);
   expect(versions(restarted)).toEqual(versions(first));
 });
 

@@ -2,7 +2,7 @@ import { ADDRESS_TYPE, type Resource } from '#api/resource.ts';
 import { formatIdentity, type Identity } from '#certs/identity.ts';
 import { deriveSnapshot, type Snapshot } from './derive/snapshot.ts';
 import { allocateVips } from './derive/vips.ts';
-import { type ServedSnapshot, serveResources } from './serve/served-snapshot.ts';
+import { type ServedSnapshot, serveSnapshot } from './serve/served-snapshot.ts';
 import type { SettingsFile } from './settings-file.ts';
 import type { ObjectSet, Problem } from './source/objects.ts';
 import type { VipFile } from './vip-file.ts';
@@ -48,7 +48,10 @@ export function nextMeshState(
   }
   context.vips.save(vips);
   context.settings?.save(snapshot.settings);
-  const { snapshot: served, failures } = serveResources(resourcesOf(snapshot), context.previous?.served);
+  const { snapshot: served, failures } = serveSnapshot(
+    { resources: resourcesOf(snapshot), waypoints: new Map() },
+    context.previous?.served,
+  );
   return {
     snapshot,
     served,

@@ -205,7 +205,8 @@ function statusService({ resource }: Derived): readonly StatusService[] {
 function statusPolicy(policy: PolicyStatus, discovery: Pick<DiscoveryServer, 'hasAcked'>): StatusPolicy {
   const { object, position, resource, nodes, broken, dryRun, ineffective } = policy;
   const acked = nodes.filter(
-    (node) => resource !== undefined && discovery.hasAcked(node, AUTHORIZATION_TYPE, resource),
+    (node) =>
+      resource !== undefined && discovery.hasAcked({ kind: 'node', node }, AUTHORIZATION_TYPE, resource),
   );
   return {
     object,

@@ -13,7 +13,7 @@ import {
   type UntypedServiceImplementation,
 } from '@grpc/grpc-js';
 import type { Logger } from 'pino';
-import type { NodeTokens } from './node-tokens.ts';
+import type { CallerTokens } from './caller-tokens.ts';
 import { createRefusalLog } from './refusal-log.ts';
 
 /** The address cannot be listened on; the message says why and what to do. */
@@ -51,7 +51,7 @@ const LINGER_MS = 100;
 const LONGEST_REQUEST_BYTES = 32 * 1024 * 1024;
 
 /**
- * Listens for gRPC over TLS 1.3. A call without a node's token is refused before any of its messages is read.
+ * Listens for gRPC over TLS 1.3. A call without the token of a node or waypoint is refused before any of its messages is read.
  * @throws ListenError
  */
 export async function listenGrpc(options: {
@@ -59,7 +59,7 @@ export async function listenGrpc(options: {
   readonly port: number;
   readonly certificate: ServerCertificate;
   readonly services: readonly GrpcService[];
-  readonly tokens: NodeTokens;
+  readonly tokens: CallerTokens;
   readonly logger: Logger;
 }): Promise<GrpcListener> {
   setLogVerbosity(logVerbosity.NONE); // What matters is logged here; it would write to the console.
@@ -126,7 +126,7 @@ function contextOptions({ keyPem, chainPem }: ServerCertificate): SecureContextO
   };
 }
 
-function requireToken(tokens: NodeTokens, logger: Logger): ServerInterceptor {
+function requireToken(tokens: CallerTokens, logger: Logger): ServerInterceptor {
   const refusals = createRefusalLog(logger);
   return (method, call) =>
     new ServerInterceptingCall(call, {
@@ -134,7 +134,7 @@ function requireToken(tokens: NodeTokens, logger: Logger): ServerInterceptor {
         next({
           onReceiveMetadata: (metadata, pass) => {
             const caller = tokens.authenticate(metadata);
-            if (caller.kind === 'node') {
+            if (caller.kind !== 'refused') {
               pass(metadata);
               return;
             }

@@ -4,12 +4,12 @@ import { decodeResource } from '#api/codec.ts';
 import { DeltaDiscoveryResponseSchema } from '#api/gen/envoy/service/discovery/v3/discovery_pb.ts';
 import { ADDRESS_TYPE } from '#api/resource.ts';
 import { policy, workload } from '#test/kit/resources.ts';
-import { EMPTY_SNAPSHOT, serveResources } from './served-snapshot.ts';
+import { EMPTY_VIEW, serveResources } from './served-snapshot.ts';
 
 const NAME = 'Kubernetes//Pod/default/echo-1';
 
 test('a resource is served under its name with its content and a version of it', () => {
-  const served = serveResources([workload({})]).snapshot[ADDRESS_TYPE].get(NAME);
+  const served = serveResources([workload({})]).view[ADDRESS_TYPE].get(NAME);
   const [resource] = fromBinary(DeltaDiscoveryResponseSchema, served?.field ?? new Uint8Array()).resources;
   expect(resource).toMatchObject({
     name: NAME,
@@ -21,7 +21,7 @@ test('a resource is served under its name with its content and a version of it',
 
 test('a version depends on the content alone, so that it is the same after a restart', () => {
   const [first, second, other] = [workload({}), workload({}), workload({ node: 'n2' })].map(
-    (one) => serveResources([one]).snapshot[ADDRESS_TYPE].get(NAME)?.version,
+    (one) => serveResources([one]).view[ADDRESS_TYPE].get(NAME)?.version,
   );
   expect(first).toMatch(/^[0-9a-f]{16}$/);
   expect(second).toBe(first);
@@ -29,8 +29,8 @@ test('a version depends on the content alone, so that it is the same after a res
 });
 
 test('what is unchanged is taken over as it is', () => {
-  const before = serveResources([workload({}), workload({ name: 'b' })]).snapshot;
-  const after = serveResources([workload({}), workload({ name: 'b', node: 'n2' })], before).snapshot;
+  const before = serveResources([workload({}), workload({ name: 'b' })]).view;
+  const after = serveResources([workload({}), workload({ name: 'b', node: 'n2' })], before).view;
   expect(after[ADDRESS_TYPE].get(NAME)).toBe(before[ADDRESS_TYPE].get(NAME));
   expect(after[ADDRESS_TYPE].get('Kubernetes//Pod/default/b')).not.toBe(
     before[ADDRESS_TYPE].get('Kubernetes//Pod/default/b'),
@@ -38,15 +38,18 @@ test('what is unchanged is taken over as it is', () => {
 });
 
 test('where nothing changed the snapshot is the same one', () => {
-  const before = serveResources([workload({}), policy({})]).snapshot;
-  expect(serveResources([workload({}), policy({})], before).snapshot).toBe(before);
-  expect(serveResources([], EMPTY_SNAPSHOT).snapshot).toBe(EMPTY_SNAPSHOT);
-  expect(serveResources([workload({})], before).snapshot).not.toBe(before);
+  const before = serveResources([workload({}), policy({})]).view;
+  expect(serveResources([workload({}), policy({})], before).view).toBe(before);
+  expect(serveResources([], EMPTY_VIEW).view).toBe(EMPTY_VIEW);
+  expect(serveResources([workload({})], before).view).not.toBe(before);
 });
 
 test('a resource that no wire can carry keeps the version served last, and is named', () => {
-  const before = serveResources([workload({})]).snapshot;
-  const { snapshot, failures } = serveResources([workload({ addresses: ['nonsense'] }), policy({})], before);
+  const before = serveResources([workload({})]).view;
+  const { view: snapshot, failures } = serveResources(
+    [workload({ addresses: ['nonsense'] }), policy({})],
+    before,
+  );
   expect(snapshot[ADDRESS_TYPE].get(NAME)).toBe(before[ADDRESS_TYPE].get(NAME));
   expect(failures.map(({ name }) => name)).toEqual([NAME]);
 });

@@ -77,8 +77,10 @@ test('what a client took and what it rejected is known by node and object', asyn
     },
     { node: 'n2', connected: false, xds: [] },
   ]);
-  expect(server.discovery.hasAcked('n1', AUTHORIZATION_TYPE, 'default/p')).toBe(true);
-  expect(server.discovery.hasAcked('n1', ADDRESS_TYPE, 'Kubernetes//Pod/default/b')).toBe(false);
+  expect(server.discovery.hasAcked({ kind: 'node', node: 'n1' }, AUTHORIZATION_TYPE, 'default/p')).toBe(true);
+  expect(
+    server.discovery.hasAcked({ kind: 'node', node: 'n1' }, ADDRESS_TYPE, 'Kubernetes//Pod/default/b'),
+  ).toBe(false);
   expect(server.log).toContainEqual(
     expect.objectContaining({ msg: 'client rejected resources', node: 'n1' }),
   );
@@ -98,7 +100,9 @@ test("a node agent is served, and its answers are not taken for the ztunnel's", 
   agent.call.end();
   await eventually('it has gone', () => server.log.some(({ msg }) => msg === 'client disconnected'));
   expect(server.discovery.clients()[0]).toEqual({ node: 'n1', connected: false, xds: [] });
-  expect(server.discovery.hasAcked('n1', AUTHORIZATION_TYPE, 'default/p')).toBe(false);
+  expect(server.discovery.hasAcked({ kind: 'node', node: 'n1' }, AUTHORIZATION_TYPE, 'default/p')).toBe(
+    false,
+  );
 });
 
 test.each([
@@ -144,11 +148,11 @@ test('a type that is not served is refused by name', async () => {
   await using server = await openTestServer();
   server.publish();
   using client = open(server);
-  client.send({ typeUrl: 'type.googleapis.com/envoy.config.cluster.v3.Cluster' });
+  client.send({ typeUrl: 'type.googleapis.com/envoy.service.runtime.v3.Runtime' });
   expect(await client.ended).toMatchObject({
     code: status.INVALID_ARGUMENT,
     details: expect.stringMatching(
-      /^type "type.googleapis.com\/envoy.config.cluster.v3.Cluster" is not served here/,
+      /^type "type.googleapis.com\/envoy.service.runtime.v3.Runtime" is not served here/,
     ),
   });
 });
@@ -214,7 +218,7 @@ test('a client that reads nothing is sent the latest when it does, and holds not
 });
 
 test('a node may have two streams, and not any number', async () => {
-  await using server = await openTestServer({ limits: { maxStreamsPerNode: 2 } });
+  await using server = await openTestServer({ limits: { maxStreams: 2 } });
   server.publish();
   using first = open(server);
   using second = open(server);
@@ -224,7 +228,7 @@ test('a node may have two streams, and not any number', async () => {
   third.send({ typeUrl: AUTHORIZATION_TYPE });
   expect(await third.ended).toMatchObject({
     code: status.RESOURCE_EXHAUSTED,
-    details: 'node n1 has 2 streams open',
+    details: 'node/n1 has 2 streams open',
   });
 });
 

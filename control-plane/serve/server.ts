@@ -1,9 +1,9 @@
 import { Metadata, type ServiceDefinition, status, type UntypedServiceImplementation } from '@grpc/grpc-js';
 import type { Logger } from 'pino';
 import { DISCOVERY_SERVICE } from '#api/discovery.ts';
-import type { ResourceType } from '#api/resource.ts';
-import type { NodeTokens } from './node-tokens.ts';
+import { type Caller, type CallerTokens, formatCaller } from './caller-tokens.ts';
 import type { ServedSnapshot } from './served-snapshot.ts';
+import type { ServedType, ServedView } from './served-view.ts';
 import { ClientStream, type DiscoveryCall } from './stream.ts';
 import type { SubscriptionStatus } from './subscription.ts';
 
@@ -15,7 +15,26 @@ export interface ClientStatus {
   readonly xds: readonly SubscriptionStatus[];
 }
 
-/** Delta ADS for nodes. */
+/** What is known of one waypoint: it has a stream for each of its processes. */
+export interface WaypointClientStatus {
+  readonly namespace: string;
+  readonly name: string;
+  /** One for each stream, oldest first. */
+  readonly instances: readonly WaypointInstance[];
+  /** Of the newest stream, or of the last one if there is none. */
+  readonly xds: readonly SubscriptionStatus[];
+}
+
+/** One process of a waypoint. */
+export interface WaypointInstance {
+  /** What it says that it is called: `node.id`. */
+  readonly id: string;
+  /** Whether it has answered for all that it is to have. */
+  readonly configured: boolean;
+  readonly xds: readonly SubscriptionStatus[];
+}
+
+/** Delta ADS for nodes and waypoints. */
 export interface DiscoveryServer {
   readonly definition: ServiceDefinition;
   readonly implementation: UntypedServiceImplementation;
@@ -23,79 +42,130 @@ export interface DiscoveryServer {
   readonly publish: (snapshot: ServedSnapshot) => void;
   /** Every node that has a token or was here before, sorted. */
   readonly clients: () => readonly ClientStatus[];
-  /** Whether the node's newest stream took that resource as it was last sent. */
-  readonly hasAcked: (node: string, type: ResourceType, name: string) => boolean;
+  /** Every waypoint that has a token or was here before, sorted. */
+  readonly waypoints: () => readonly WaypointClientStatus[];
+  /** Whether the caller's newest stream took that resource as it was last sent. */
+  readonly hasAcked: (caller: Caller, type: ServedType, name: string) => boolean;
 }
 
 /** Limits on what one client can make the server hold. */
 export interface DiscoveryLimits {
   /** Names that one subscription may hold. Default 200 000. */
   readonly maxNames?: number;
-  /** Streams of one node: a restarting ztunnel has two for a while. Default 16. */
-  readonly maxStreamsPerNode?: number;
+  /** Streams of one caller: a restarting ztunnel has two for a while, a waypoint one for each replica. Default 64. */
+  readonly maxStreams?: number;
+}
+
+/** Nothing: for a waypoint whose Gateway is gone. */
+const NO_VIEW: ServedView = {};
+
+/** The streams of one caller, oldest first, and what was known when the last one went. */
+interface Connections {
+  readonly caller: Caller;
+  readonly streams: Set<ClientStream>;
+  lastSeen: readonly SubscriptionStatus[];
 }
 
 /** Creates the service; nothing runs until a gRPC server takes calls for it. */
 export function createDiscoveryServer(options: {
-  readonly tokens: NodeTokens;
+  readonly tokens: CallerTokens;
   readonly logger: Logger;
   readonly limits?: DiscoveryLimits;
 }): DiscoveryServer {
   const { tokens, logger } = options;
   const maxNames = options.limits?.maxNames ?? 200_000;
-  const maxStreams = options.limits?.maxStreamsPerNode ?? 16;
-  const streams = new Map<string, Set<ClientStream>>();
-  const lastSeen = new Map<string, readonly SubscriptionStatus[]>();
+  const maxStreams = options.limits?.maxStreams ?? 64;
+  const connections = new Map<string, Connections>();
   let snapshot: ServedSnapshot | undefined;
+
+  const connectionsOf = (caller: Caller): Connections => {
+    const key = formatCaller(caller);
+    const known = connections.get(key) ?? { caller, streams: new Set(), lastSeen: [] };
+    connections.set(key, known);
+    return known;
+  };
 
   const accept = (call: DiscoveryCall): void => {
     const caller = tokens.authenticate(call.metadata);
+    const peer = call.getPeer();
     if (caller.kind === 'refused') {
-      logger.warn({ peer: call.getPeer(), reason: caller.reason }, 'client not authenticated');
+      logger.warn({ peer, reason: caller.reason }, 'client not authenticated');
       call.emit('error', { code: status.UNAUTHENTICATED, details: caller.reason });
       return;
     }
-    const { node } = caller;
-    const ofNode = streams.get(node) ?? new Set();
-    streams.set(node, ofNode);
-    if (ofNode.size >= maxStreams) {
-      const details = `node ${node} has ${ofNode.size} streams open`;
-      logger.warn({ peer: call.getPeer(), node, reason: details }, 'client refused');
+    const ofCaller = connectionsOf(caller);
+    const { streams } = ofCaller;
+    const log = logger.child(loggedName(caller));
+    if (streams.size >= maxStreams) {
+      const details = `${formatCaller(caller)} has ${streams.size} streams open`;
+      log.warn({ peer, reason: details }, 'client refused');
       call.emit('error', { code: status.RESOURCE_EXHAUSTED, details });
       return;
     }
     const stream: ClientStream = new ClientStream({
       call,
-      node,
+      caller,
       maxNames,
-      snapshot,
-      logger,
+      view: snapshot && viewOf(snapshot, caller),
+      logger: log,
       onClose: () => {
-        ofNode.delete(stream);
-        if (stream.isZtunnel) lastSeen.set(node, stream.status());
-        logger.info({ peer: call.getPeer(), node }, 'client disconnected');
+        streams.delete(stream);
+        if (stream.isProxy) ofCaller.lastSeen = stream.status();
+        log.info({ peer }, 'client disconnected');
       },
     });
-    ofNode.add(stream);
+    streams.add(stream);
     call.sendMetadata(new Metadata()); // Some clients wait for it before they read.
-    logger.info({ peer: call.getPeer(), node }, 'client connected');
+    log.info({ peer }, 'client connected');
   };
 
-  const newest = (node: string): ClientStream | undefined =>
-    [...(streams.get(node) ?? [])].findLast((stream) => stream.isZtunnel);
+  const known = (): readonly Connections[] => {
+    const callers = [...tokens.callers(), ...[...connections.values()].map(({ caller }) => caller)];
+    const keys = new Map(callers.map((caller) => [formatCaller(caller), caller]));
+    return [...keys].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, caller]) => connectionsOf(caller));
+  };
 
   return {
     definition: DISCOVERY_SERVICE,
     implementation: { deltaAggregatedResources: accept },
     publish: (next) => {
       snapshot = next;
-      for (const ofNode of streams.values()) for (const stream of ofNode) stream.publish(next);
+      for (const { caller, streams } of connections.values())
+        for (const stream of streams) stream.publish(viewOf(next, caller));
     },
-    clients: () =>
-      [...new Set([...tokens.nodes(), ...lastSeen.keys(), ...streams.keys()])].sort().map((node) => {
-        const stream = newest(node);
-        return { node, connected: stream !== undefined, xds: stream?.status() ?? lastSeen.get(node) ?? [] };
-      }),
-    hasAcked: (node, type, name) => newest(node)?.hasAcked(type, name) ?? false,
+    clients: () => known().flatMap(nodeStatus),
+    waypoints: () => known().flatMap(waypointStatus),
+    hasAcked: (caller, type, name) =>
+      newest(connections.get(formatCaller(caller)))?.hasAcked(type, name) ?? false,
   };
+}
+
+function viewOf(snapshot: ServedSnapshot, caller: Caller): ServedView {
+  if (caller.kind === 'node') return snapshot.nodes;
+  return snapshot.waypoints.get(`${caller.namespace}/${caller.name}`) ?? NO_VIEW;
+}
+
+function newest(connections: Connections | undefined): ClientStream | undefined {
+  return [...(connections?.streams ?? [])].findLast((stream) => stream.isProxy);
+}
+
+function nodeStatus(connections: Connections): readonly ClientStatus[] {
+  const { caller, lastSeen } = connections;
+  if (caller.kind !== 'node') return [];
+  const stream = newest(connections);
+  return [{ node: caller.node, connected: stream !== undefined, xds: stream?.status() ?? lastSeen }];
+}
+
+function waypointStatus(connections: Connections): readonly WaypointClientStatus[] {
+  const { caller, streams, lastSeen } = connections;
+  if (caller.kind !== 'waypoint') return [];
+  const { namespace, name } = caller;
+  const instances = [...streams]
+    .filter((stream) => stream.isProxy)
+    .map((stream) => ({ id: stream.id, configured: stream.isConfigured, xds: stream.status() }));
+  return [{ namespace, name, instances, xds: instances.at(-1)?.xds ?? lastSeen }];
+}
+
+function loggedName(caller: Caller): Readonly<Record<string, string>> {
+  return caller.kind === 'node' ? { node: caller.node } : { waypoint: `${caller.namespace}/${caller.name}` };
 }

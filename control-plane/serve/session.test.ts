@@ -1,18 +1,15 @@
 import { expect, test } from 'vitest';
-import { ADDRESS_TYPE, AUTHORIZATION_TYPE, type ResourceType } from '#api/resource.ts';
+import { ADDRESS_TYPE, AUTHORIZATION_TYPE } from '#api/resource.ts';
 import { policy, workload } from '#test/kit/resources.ts';
-import { EMPTY_SNAPSHOT, type ServedSnapshot, serveResources } from './served-snapshot.ts';
+import { EMPTY_VIEW, type NodeView, serveResources } from './served-snapshot.ts';
 import { type PlannedResponse, Session } from './session.ts';
 import type { SubscriptionRequest } from './subscription.ts';
 
 const POD = 'Kubernetes//Pod/default/echo-1';
 
 test('policies go out before the workloads that name them, and are taken back after', () => {
-  const plain = serveResources([workload({})]).snapshot;
-  const named = serveResources(
-    [workload({ authorizationPolicies: ['default/p'] }), policy({})],
-    plain,
-  ).snapshot;
+  const plain = serveResources([workload({})]).view;
+  const named = serveResources([workload({ authorizationPolicies: ['default/p'] }), policy({})], plain).view;
   const session = opened();
   session.plan(plain);
 
@@ -27,11 +24,11 @@ test('policies go out before the workloads that name them, and are taken back af
 });
 
 test('where one policy takes the place of another, no workload names one that is missing', () => {
-  const before = serveResources([workload({ authorizationPolicies: ['default/p'] }), policy({})]).snapshot;
+  const before = serveResources([workload({ authorizationPolicies: ['default/p'] }), policy({})]).view;
   const after = serveResources(
     [workload({ authorizationPolicies: ['default/q'] }), policy({ name: 'q' })],
     before,
-  ).snapshot;
+  ).view;
   const session = opened();
   session.plan(before);
   expect(session.plan(after).map(brief)).toEqual([
@@ -44,23 +41,24 @@ test('where one policy takes the place of another, no workload names one that is
 test('both types are answered, policies first, whatever is asked for first', () => {
   const session = new Session({ maxNames: 10 });
   session.request(ADDRESS_TYPE, request());
-  expect(session.awaitsPolicyRequest).toBe(true);
+  expect(session.holdback?.waitsFor).toBe('policy-request');
   session.request(AUTHORIZATION_TYPE, request());
-  expect(session.awaitsPolicyRequest).toBe(false);
-  expect(session.plan(EMPTY_SNAPSHOT).map(brief)).toEqual([
+  expect(session.holdback).toBeUndefined();
+  expect(session.plan(EMPTY_VIEW).map(brief)).toEqual([
     [AUTHORIZATION_TYPE, [], []],
     [ADDRESS_TYPE, [], []],
   ]);
-  expect(session.plan(EMPTY_SNAPSHOT)).toEqual([]);
+  expect(session.plan(EMPTY_VIEW)).toEqual([]);
 });
 
-test('a client that asks for workloads alone gets them', () => {
+test('a client that asks for workloads alone gets them, once it was waited for', () => {
   const session = new Session({ maxNames: 10 });
   session.request(ADDRESS_TYPE, request());
-  expect(session.plan(serveResources([workload({}), policy({})]).snapshot).map(brief)).toEqual([
-    [ADDRESS_TYPE, [POD], []],
-  ]);
-  expect(session.awaitsPolicyRequest).toBe(false);
+  const { view } = serveResources([workload({}), policy({})]);
+  expect(session.plan(view)).toEqual([]);
+  session.release();
+  expect(session.plan(view).map(brief)).toEqual([[ADDRESS_TYPE, [POD], []]]);
+  expect(session.holdback).toBeUndefined();
 });
 
 test('every response has a nonce of its own', () => {
@@ -81,13 +79,13 @@ test('to a client that does not answer, changes are merged until it does', () =>
 });
 
 test('what is too long for one response is split, and removals come with the last part', () => {
-  const before = serveResources([workload({ name: 'gone' })]).snapshot;
+  const before = serveResources([workload({ name: 'gone' })]).view;
   const session = opened({ maxResponseBytes: 500 });
   session.plan(before);
   const many = serveResources(
     ['a', 'b', 'c', 'd', 'e'].map((name) => workload({ name })),
     before,
-  ).snapshot;
+  ).view;
   const parts = session.plan(many);
   expect(parts.length).toBeGreaterThan(1);
   expect(parts.flatMap(({ updated }) => updated.map(({ name }) => name))).toEqual([
@@ -96,8 +94,8 @@ test('what is too long for one response is split, and removals come with the las
   expect(parts.map(({ removed }) => removed.length)).toEqual([...parts.slice(1).map(() => 0), 1]);
 });
 
-function revised(revision: number): ServedSnapshot {
-  return serveResources([workload({ canonicalRevision: `r${revision}` })]).snapshot;
+function revised(revision: number): NodeView {
+  return serveResources([workload({ canonicalRevision: `r${revision}` })]).view;
 }
 
 function opened(limits: { readonly maxResponseBytes?: number } = {}): Session {
@@ -118,6 +116,6 @@ function request(fields: Partial<SubscriptionRequest> = {}): SubscriptionRequest
   };
 }
 
-function brief({ type, updated, removed }: PlannedResponse): [ResourceType, string[], readonly string[]] {
+function brief({ type, updated, removed }: PlannedResponse): [string, string[], readonly string[]] {
   return [type, updated.map(({ name }) => name), removed];
 }

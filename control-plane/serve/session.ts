@@ -1,5 +1,12 @@
-import { ADDRESS_TYPE, AUTHORIZATION_TYPE, type ResourceType } from '#api/resource.ts';
-import type { Changes, ServedResource, ServedSnapshot } from './served-snapshot.ts';
+import { CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE, SECRET_TYPE } from '#api/envoy/types.ts';
+import { ADDRESS_TYPE, AUTHORIZATION_TYPE } from '#api/resource.ts';
+import {
+  type Changes,
+  resourcesOf,
+  type ServedResource,
+  type ServedType,
+  type ServedView,
+} from './served-view.ts';
 import {
   type Answer,
   Subscription,
@@ -9,11 +16,30 @@ import {
 
 /** One response to be written, in the order in which they are planned. */
 export interface PlannedResponse {
-  readonly type: ResourceType;
+  readonly type: ServedType;
   readonly nonce: string;
   readonly updated: readonly ServedResource[];
   readonly removed: readonly string[];
 }
+
+/** Something is not sent yet. After that many milliseconds it goes out all the same: {@link Session.release}. */
+export interface Holdback {
+  readonly waitsFor: 'policy-request' | 'clusters';
+  readonly longestMs: number;
+}
+
+/** What a node may ask for, in the order in which it is sent: a policy before the workloads that name it. */
+export const NODE_ORDER: readonly ServedType[] = [AUTHORIZATION_TYPE, ADDRESS_TYPE];
+
+/** What a waypoint may ask for, in the order in which it is sent: what is named before what names it. */
+export const WAYPOINT_ORDER: readonly ServedType[] = [
+  CLUSTER_TYPE,
+  ENDPOINT_TYPE,
+  SECRET_TYPE,
+  AUTHORIZATION_TYPE,
+  LISTENER_TYPE,
+  ROUTE_TYPE,
+];
 
 /** Responses of one type that a client may leave unanswered; then changes are merged until it answers. */
 const MOST_UNANSWERED = 16;
@@ -21,71 +47,176 @@ const MOST_UNANSWERED = 16;
 /** A stock ztunnel refuses messages of more than 200 MiB; what is longer is split well below. */
 const LONGEST_RESPONSE_BYTES = 100 * 1024 * 1024;
 
+/** How long workloads wait for the client to ask for policies as well. */
+const POLICY_GRACE_MS = 200;
+
+/** How long listeners and routes wait for the client to have the endpoints of clusters that are new to it. */
+const WARMING_GRACE_MS = 500;
+
 /**
- * One client's subscriptions to both types, and the order between them: policies go out before the workloads that name
- * them, and are taken back after. No I/O.
+ * One client's subscriptions, and the order between them: what is new goes out in the order of its types, and what is gone is
+ * taken back after, in the opposite order. No I/O.
+ *
+ * A waypoint's listeners and routes wait until it has answered for the endpoints of every cluster that is new to it, which
+ * it asks for once it knows the cluster: a route to a cluster that is still without endpoints would fail its requests.
  */
 export class Session {
-  readonly #subscriptions = new Map<ResourceType, Subscription>();
+  readonly #order: readonly ServedType[];
+  readonly #subscriptions = new Map<ServedType, Subscription>();
   readonly #maxNames: number;
   readonly #maxBytes: number;
   #nonces = 0;
+  #isPolicyGraceOver = false;
+  /** Clusters that the client was sent and had not before, as long as it has not answered for their endpoints. */
+  readonly #warming = new Set<string>();
+  /** What is to be taken back once nothing is held back any more. */
+  readonly #removals = new Map<ServedType, Set<string>>();
 
-  constructor(limits: { readonly maxNames: number; readonly maxResponseBytes?: number }) {
-    this.#maxNames = limits.maxNames;
-    this.#maxBytes = limits.maxResponseBytes ?? LONGEST_RESPONSE_BYTES;
+  /** `order`: {@link NODE_ORDER} or {@link WAYPOINT_ORDER}. */
+  constructor(options: {
+    readonly order?: readonly ServedType[];
+    readonly maxNames: number;
+    readonly maxResponseBytes?: number;
+  }) {
+    this.#order = options.order ?? NODE_ORDER;
+    this.#maxNames = options.maxNames;
+    this.#maxBytes = options.maxResponseBytes ?? LONGEST_RESPONSE_BYTES;
   }
 
-  /** @throws TooManyNamesError */
-  request(type: ResourceType, request: SubscriptionRequest): Answer {
+  /**
+   * Takes in a request; the type is one of the order's.
+   * @throws TooManyNamesError
+   */
+  request(type: ServedType, request: SubscriptionRequest): Answer {
     const subscription = this.#subscriptions.get(type) ?? new Subscription(type, this.#maxNames);
     this.#subscriptions.set(type, subscription);
     return subscription.request(request);
+  }
+
+  /** What was not planned so that something else can come before it; undefined: nothing. */
+  get holdback(): Holdback | undefined {
+    if (this.#awaitsPolicyRequest) return { waitsFor: 'policy-request', longestMs: POLICY_GRACE_MS };
+    return this.#warming.size > 0 ? { waitsFor: 'clusters', longestMs: WARMING_GRACE_MS } : undefined;
+  }
+
+  /** Waits no longer for what is waited for now. */
+  release(): void {
+    if (this.#awaitsPolicyRequest) this.#isPolicyGraceOver = true;
+    this.#warming.clear();
+  }
+
+  /** What has to be written for the client to have this view; nothing while it owes too many answers. */
+  plan(view: ServedView): readonly PlannedResponse[] {
+    const subscriptions = [...this.#subscriptions.values()];
+    if (subscriptions.some(({ unanswered }) => unanswered >= MOST_UNANSWERED)) return [];
+    this.#endWarming(view);
+    const due: [ServedType, readonly ServedResource[]][] = [];
+    for (const type of this.#order) {
+      if (this.#isHeld(type)) continue;
+      const changes = this.#take(type, view);
+      if (!changes) continue;
+      this.#owe(type, changes);
+      if (changes.updated.length > 0 || changes.removed.length === 0) due.push([type, changes.updated]);
+    }
+    return this.#inOrder(due);
+  }
+
+  /** By type, in the order in which they are sent. */
+  status(): readonly SubscriptionStatus[] {
+    return this.#order.flatMap((type) => this.#subscriptions.get(type)?.status() ?? []);
+  }
+
+  /** Whether the client took that resource as it was last sent. */
+  hasAcked(type: ServedType, name: string): boolean {
+    return this.#subscriptions.get(type)?.hasAcked(name) ?? false;
+  }
+
+  /** Whether the client has answered for all that there is in the view, be it that it took it or that it rejected it. */
+  hasAnsweredAll(view: ServedView): boolean {
+    return this.#order.every((type) => {
+      const subscription = this.#subscriptions.get(type);
+      const names = resourcesOf(view, type);
+      if (!subscription) return names.size === 0 && type !== CLUSTER_TYPE && type !== LISTENER_TYPE;
+      return subscription.isUpTo(view) && [...names.keys()].every(subscription.answered());
+    });
   }
 
   /**
    * Whether workloads are asked for, and policies are not, yet: a client that wants both sends both requests at once, and
    * is best answered with the policies first.
    */
-  get awaitsPolicyRequest(): boolean {
+  get #awaitsPolicyRequest(): boolean {
     const addresses = this.#subscriptions.get(ADDRESS_TYPE);
-    return addresses !== undefined && !addresses.isAnswered && !this.#subscriptions.has(AUTHORIZATION_TYPE);
+    if (addresses === undefined || addresses.isAnswered || this.#isPolicyGraceOver) return false;
+    return !this.#subscriptions.has(AUTHORIZATION_TYPE);
   }
 
-  /** What has to be written for the client to have this snapshot; nothing while it owes too many answers. */
-  plan(snapshot: ServedSnapshot): readonly PlannedResponse[] {
-    const subscriptions = [...this.#subscriptions.values()];
-    if (subscriptions.some(({ unanswered }) => unanswered >= MOST_UNANSWERED)) return [];
-    const policies = this.#subscriptions.get(AUTHORIZATION_TYPE)?.take(snapshot);
-    const addresses = this.#subscriptions.get(ADDRESS_TYPE)?.take(snapshot);
-    if (policies && addresses && policies.removed.length > 0) {
-      return [
-        ...(policies.updated.length > 0
-          ? this.#respond(AUTHORIZATION_TYPE, { updated: policies.updated, removed: [] })
-          : []),
-        ...this.#respond(ADDRESS_TYPE, addresses),
-        ...this.#respond(AUTHORIZATION_TYPE, { updated: [], removed: policies.removed }),
-      ];
+  #isHeld(type: ServedType): boolean {
+    if (type === ADDRESS_TYPE) return this.#awaitsPolicyRequest;
+    return (type === LISTENER_TYPE || type === ROUTE_TYPE) && this.#warming.size > 0;
+  }
+
+  #take(type: ServedType, view: ServedView): Changes | undefined {
+    const subscription = this.#subscriptions.get(type);
+    if (!subscription) return undefined;
+    const isHeldByClient = subscription.holder();
+    const changes = subscription.take(view);
+    if (type === CLUSTER_TYPE) {
+      const endpoints = resourcesOf(view, ENDPOINT_TYPE);
+      const toBeRemoved = this.#removals.get(type);
+      for (const { name } of changes?.updated ?? [])
+        if (!isHeldByClient(name) && !toBeRemoved?.has(name) && endpoints.has(name)) this.#warming.add(name);
     }
-    return [
-      ...(policies ? this.#respond(AUTHORIZATION_TYPE, policies) : []),
-      ...(addresses ? this.#respond(ADDRESS_TYPE, addresses) : []),
-    ];
+    return changes;
   }
 
-  /** By type, in the order of {@link RESOURCE_TYPES}. */
-  status(): readonly SubscriptionStatus[] {
-    return [AUTHORIZATION_TYPE, ADDRESS_TYPE].flatMap(
-      (type) => this.#subscriptions.get(type)?.status() ?? [],
+  /** Forgets clusters whose endpoints were answered for, that the client does not take, or that are gone. */
+  #endWarming(view: ServedView): void {
+    if (this.#warming.size === 0) return;
+    const isAnswered = this.#subscriptions.get(ENDPOINT_TYPE)?.answered();
+    const clusters = this.#subscriptions.get(CLUSTER_TYPE);
+    const isClusterAnswered = clusters?.answered();
+    for (const name of this.#warming) {
+      const isGone =
+        !resourcesOf(view, CLUSTER_TYPE).has(name) || !resourcesOf(view, ENDPOINT_TYPE).has(name);
+      const isRejected = isClusterAnswered?.(name) === true && clusters?.hasAcked(name) === false;
+      if (isGone || isRejected || isAnswered?.(name) === true) this.#warming.delete(name);
+    }
+  }
+
+  /** Notes what is to be taken back; what has come again since is not. */
+  #owe(type: ServedType, changes: Changes): void {
+    const removals = this.#removals.get(type) ?? new Set();
+    for (const { name } of changes.updated) removals.delete(name);
+    for (const name of changes.removed) removals.add(name);
+    this.#removals.set(type, removals);
+  }
+
+  /** Updates, then removals; those of the last type that has any go with its updates. */
+  #inOrder(due: readonly [ServedType, readonly ServedResource[]][]): readonly PlannedResponse[] {
+    const isHeld = this.#order.some((type) => this.#subscriptions.has(type) && this.#isHeld(type));
+    const owing = isHeld ? [] : this.#order.filter((type) => (this.#removals.get(type)?.size ?? 0) > 0);
+    const last = this.#order.findLast(
+      (type) => owing.includes(type) || due.some(([other]) => other === type),
     );
+    const updates = due.flatMap(([type, updated]) => {
+      const removed = type === last && owing.includes(type) ? this.#takeRemovals(type) : [];
+      return this.#respond(type, { updated, removed });
+    });
+    const removals = owing.toReversed().flatMap((type) => {
+      const removed = this.#takeRemovals(type);
+      return removed.length > 0 ? this.#respond(type, { updated: [], removed }) : [];
+    });
+    return [...updates, ...removals];
   }
 
-  /** Whether the client took that resource as it was last sent. */
-  hasAcked(type: ResourceType, name: string): boolean {
-    return this.#subscriptions.get(type)?.hasAcked(name) ?? false;
+  #takeRemovals(type: ServedType): readonly string[] {
+    const removed = [...(this.#removals.get(type) ?? [])];
+    this.#removals.delete(type);
+    return removed;
   }
 
-  #respond(type: ResourceType, changes: Changes): readonly PlannedResponse[] {
+  #respond(type: ServedType, changes: Changes): readonly PlannedResponse[] {
     const parts = splitBySize(changes.updated, this.#maxBytes);
     return parts.map((updated, i) => {
       this.#nonces += 1;

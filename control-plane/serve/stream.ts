@@ -3,42 +3,50 @@ import type { Logger } from 'pino';
 import { encodeResponse } from '#api/discovery.ts';
 import type { DeltaDiscoveryRequest } from '#api/gen/envoy/service/discovery/v3/discovery_pb.ts';
 import { NODE_AGENT } from '#api/node-description.ts';
-import { RESOURCE_TYPES, type ResourceType } from '#api/resource.ts';
-import type { ServedSnapshot } from './served-snapshot.ts';
-import { type PlannedResponse, Session } from './session.ts';
+import type { Caller } from './caller-tokens.ts';
+import type { ServedType, ServedView } from './served-view.ts';
+import { NODE_ORDER, type PlannedResponse, Session, WAYPOINT_ORDER } from './session.ts';
 import type { SubscriptionRequest, SubscriptionStatus } from './subscription.ts';
 
 /** A bidirectional call as grpc-js hands it over: requests decoded, responses encoded. */
 export type DiscoveryCall = ServerDuplexStream<DeltaDiscoveryRequest, Buffer>;
 
-/** How long workloads wait for the client to ask for policies as well. */
-const POLICY_GRACE_MS = 200;
+/** What kinds of callers there are, and what each may ask for. */
+const ORDERS: Readonly<Record<Caller['kind'], readonly ServedType[]>> = {
+  node: NODE_ORDER,
+  waypoint: WAYPOINT_ORDER,
+};
+
+/** Of what a client says that it is called, so much is kept. */
+const LONGEST_ID = 300;
 
 /** One client's stream: its requests into the session, the session's responses onto the wire. */
 export class ClientStream {
-  readonly node: string;
+  readonly #caller: Caller;
   readonly #call: DiscoveryCall;
   readonly #session: Session;
   readonly #logger: Logger;
-  #snapshot: ServedSnapshot | undefined;
+  #view: ServedView | undefined;
   #isBlocked = false;
   #isOpen = true;
-  #client: 'unknown' | 'ztunnel' | 'node-agent' = 'unknown';
-  #graceTimer: NodeJS.Timeout | undefined;
-  #isGraceOver = false;
+  /** What the client says that it is called; known from its first request on. */
+  #id: string | undefined;
+  #holdTimer: NodeJS.Timeout | undefined;
 
   constructor(options: {
     readonly call: DiscoveryCall;
-    readonly node: string;
+    readonly caller: Caller;
     readonly maxNames: number;
-    readonly snapshot: ServedSnapshot | undefined;
+    /** What the caller sees; undefined: nothing yet, it waits. */
+    readonly view: ServedView | undefined;
+    /** Its lines say whose stream it is. */
     readonly logger: Logger;
     readonly onClose: () => void;
   }) {
-    this.node = options.node;
+    this.#caller = options.caller;
     this.#call = options.call;
-    this.#session = new Session({ maxNames: options.maxNames });
-    this.#snapshot = options.snapshot;
+    this.#session = new Session({ order: ORDERS[options.caller.kind], maxNames: options.maxNames });
+    this.#view = options.view;
     this.#logger = options.logger;
     this.#call.on('data', (request: DeltaDiscoveryRequest) => this.#receive(request));
     this.#call.on('drain', () => {
@@ -49,21 +57,31 @@ export class ClientStream {
     const close = (): void => {
       if (!this.#isOpen) return;
       this.#isOpen = false;
-      clearTimeout(this.#graceTimer);
+      clearTimeout(this.#holdTimer);
       options.onClose();
     };
     for (const event of ['close', 'cancelled', 'error', 'end']) this.#call.on(event, close);
   }
 
-  /** Makes the client have this snapshot, as soon as it reads what it was sent. */
-  publish(snapshot: ServedSnapshot): void {
-    this.#snapshot = snapshot;
+  /** Makes the client have what is in this view, as soon as it reads what it was sent. */
+  publish(view: ServedView): void {
+    this.#view = view;
     this.#flush();
   }
 
-  /** Whether the client is a node's ztunnel, and not its agent; known from its first request on. */
-  get isZtunnel(): boolean {
-    return this.#client === 'ztunnel';
+  /** Whether the client is what enforces the configuration, and not a node's agent; known from its first request on. */
+  get isProxy(): boolean {
+    return this.#id !== undefined && !this.#id.startsWith(`${NODE_AGENT}~`);
+  }
+
+  /** What the client says that it is called. */
+  get id(): string {
+    return this.#id ?? '';
+  }
+
+  /** Whether the client has answered for all that it is to have. */
+  get isConfigured(): boolean {
+    return this.#view !== undefined && this.#session.hasAnsweredAll(this.#view);
   }
 
   /** By type. */
@@ -72,52 +90,36 @@ export class ClientStream {
   }
 
   /** @see Session.hasAcked */
-  hasAcked(type: ResourceType, name: string): boolean {
+  hasAcked(type: ServedType, name: string): boolean {
     return this.#session.hasAcked(type, name);
   }
 
   /** Ends the call with a status that says why. */
   refuse(code: status, details: string): void {
     if (!this.#isOpen) return;
-    this.#logger.warn({ node: this.node, code: status[code], reason: details }, 'client refused');
+    this.#logger.warn({ code: status[code], reason: details }, 'client refused');
     this.#call.emit('error', { code, details });
   }
 
   #receive(request: DeltaDiscoveryRequest): void {
     if (!this.#isOpen) return;
-    const type = RESOURCE_TYPES.find((known) => known === request.typeUrl);
-    if (type === undefined) {
-      this.refuse(
-        status.INVALID_ARGUMENT,
-        `type ${JSON.stringify(request.typeUrl.slice(0, 200))} is not served here; served are ${RESOURCE_TYPES.join(', ')}`,
-      );
+    const admission = admit(this.#caller, request);
+    if (admission.kind === 'refused') {
+      this.refuse(admission.code, admission.details);
       return;
     }
-    const claimed = claimedNode(request);
-    if (claimed !== undefined && claimed !== this.node) {
-      this.refuse(
-        status.PERMISSION_DENIED,
-        `the token is of node ${JSON.stringify(this.node)}, the client says NODE_NAME ${JSON.stringify(claimed.slice(0, 300))}`,
-      );
-      return;
-    }
-    if (this.#client === 'unknown') {
-      this.#client = request.node?.id.startsWith(`${NODE_AGENT}~`) ? 'node-agent' : 'ztunnel';
-    }
-    this.#request(type, request);
+    this.#id ??= (request.node?.id ?? '').slice(0, LONGEST_ID);
+    this.#request(admission.type, request);
   }
 
-  #request(type: ResourceType, request: DeltaDiscoveryRequest): void {
+  #request(type: ServedType, request: DeltaDiscoveryRequest): void {
     try {
       const answer = this.#session.request(type, subscriptionRequest(request));
       if (answer === 'nacked') {
         const message = request.errorDetail?.message.slice(0, 2048);
-        this.#logger.warn(
-          { node: this.node, type, nonce: request.responseNonce, message },
-          'client rejected resources',
-        );
+        this.#logger.warn({ type, nonce: request.responseNonce, message }, 'client rejected resources');
       } else if (answer === 'stale') {
-        this.#logger.debug({ node: this.node, type }, 'client answered a response that is not waited for');
+        this.#logger.debug({ type }, 'client answered a response that is not waited for');
       }
     } catch (error) {
       this.refuse(status.RESOURCE_EXHAUSTED, error instanceof Error ? error.message : String(error));
@@ -127,15 +129,25 @@ export class ClientStream {
   }
 
   #flush(): void {
-    if (!this.#isOpen || this.#isBlocked || !this.#snapshot) return;
-    if (this.#session.awaitsPolicyRequest && !this.#isGraceOver) {
-      this.#graceTimer ??= setTimeout(() => {
-        this.#isGraceOver = true;
-        this.#flush();
-      }, POLICY_GRACE_MS);
+    if (!this.#isOpen || this.#isBlocked || !this.#view) return;
+    for (const response of this.#session.plan(this.#view)) this.#write(response);
+    this.#wait();
+  }
+
+  /** Waits for what the session holds something back for, and no longer than it says. */
+  #wait(): void {
+    const { holdback } = this.#session;
+    if (!holdback) {
+      clearTimeout(this.#holdTimer);
+      this.#holdTimer = undefined;
       return;
     }
-    for (const response of this.#session.plan(this.#snapshot)) this.#write(response);
+    this.#holdTimer ??= setTimeout(() => {
+      this.#holdTimer = undefined;
+      this.#logger.debug({ waited_for: holdback.waitsFor }, 'client is waited for no longer');
+      this.#session.release();
+      this.#flush();
+    }, holdback.longestMs);
   }
 
   #write(response: PlannedResponse): void {
@@ -148,7 +160,6 @@ export class ClientStream {
     if (!this.#call.write(bytes)) this.#isBlocked = true;
     this.#logger.debug(
       {
-        node: this.node,
         type: response.type,
         nonce: response.nonce,
         updated: response.updated.length,
@@ -170,7 +181,33 @@ function subscriptionRequest(request: DeltaDiscoveryRequest): SubscriptionReques
   };
 }
 
-function claimedNode(request: DeltaDiscoveryRequest): string | undefined {
-  const name = request.node?.metadata?.['NODE_NAME'];
-  return typeof name === 'string' ? name : undefined;
+type Admission =
+  | { readonly kind: 'admitted'; readonly type: ServedType }
+  | { readonly kind: 'refused'; readonly code: status; readonly details: string };
+
+/** Whether that caller may ask for that. A waypoint may be called as it likes: it may be a stock Envoy. */
+function admit(caller: Caller, request: DeltaDiscoveryRequest): Admission {
+  const types = ORDERS[caller.kind];
+  const type = types.find((known) => known === request.typeUrl);
+  if (type === undefined) {
+    const asked = `type ${JSON.stringify(request.typeUrl.slice(0, 200))}`;
+    const isForOthers = Object.values(ORDERS).some((order) =>
+      order.some((known) => known === request.typeUrl),
+    );
+    return isForOthers
+      ? refused(status.PERMISSION_DENIED, `${asked} is not for a ${caller.kind}, whose token this is`)
+      : refused(status.INVALID_ARGUMENT, `${asked} is not served here; served are ${types.join(', ')}`);
+  }
+  const claimed = request.node?.metadata?.['NODE_NAME'];
+  if (caller.kind === 'node' && typeof claimed === 'string' && claimed !== caller.node) {
+    return refused(
+      status.PERMISSION_DENIED,
+      `the token is of node ${JSON.stringify(caller.node)}, the client says NODE_NAME ${JSON.stringify(claimed.slice(0, 300))}`,
+    );
+  }
+  return { kind: 'admitted', type };
+}
+
+function refused(code: status, details: string): Admission {
+  return { kind: 'refused', code, details };
 }

@@ -2,7 +2,8 @@ import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { ADDRESS_TYPE } from '#api/resource.ts';
 import { workload } from '#test/kit/resources.ts';
-import { type Changes, EMPTY_SNAPSHOT, type ServedSnapshot, serveResources } from './served-snapshot.ts';
+import { EMPTY_VIEW, type NodeView, serveResources } from './served-snapshot.ts';
+import type { Changes } from './served-view.ts';
 import { Subscription, type SubscriptionRequest, TooManyNamesError } from './subscription.ts';
 
 const [A, B, C] = ['a', 'b', 'c'].map((name) => `Kubernetes//Pod/default/${name}`) as [
@@ -19,8 +20,8 @@ test('a first request without names wants everything', () => {
 
 test('the first request is answered, also with nothing; then there is an answer only when there is something to say', () => {
   const subscription = subscribed({});
-  expect(names(subscription.take(EMPTY_SNAPSHOT))).toEqual({ updated: [], removed: [] });
-  expect(subscription.take(EMPTY_SNAPSHOT)).toBeUndefined();
+  expect(names(subscription.take(EMPTY_VIEW))).toEqual({ updated: [], removed: [] });
+  expect(subscription.take(EMPTY_VIEW)).toBeUndefined();
 });
 
 test('only what changed between two snapshots is sent', () => {
@@ -195,7 +196,7 @@ test('too many names are refused', () => {
   const subscription = new Subscription(ADDRESS_TYPE, 20);
   expect(() => subscription.request(request({ subscribe: many }))).toThrow(TooManyNamesError);
   const again = subscribed({ subscribe: ['*'], unsubscribe: ['*'] });
-  again.take(EMPTY_SNAPSHOT);
+  again.take(EMPTY_VIEW);
   expect(() => again.request(request({ unsubscribe: many }))).not.toThrow();
   const held = new Map(Array.from({ length: 21 }, (_, i) => [`n${i}`, 'v']));
   expect(() => subscribed({ initialVersions: held })).toThrow(TooManyNamesError);
@@ -261,11 +262,11 @@ function drop(client: Set<string>, name: string): void {
 }
 
 /** Pods by name; the number is their revision. */
-function mesh(pods: Readonly<Record<string, number>>, previous?: ServedSnapshot): ServedSnapshot {
+function mesh(pods: Readonly<Record<string, number>>, previous?: NodeView): NodeView {
   const workloads = Object.entries(pods).map(([name, revision]) =>
     workload({ name, canonicalRevision: `r${revision}` }),
   );
-  return serveResources(workloads, previous).snapshot;
+  return serveResources(workloads, previous).view;
 }
 
 function subscribed(first: Partial<SubscriptionRequest>): Subscription {
@@ -285,7 +286,7 @@ function request(fields: Partial<SubscriptionRequest>): SubscriptionRequest {
   };
 }
 
-function send(subscription: Subscription, nonce: string, snapshot: ServedSnapshot): void {
+function send(subscription: Subscription, nonce: string, snapshot: NodeView): void {
   subscription.sent(nonce, subscription.take(snapshot)?.updated ?? []);
 }
 

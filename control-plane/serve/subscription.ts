@@ -1,7 +1,13 @@
 import { WILDCARD } from '#api/discovery.ts';
-import type { ResourceType } from '#api/resource.ts';
 import { readRejections } from './rejections.ts';
-import { type Changes, changesBetween, type ServedResource, type ServedSnapshot } from './served-snapshot.ts';
+import {
+  type Changes,
+  changesBetween,
+  resourcesOf,
+  type ServedResource,
+  type ServedType,
+  type ServedView,
+} from './served-view.ts';
 
 /** What a client says about one type, in the first request and in later ones. */
 export interface SubscriptionRequest {
@@ -23,7 +29,7 @@ export interface Rejection {
 
 /** How far a client is. */
 export interface SubscriptionStatus {
-  readonly type: ResourceType;
+  readonly type: ServedType;
   /** Resources that this stream had to send and that are still served; not what the client held from before. */
   readonly sent: number;
   readonly acked: number;
@@ -40,15 +46,15 @@ export class TooManyNamesError extends Error {
 
 /**
  * One client's subscription to one type: what it wants, what it was sent, what it acknowledged. No I/O. The server asks
- * {@link take} for what the client lacks of a snapshot and says with {@link sent} that it went out.
+ * {@link take} for what the client lacks of a view and says with {@link sent} that it went out.
  *
- *   request ──► wanted, owed ──► take(snapshot) ──► sent(nonce) ──► request with that nonce ──► acked or rejected
+ *   request ──► wanted, owed ──► take(view) ──► sent(nonce) ──► request with that nonce ──► acked or rejected
  *
- * What the client has is never listed: it is what is wanted of `synced`, the snapshot last taken, so a hundred clients
+ * What the client has is never listed: it is what is wanted of `synced`, the view last taken, so a hundred clients
  * with everything cost no more than one.
  */
 export class Subscription {
-  readonly type: ResourceType;
+  readonly type: ServedType;
   readonly #maxNames: number;
   #isFirst = true;
   #wantsAll = false;
@@ -57,13 +63,13 @@ export class Subscription {
   readonly #owed = new Set<string>();
   #owesAll = false;
   #initialVersions: ReadonlyMap<string, string> = new Map();
-  #synced: ServedSnapshot | undefined;
-  /** What the client held from before the stream: the resources of that snapshot but those. */
-  #carried: { readonly snapshot: ServedSnapshot; readonly except: Set<string> } | undefined;
+  #synced: ServedView | undefined;
+  /** What the client held from before the stream: the resources of that view but those. */
+  #carried: { readonly view: ServedView; readonly except: Set<string> } | undefined;
   readonly #unanswered = new Map<string, readonly ServedResource[]>();
   readonly #rejected = new Map<string, { readonly resource: ServedResource; readonly message: string }>();
 
-  constructor(type: ResourceType, maxNames: number) {
+  constructor(type: ServedType, maxNames: number) {
     this.type = type;
     this.#maxNames = maxNames;
   }
@@ -76,6 +82,12 @@ export class Subscription {
   /** Whether the client was answered once. */
   get isAnswered(): boolean {
     return this.#synced !== undefined;
+  }
+
+  /** Whether the client was sent what that view has of the type, and has answered. */
+  isUpTo(view: ServedView): boolean {
+    if (this.#synced === undefined || this.#unanswered.size > 0) return false;
+    return resourcesOf(this.#synced, this.type) === resourcesOf(view, this.type);
   }
 
   /**
@@ -98,13 +110,13 @@ export class Subscription {
     return answer;
   }
 
-  /** What the client lacks of the snapshot, which it has from then on; undefined: nothing, and no answer is due. */
-  take(snapshot: ServedSnapshot): Changes | undefined {
+  /** What the client lacks of the view, which it has from then on; undefined: nothing, and no answer is due. */
+  take(view: ServedView): Changes | undefined {
     const isFirst = this.#synced === undefined;
-    const changes = this.#synced === undefined ? this.#first(snapshot) : this.#step(this.#synced, snapshot);
-    if (isFirst && this.#initialVersions.size > 0) this.#carried = { snapshot, except: new Set() };
+    const changes = this.#synced === undefined ? this.#first(view) : this.#step(this.#synced, view);
+    if (isFirst && this.#initialVersions.size > 0) this.#carried = { view, except: new Set() };
     for (const { name } of this.#carried ? changes.updated : []) this.#carried?.except.add(name);
-    this.#synced = snapshot;
+    this.#synced = view;
     this.#initialVersions = new Map();
     this.#owed.clear();
     this.#owesAll = false;
@@ -131,17 +143,27 @@ export class Subscription {
     };
   }
 
-  /** Whether the client took that resource as it is in the snapshot that it has. */
+  /** Whether the client took that resource as it is in the view that it has. */
   hasAcked(name: string): boolean {
-    const resource = this.#synced?.[this.type].get(name);
-    if (
-      !resource ||
-      !this.#wants(name) ||
-      this.#isOwed(name) ||
-      this.#rejected.get(name)?.resource === resource
-    )
-      return false;
-    return ![...this.#unanswered.values()].some((resources) => resources.includes(resource));
+    const resource = resourcesOf(this.#synced, this.type).get(name);
+    return this.answered()(name) && this.#rejected.get(name)?.resource !== resource;
+  }
+
+  /** Says of each name whether the client took or rejected that resource as it is in the view that it has. */
+  answered(): (name: string) => boolean {
+    const resources = resourcesOf(this.#synced, this.type);
+    const waiting = new Set([...this.#unanswered.values()].flat());
+    return (name) => {
+      const resource = resources.get(name);
+      return resource !== undefined && this.#wants(name) && !this.#isOwed(name) && !waiting.has(resource);
+    };
+  }
+
+  /** Says of each name whether the client has, at this moment, some version of it. */
+  holder(): (name: string) => boolean {
+    const synced = resourcesOf(this.#synced, this.type);
+    const initial = this.#initialVersions;
+    return (name) => synced.has(name) || initial.has(name);
   }
 
   #subscribe(name: string): void {
@@ -170,9 +192,9 @@ export class Subscription {
   }
 
   /** The first answer: everything wanted that the client does not hold already, and what it holds in vain. */
-  #first(snapshot: ServedSnapshot): Changes {
+  #first(view: ServedView): Changes {
     const held = this.#initialVersions;
-    const resources = snapshot[this.type];
+    const resources = resourcesOf(view, this.type);
     const wanted = this.#wantsAll
       ? [...resources.values()]
       : [...this.#names].flatMap((name) => resources.get(name) ?? []);
@@ -183,9 +205,9 @@ export class Subscription {
     };
   }
 
-  #step(synced: ServedSnapshot, snapshot: ServedSnapshot): Changes {
-    const resources = snapshot[this.type];
-    const changes = changesBetween(synced, snapshot, this.type);
+  #step(synced: ServedView, view: ServedView): Changes {
+    const resources = resourcesOf(view, this.type);
+    const changes = changesBetween(synced, view, this.type);
     if (this.#wantsAll && this.#owed.size === 0 && !this.#owesAll) return changes;
     const updated = new Map<string, ServedResource>();
     const removed = new Set(changes.removed.filter((name) => this.#wants(name)));
@@ -218,7 +240,7 @@ export class Subscription {
   }
 
   #sentNames(): ReadonlySet<string> {
-    const resources = this.#synced?.[this.type] ?? new Map<string, ServedResource>();
+    const resources = resourcesOf(this.#synced, this.type);
     const wanted = this.#wantsAll
       ? [...resources.keys()]
       : [...this.#names].filter((name) => resources.has(name));
@@ -231,7 +253,7 @@ export class Subscription {
 
   #wasCarried(name: string): boolean {
     if (!this.#carried || this.#carried.except.has(name)) return false;
-    const before = this.#carried.snapshot[this.type].get(name);
-    return before !== undefined && before === this.#synced?.[this.type].get(name);
+    const before = resourcesOf(this.#carried.view, this.type).get(name);
+    return before !== undefined && before === resourcesOf(this.#synced, this.type).get(name);
   }
 }
