@@ -28,11 +28,18 @@ test('workloads and services are those of a stock istiod, but for what is differ
         ...resource,
         authorizationPolicies: ['istio-system/istio_converted_static_strict'],
       });
+    else if (resource.kind === 'workload' && resource.namespace === 'pay' && resource.name === 'ledger-1')
+      // Policies are aimed at its service's waypoint, which nothing may go round then.
+      expected.set(name, {
+        ...resource,
+        authorizationPolicies: [...resource.authorizationPolicies, `pay/${THROUGH_WAYPOINT.name}`],
+      });
   expect(resourcesOf(ADDRESS_TYPE)).toEqual(expected);
 });
 
-test('policies are those of a stock istiod, and the one that it names and never sends', () => {
+test('policies are those of a stock istiod, the one that it names and never sends, and one that requires a waypoint', () => {
   const expected = recordedAuthorizations(recorded);
+  expected.set(`pay/${THROUGH_WAYPOINT.name}`, THROUGH_WAYPOINT);
   expected.set('shop/converted_peer_authentication_cart', STRICT_PORT);
   expect(resourcesOf(AUTHORIZATION_TYPE)).toEqual(expected);
 });
@@ -86,6 +93,30 @@ const STRICT_PORT: Authorization = {
     {
       clauses: [
         { matches: [{ ...EMPTY_MATCH, notPrincipals: [{ kind: 'presence' }], destinationPorts: [8080] }] },
+      ],
+    },
+  ],
+  dryRun: false,
+};
+
+const THROUGH_WAYPOINT: Authorization = {
+  kind: 'authorization',
+  name: 'tulle_require_waypoint_pay_wp',
+  namespace: 'pay',
+  scope: 'WORKLOAD_SELECTOR',
+  action: 'DENY',
+  rules: [
+    {
+      clauses: [
+        {
+          matches: [
+            {
+              ...EMPTY_MATCH,
+              notPrincipals: [{ kind: 'exact', value: 'cluster.local/ns/pay/sa/wp' }],
+            },
+          ],
+        },
+        { matches: [{ ...EMPTY_MATCH, destinationPorts: [8080] }] },
       ],
     },
   ],

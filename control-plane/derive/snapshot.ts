@@ -13,6 +13,7 @@ import { deriveEndpoints, deriveSlice, deriveWorkloadEntry } from './external-wo
 import { compareText, type Inventory, takeInventory } from './inventory.ts';
 import { derivePolicies } from './policies.ts';
 import { type PolicyStatus, summarizePolicies } from './policy-status.ts';
+import { requireWaypoints, waypointPolicies } from './require-waypoint.ts';
 import type { AttachedRoutes, RouteStatus } from './routes/attached.ts';
 import { settleConflicts } from './service-conflicts.ts';
 import { deriveServiceEntries } from './service-entries.ts';
@@ -67,14 +68,16 @@ export function deriveSnapshot(input: SnapshotInput): Snapshot {
   const policies = derivePolicies(context, input.objects.broken);
   const services = settleConflicts(context, [...deriveServices(context), ...deriveServiceEntries(context)]);
   const lookups = prepareLookups(context, services, policies.policiesOf);
-  const workloads = deriveWorkloads(context, lookups, services);
+  const bare = deriveWorkloads(context, lookups, services);
+  const aimed = waypointPolicies(context, input.objects.broken);
+  const { workloads, authorizations } = requireWaypoints(context, services, bare, aimed);
   reportWaypoints(context, services, workloads);
   const routes: AttachedRoutes = { frontends: [], statuses: [], problems: [] };
   const statuses = summarizePolicies(context, policies, workloads);
   return {
     settings: context.settings,
     resources: new Map([
-      [AUTHORIZATION_TYPE, byName(policies.authorizations)],
+      [AUTHORIZATION_TYPE, byName([...policies.authorizations, ...authorizations])],
       [ADDRESS_TYPE, byName([...[...services.values()].map(fromService), ...workloads])],
     ]),
     enrolment: deriveEnrolment(context, policies),

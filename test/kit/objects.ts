@@ -81,6 +81,7 @@ const API_VERSIONS: ReadonlyMap<string, string> = new Map([
   ['GatewayClass', 'gateway.networking.k8s.io/v1'],
   ['AuthorizationPolicy', 'security.istio.io/v1'],
   ['PeerAuthentication', 'security.istio.io/v1'],
+  ['RequestAuthentication', 'security.istio.io/v1'],
   ['ServiceEntry', 'networking.istio.io/v1'],
   ['WorkloadEntry', 'networking.istio.io/v1'],
 ]);

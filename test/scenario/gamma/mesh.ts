@@ -8,8 +8,8 @@ import { namespaceYaml } from '#test/kit/yaml.ts';
 /** Namespaces of the mesh conformance tests. */
 export const MESH = 'gateway-conformance-mesh';
 export const CONSUMER = 'gateway-conformance-mesh-consumer';
-export const CLIENT = `${MESH}/echo-v1`;
-export const CONSUMER_CLIENT = `${CONSUMER}/echo-v1`;
+export const CLIENT: string = `${MESH}/echo-v1`;
+export const CONSUMER_CLIENT: string = `${CONSUMER}/echo-v1`;
 
 /** The mesh that the conformance tests of the Gateway API's mesh part start from, with a waypoint before its services. */
 export interface GammaMesh extends AsyncDisposable {

@@ -1,0 +1,177 @@
+import { describe, expect, test } from 'vitest';
+import type { Authorization } from '#api/policy.ts';
+import { AUTHORIZATION_TYPE } from '#api/resource.ts';
+import { deriveText, objectYaml, podOf, podYaml } from '#test/kit/objects.ts';
+import type { Snapshot } from './snapshot.ts';
+
+const gateway = (name = 'shop/wp', className = 'tulle-waypoint'): string =>
+  objectYaml(
+    'Gateway',
+    name,
+    `{gatewayClassName: ${className}, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}`,
+  );
+const namespace = (labels = ''): string =>
+  objectYaml('Namespace', 'shop', '', `labels: {istio.io/use-waypoint: wp${labels}}`);
+const cart = (fields = '', name = 'shop/cart', port = 8080): string =>
+  objectYaml(
+    'Service',
+    name,
+    `{selector: {app: cart}, ports: [{name: http, port: 80, targetPort: ${port}}]}`,
+    fields,
+  );
+const pod = podYaml('shop/cart-1', '10.1.0.1', 'labels: {app: cart}');
+const REQUIRE = 'tulle.dev/require-waypoint';
+const aimedAt = (target: string, more = '', where = 'shop/p'): string =>
+  objectYaml(
+    'AuthorizationPolicy',
+    where,
+    `{targetRefs: [${target}], rules: [{to: [{operation: {methods: [GET]}}]}]}`,
+    more,
+  );
+const AT_CART = '{group: "", kind: Service, name: cart}';
+
+const WP = 'cluster.local/ns/shop/sa/wp';
+
+function required(snapshot: Snapshot): readonly Authorization[] {
+  return [...(snapshot.resources.get(AUTHORIZATION_TYPE)?.values() ?? [])].flatMap(({ resource }) =>
+    resource.kind === 'authorization' && resource.name.startsWith('tulle_require_waypoint_')
+      ? [resource]
+      : [],
+  );
+}
+
+/** Who may connect to which ports: one entry a rule. */
+function openTo(snapshot: Snapshot): unknown {
+  return required(snapshot).flatMap(({ rules }) =>
+    rules.map(({ clauses }) => {
+      const [who, where] = clauses.map(({ matches }) => matches[0]);
+      return [
+        who?.notPrincipals.map((match) => ('value' in match ? match.value : '*')),
+        where?.destinationPorts,
+      ];
+    }),
+  );
+}
+
+const base = namespace() + gateway() + pod;
+
+describe('a waypoint is required', () => {
+  test.each([
+    ['by a label of the service', cart(`labels: {${REQUIRE}: "true"}`)],
+    ['by an annotation of the service', cart(`annotations: {${REQUIRE}: "true"}`)],
+    ['by a policy that is aimed at the service', cart() + aimedAt(AT_CART)],
+    [
+      'by a policy that is aimed at its waypoint',
+      cart() + aimedAt('{group: gateway.networking.k8s.io, kind: Gateway, name: wp}'),
+    ],
+    [
+      "by a policy of the root namespace that is aimed at the waypoint's class",
+      cart() +
+        aimedAt(
+          '{group: gateway.networking.k8s.io, kind: GatewayClass, name: tulle-waypoint}',
+          '',
+          'istio-system/p',
+        ),
+    ],
+    [
+      'by a RequestAuthentication',
+      cart() +
+        objectYaml('RequestAuthentication', 'shop/j', `{targetRefs: [${AT_CART}], jwtRules: [{issuer: a}]}`),
+    ],
+    ['by what is no truth value', cart(`labels: {${REQUIRE}: "yes"}`)],
+  ])('%s', (_how, text) => {
+    const snapshot = deriveText(base + text);
+    expect(openTo(snapshot)).toEqual([[[WP], [8080]]]);
+    expect(required(snapshot)).toMatchObject([
+      {
+        namespace: 'shop',
+        name: 'tulle_require_waypoint_shop_wp',
+        scope: 'WORKLOAD_SELECTOR',
+        action: 'DENY',
+      },
+    ]);
+    expect(podOf(snapshot, 'shop/cart-1').authorizationPolicies).toContain(
+      'shop/tulle_require_waypoint_shop_wp',
+    );
+  });
+
+  test('by the namespace, for all of its services', () => {
+    const text = namespace(`, ${REQUIRE}: "true"`) + gateway() + pod + cart() + cart('', 'shop/other', 9090);
+    expect(openTo(deriveText(text))).toEqual([[[WP], [8080, 9090]]]);
+  });
+
+  test('before the waypoint is there', () => {
+    const text = namespace() + pod + cart(`labels: {${REQUIRE}: "true"}`);
+    expect(openTo(deriveText(text))).toEqual([[[WP], [8080]]]);
+  });
+
+  test('whatever identity its instances run under', () => {
+    const instance = podYaml(
+      'shop/wp-0',
+      '10.1.0.9',
+      'labels: {gateway.networking.k8s.io/gateway-name: wp}',
+    ).replace('serviceAccountName: default', 'serviceAccountName: proxy');
+    const own = objectYaml(
+      'Service',
+      'shop/wp',
+      '{selector: {gateway.networking.k8s.io/gateway-name: wp}, ports: [{name: mesh, port: 15008}]}',
+      'labels: {gateway.istio.io/managed: istio.io-mesh-controller}',
+    );
+    const [[principals]] = openTo(
+      deriveText(base + instance + own + cart(`labels: {${REQUIRE}: "true"}`)),
+    ) as [[string[]]];
+    expect(principals).toContain(WP);
+    expect(principals).toHaveLength(2);
+  });
+
+  test('on all ports where one is known by its name only', () => {
+    const named = cart(`labels: {${REQUIRE}: "true"}`).replace('targetPort: 8080', 'targetPort: web');
+    expect(openTo(deriveText(base + named))).toEqual([[[WP], undefined]]);
+  });
+
+  test('with either of two waypoints where two services share a port', () => {
+    const second = objectYaml(
+      'Service',
+      'shop/second',
+      '{selector: {app: cart}, ports: [{name: http, port: 80, targetPort: 8080}, {name: b, port: 81, targetPort: 8081}]}',
+      `labels: {istio.io/use-waypoint: other, ${REQUIRE}: "true"}`,
+    );
+    const text = base + gateway('shop/other') + cart(`labels: {${REQUIRE}: "true"}`) + second;
+    expect(openTo(deriveText(text))).toEqual([
+      [['cluster.local/ns/shop/sa/other', WP], [8080]],
+      [['cluster.local/ns/shop/sa/other'], [8081]],
+    ]);
+  });
+});
+
+describe('a waypoint is not required', () => {
+  test.each([
+    ['of a service that nothing is said about', cart()],
+    [
+      'when the service says so, whatever is aimed at it',
+      cart(`labels: {${REQUIRE}: "false"}`) + aimedAt(AT_CART),
+    ],
+    ['by a policy for another service', cart() + aimedAt('{group: "", kind: Service, name: other}')],
+    ['by a policy of another namespace', cart() + aimedAt(AT_CART, '', 'pay/p')],
+    ['by a policy in dry run', cart() + aimedAt(AT_CART, 'annotations: {istio.io/dry-run: "true"}')],
+    [
+      'of a service that has none, and that is said where it asks for it',
+      cart(`labels: {istio.io/use-waypoint: none, ${REQUIRE}: "true"}`),
+    ],
+  ])('%s', (_when, text) => {
+    const snapshot = deriveText(base + text);
+    expect(required(snapshot)).toEqual([]);
+    const said = snapshot.problems.some(({ message }) => message.includes('no waypoint is bound'));
+    expect(said).toBe(text.includes('use-waypoint: none'));
+  });
+
+  test('when the namespace says so', () => {
+    const text = namespace(`, ${REQUIRE}: "false"`) + gateway() + pod + cart() + aimedAt(AT_CART);
+    expect(required(deriveText(text))).toEqual([]);
+  });
+});
+
+test('workloads that are guarded in the same way share a policy', () => {
+  const second = podYaml('shop/cart-2', '10.1.0.2', 'labels: {app: cart}');
+  expect(required(deriveText(base + second + cart(`labels: {${REQUIRE}: "true"}`)))).toHaveLength(1);
+});
