@@ -22,6 +22,7 @@ import {
 } from './serve/caller-tokens.ts';
 import { ListenError, listenGrpc } from './serve/grpc-listener.ts';
 import { createDiscoveryServer } from './serve/server.ts';
+import { servedWaypoints } from './served-waypoints.ts';
 import { issueServerCertificate, renewServerCertificate } from './server-certificate.ts';
 import { openSettingsFile } from './settings-file.ts';
 import { openFileSource } from './source/file-source.ts';
@@ -131,6 +132,7 @@ async function openParts(
   const routes = new Map<string, () => unknown>([
     ['/status', status],
     ['/resources', () => servedResources(mesh.state())],
+    ['/waypoints', () => servedWaypoints(mesh.state())],
     ['/enrolment', () => ({ nodes: Object.fromEntries(enrolment.current()) })],
   ]);
   opened.use(await serveStatusSocket(join(stateDirectory, 'run', 'control-plane.sock'), routes));
