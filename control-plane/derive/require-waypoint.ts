@@ -129,6 +129,8 @@ function requirementOf(
   policies: readonly WaypointPolicy[],
 ): Requirement | undefined {
   const { object } = info;
+  // The Service of a waypoint, which its namespace's label may bind to itself.
+  if (context.waypoints.byKey.has(`${object.metadata.namespace}/${object.metadata.name}`)) return undefined;
   const own = readFlag(context, object);
   if (own === false) return undefined;
   const binding = bindService(context.waypoints, object.metadata);
