@@ -1,0 +1,134 @@
+import { once } from 'node:events';
+import { createServer, type Server, type Socket } from 'node:net';
+import type { HostPort } from '#api/address.ts';
+import type { Svid } from '#certs/svid.ts';
+import { canonicalIp } from '#ztunnel/hbone/authority.ts';
+import type { ConnectionSettings } from '#ztunnel/hbone/connection.ts';
+import { createHboneServer, type HboneServer, type ServerSession } from '#ztunnel/hbone/server.ts';
+import type { Tunnels } from './tunnels.ts';
+
+export interface HboneListenerOptions {
+  readonly listen: HostPort;
+  readonly tunnels: Tunnels;
+  readonly settings: ConnectionSettings;
+  /** The waypoint's own, newest first choice; undefined: it has none that is valid. */
+  readonly svid: () => Svid | undefined;
+  /** A connection that came to nothing, or a fault of our own; for the log. */
+  readonly onFailure: (failure: { readonly remote: string; readonly reason: string }) => void;
+}
+
+const HANDSHAKE_TIMEOUT_MS = 10_000;
+const KEEPALIVE_MS = 180_000;
+const SOCKET_BUFFER_BYTES = 256 * 1024;
+
+/** Port 15008: takes callers' sessions. */
+export class HboneListener {
+  readonly #options: HboneListenerOptions;
+  readonly #server: Server;
+  readonly #sessions = new Set<ServerSession>();
+  /** For the SVID that is current; made anew when that is renewed. */
+  #hbone: HboneServer | undefined;
+  #onSessionsChange: (() => void) | undefined;
+
+  constructor(options: HboneListenerOptions) {
+    this.#options = options;
+    this.#server = createServer({
+      noDelay: true,
+      keepAlive: true,
+      keepAliveInitialDelay: KEEPALIVE_MS,
+      highWaterMark: SOCKET_BUFFER_BYTES,
+    });
+    this.#server.on('connection', (socket) => this.#accept(socket));
+    this.#server.on('error', (error) => options.onFailure({ remote: '', reason: error.message }));
+  }
+
+  /** Opens the port, which a predecessor may have open too. @throws Error when it cannot; where it listens */
+  async open(): Promise<HostPort> {
+    const { listen } = this.#options;
+    const listening = once(this.#server, 'listening');
+    this.#server.listen({ host: listen.ip, port: listen.port, reusePort: true });
+    await listening;
+    const address = this.#server.address();
+    return typeof address === 'object' && address !== null
+      ? { ip: address.address, port: address.port }
+      : listen;
+  }
+
+  /** Takes no more connections, and has clients open no more streams. */
+  drain(): void {
+    // At the end of the turn, when all have been accepted that were waiting: the kernel resets the others.
+    setImmediate(() => this.#server.close());
+    for (const { connection } of [...this.#sessions]) connection.drain();
+  }
+
+  /** Resolves when the last session has ended. */
+  async untilIdle(): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#onSessionsChange = () => {
+      if (this.#sessions.size === 0) resolve();
+    };
+    this.#onSessionsChange();
+    await promise;
+  }
+
+  /** Ends what is left at once: callers see resets. */
+  close(reason: string): void {
+    this.#server.close();
+    for (const { connection } of [...this.#sessions]) connection.close(reason);
+  }
+
+  get sessionCount(): number {
+    return this.#sessions.size;
+  }
+
+  get streamCount(): number {
+    return [...this.#sessions].reduce((sum, { connection }) => sum + connection.streamCount, 0);
+  }
+
+  #accept(socket: Socket): void {
+    // Until a session listens, and for what it does not hear after its end.
+    socket.on('error', () => undefined);
+    const svid = this.#options.svid();
+    if (svid === undefined) {
+      this.#report(socket, 'the waypoint has no certificate');
+      socket.destroy();
+      return;
+    }
+    if (this.#hbone?.svid !== svid) this.#hbone = this.#createServer(svid);
+    this.#hbone.accept(socket);
+  }
+
+  #createServer(svid: Svid): HboneServer {
+    const { settings, tunnels } = this.#options;
+    return createHboneServer(svid, {
+      settings,
+      handshakeTimeoutMs: HANDSHAKE_TIMEOUT_MS,
+      onSession: (session) => {
+        this.#sessions.add(session);
+        // It was accepted before the port was closed.
+        if (!this.#server.listening) session.connection.drain();
+      },
+      onSessionClose: (session, reason) => {
+        if (reason.startsWith('internal error')) this.#report(session.socket, reason);
+        this.#sessions.delete(session);
+        this.#onSessionsChange?.();
+      },
+      onRefused: (error, socket) => this.#report(socket, `TLS handshake failed: ${error.message}`),
+      onRequest: (session, stream, fields) => {
+        const remote = remoteOf(session.socket);
+        if (remote === undefined) stream.abort();
+        else tunnels.serve(session, stream, fields, remote);
+      },
+    });
+  }
+
+  #report(socket: Socket, reason: string): void {
+    const remote = remoteOf(socket);
+    this.#options.onFailure({ remote: remote === undefined ? '' : `${remote.ip}:${remote.port}`, reason });
+  }
+}
+
+function remoteOf({ remoteAddress, remotePort }: Socket): HostPort | undefined {
+  if (remoteAddress === undefined || remotePort === undefined) return undefined;
+  return { ip: canonicalIp(remoteAddress), port: remotePort };
+}

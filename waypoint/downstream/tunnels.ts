@@ -1,0 +1,170 @@
+import type { HostPort } from '#api/address.ts';
+import type { Field } from '#ztunnel/hbone/hpack-tables.ts';
+import type { ServerSession } from '#ztunnel/hbone/server.ts';
+import type { TunnelStream } from '#ztunnel/hbone/stream.ts';
+import type { Caller, Downstream, Exchange } from '../exchange.ts';
+import type { FrontendIndex } from '../model.ts';
+import type { RequestRecord } from '../request-record.ts';
+import type { TunnelLeg } from '../tunnel-duplex.ts';
+import { readClientHello } from './client-hello.ts';
+import { detectProtocol } from './detect.ts';
+import { createHttp1Tunnels, type Http1Tunnels } from './http1-server.ts';
+import { createHttp2Tunnels, type Http2Tunnels } from './http2-server.ts';
+import { type DownstreamLimits, Watch } from './limits.ts';
+import { type Peek, PeekedLeg } from './peeked-leg.ts';
+import { callerOf, decideTunnel } from './tunnel-request.ts';
+
+/** A tunnel in which no HTTP is spoken. */
+export interface TcpTunnel {
+  readonly downstream: Downstream;
+  /** Not started yet; the taker's. */
+  readonly leg: TunnelLeg;
+  /** Of a ClientHello, lower case. */
+  readonly serverName?: string;
+}
+
+/** A CONNECT that led nowhere. */
+export interface RefusedTunnel {
+  readonly caller: Caller;
+  readonly authority: string;
+  readonly status: number;
+  readonly reason: string;
+}
+
+export interface TunnelsOptions {
+  /** The newest. */
+  readonly frontends: () => FrontendIndex;
+  readonly serveRequest: (exchange: Exchange) => void;
+  readonly serveTcp: (tunnel: TcpTunnel) => void;
+  readonly onRecord: (record: RequestRecord) => void;
+  readonly onRefused: (refused: RefusedTunnel) => void;
+  readonly isDraining: () => boolean;
+  /** What the waypoint says of itself in its 200. */
+  readonly baggage: string;
+  readonly limits: DownstreamLimits;
+}
+
+/** How often what is open is looked at. */
+const LOOK_MS = 1_000;
+/** All that is needed to tell HTTP from the rest. */
+const MAX_DETECT_BYTES = 64;
+
+/** Serves CONNECTs: finds what they are for, and who speaks what is inside. */
+export class Tunnels implements Disposable {
+  readonly #options: TunnelsOptions;
+  readonly #watch: Watch;
+  readonly #http1: Http1Tunnels;
+  readonly #http2: Http2Tunnels;
+
+  constructor(options: TunnelsOptions) {
+    const { limits } = options;
+    this.#options = options;
+    this.#watch = new Watch(Math.min(LOOK_MS, limits.headMs / 4, limits.requestIdleMs / 4));
+    const { serveRequest, onRecord } = options;
+    const http = { limits, watch: this.#watch, serveRequest, onRecord };
+    this.#http1 = createHttp1Tunnels(http);
+    this.#http2 = createHttp2Tunnels(http);
+  }
+
+  /** Answers a CONNECT and takes its stream. @param address the caller's end of the TCP connection */
+  serve(
+    { connection, peer }: ServerSession,
+    stream: TunnelStream,
+    fields: readonly Field[],
+    address: HostPort,
+  ): void {
+    const { frontends, onRefused, isDraining, baggage } = this.#options;
+    const caller = callerOf(peer, address, fields);
+    const decision = decideTunnel(frontends(), fields, peer);
+    if (decision.kind === 'refused') {
+      connection.respond(stream, [[':status', decision.status]], true);
+      const { authority, reason } = decision;
+      onRefused({ caller, authority, status: Number(decision.status), reason });
+      return;
+    }
+    const { frontend, authority } = decision;
+    connection.respond(
+      stream,
+      [
+        [':status', '200'],
+        ['baggage', baggage],
+      ],
+      false,
+    );
+    this.#handOver(stream, { caller, frontend, authority, isDraining });
+  }
+
+  /** Asks clients of HTTP/2 for no more requests; those of HTTP/1.1 are told with their next answer. */
+  drain(): void {
+    this.#http2.drain();
+  }
+
+  [Symbol.dispose](): void {
+    this.#watch[Symbol.dispose]();
+  }
+
+  #handOver(leg: TunnelLeg, downstream: Downstream): void {
+    const { protocol } = downstream.frontend;
+    switch (protocol) {
+      case 'tcp':
+        this.#options.serveTcp({ downstream, leg });
+        break;
+      case 'tls':
+        this.#peekServerName(leg, downstream);
+        break;
+      case 'http1':
+      case 'http2':
+        // A connection may be opened in stock: nothing is set up, and no clock runs, before its first byte.
+        this.#peek(leg, downstream, {
+          decide: (bytes, isLast) => (bytes.length > 0 || isLast ? protocol : undefined),
+        });
+        break;
+      case 'http':
+        this.#peek(leg, downstream, {
+          decide: (bytes, isLast) => {
+            const detected = detectProtocol(bytes);
+            if (detected === undefined) return isLast ? 'http1' : undefined;
+            return detected === 'http2' ? 'http2' : 'http1';
+          },
+        });
+        break;
+      case 'detect':
+        this.#peek(leg, downstream, {
+          decide: (bytes, isLast) =>
+            detectProtocol(bytes) ?? (isLast || bytes.length > MAX_DETECT_BYTES ? 'tcp' : undefined),
+          timeout: { ms: this.#options.limits.detectMs, result: 'tcp' },
+        });
+    }
+  }
+
+  #peek(
+    leg: TunnelLeg,
+    downstream: Downstream,
+    peek: Pick<Peek<'http1' | 'http2' | 'tcp'>, 'decide' | 'timeout'>,
+  ): void {
+    PeekedLeg.open<'http1' | 'http2' | 'tcp'>(leg, {
+      ...peek,
+      onDecided: (protocol, peeked) => {
+        if (protocol === 'http1') this.#http1.accept(peeked, downstream);
+        else if (protocol === 'http2') this.#http2.accept(peeked, downstream);
+        else this.#options.serveTcp({ downstream, leg: peeked });
+      },
+      onAbort: () => undefined,
+    });
+  }
+
+  #peekServerName(leg: TunnelLeg, downstream: Downstream): void {
+    const { limits, serveTcp } = this.#options;
+    PeekedLeg.open<{ readonly serverName?: string | undefined }>(leg, {
+      decide: (bytes, isLast) => {
+        const check = readClientHello(bytes);
+        if (check.kind === 'more') return isLast ? {} : undefined;
+        return check.kind === 'hello' ? { serverName: check.serverName } : {};
+      },
+      onDecided: ({ serverName }, peeked) =>
+        serveTcp({ downstream, leg: peeked, ...(serverName !== undefined && { serverName }) }),
+      onAbort: () => undefined,
+      timeout: { ms: limits.clientHelloMs, result: {} },
+    });
+  }
+}
