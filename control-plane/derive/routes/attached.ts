@@ -36,6 +36,11 @@ interface EntryBase {
   readonly rule: number;
   readonly ruleName?: string;
   readonly backends: readonly ResolvedBackend[];
+  /**
+   * Why every request that it matches is answered 500: something in the route is not supported. What of a match could not be
+   * read is left away, so that it matches more than what was meant.
+   */
+  readonly refused?: string;
 }
 
 /** One match of one rule: what is listed first counts. */
@@ -54,9 +59,12 @@ export interface GrpcEntry extends EntryBase {
   readonly mirrors: ReadonlyMap<number, ResolvedBackend>;
 }
 
+/** Of a TCPRoute: there is only ever one, the oldest. */
 export interface StreamEntry extends EntryBase {}
 
+/** One name of a TLSRoute; the most specific come first, and none is there twice. */
 export interface TlsEntry extends EntryBase {
+  /** One name, where `*.` may begin it; empty: all. */
   readonly hostnames: readonly string[];
 }
 
