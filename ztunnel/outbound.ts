@@ -88,7 +88,7 @@ async function decide({ path, source, client, destination }: Call): Promise<Next
 async function follow(call: Call, hop: NextHop): Promise<void> {
   switch (hop.kind) {
     case 'tunnel':
-      return await tunnel(call, hop);
+      return await tunnelSomewhere(call, hop);
     case 'passthrough':
       return await passThrough(call, hop);
     case 'refuse':
@@ -98,7 +98,38 @@ async function follow(call: Call, hop: NextHop): Promise<void> {
   }
 }
 
-async function tunnel(call: Call, hop: TunnelHop): Promise<void> {
+/**
+ * Carries it to the hop or, where nobody listens there, to another endpoint of what was addressed: it may have gone a moment
+ * ago, and nothing has been sent yet.
+ */
+async function tunnelSomewhere(call: Call, first: TunnelHop): Promise<void> {
+  const tried = new Set<string>();
+  let hop: TunnelHop | undefined = first;
+  while (hop !== undefined) {
+    tried.add(formatHostPort(hop.hop));
+    const mayTryAgain = tried.size < MOST_TRIES;
+    if ((await tunnel(call, hop)) === 'over') return;
+    hop = mayTryAgain && !call.socket.destroyed ? await elsewhere(call, tried) : undefined;
+  }
+  call.leg.abort();
+}
+
+/** Hops that are tried for one connection. */
+const MOST_TRIES = 3;
+/** Draws after which it is taken that there is no other endpoint. */
+const DRAWS = 16;
+
+async function elsewhere(call: Call, tried: ReadonlySet<string>): Promise<TunnelHop | undefined> {
+  for (let draw = 0; draw < DRAWS; draw += 1) {
+    const hop = await decide(call);
+    if (hop.kind !== 'tunnel') return undefined;
+    if (!tried.has(formatHostPort(hop.hop))) return hop;
+  }
+  return undefined;
+}
+
+/** `unreachable`: nothing was sent, and the application waits still. */
+async function tunnel(call: Call, hop: TunnelHop): Promise<'over' | 'unreachable'> {
   const { path, pod, socket, leg, client, source } = call;
   const connectionId = newConnectionId();
   let stream: TunnelStream | undefined;
@@ -128,9 +159,16 @@ async function tunnel(call: Call, hop: TunnelHop): Promise<void> {
       throw new HboneError(`http status: ${describeStatus(status)}`, { code: 'BAD_STATUS' });
     }
   } catch (error) {
+    socket.off('close', onGone);
     live.fail(socket.destroyed ? gone(error) : failureOf(error));
+    if (isUnreachable(error)) return 'unreachable';
     leg.abort();
   }
+  return 'over';
+}
+
+function isUnreachable(error: unknown): boolean {
+  return error instanceof HboneError && (error.code === 'CONNECT_FAILED' || error.code === 'SESSION_LOST');
 }
 
 async function passThrough(call: Call, hop: PassthroughHop): Promise<void> {

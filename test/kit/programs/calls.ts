@@ -37,3 +37,18 @@ export function seenBy(reply: Reply | undefined): Seen {
   if (reply?.status !== 200) throw new Error(`no answer of echo: ${JSON.stringify(reply)}`);
   return JSON.parse(reply.body) as Seen;
 }
+
+/** What `rate.ts` has seen. */
+export interface RateReport {
+  readonly sent: number;
+  /** Answered 200, in full. */
+  readonly ok: number;
+  readonly failed: number;
+  /** Answers by status. */
+  readonly statuses: Readonly<Record<string, number>>;
+  /** Answers 200 by the server that gave them. */
+  readonly answeredBy: Readonly<Record<string, number>>;
+  /** The first failures, with their time. */
+  readonly errors: readonly string[];
+  readonly longestMs: number;
+}

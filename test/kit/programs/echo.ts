@@ -1,6 +1,7 @@
 /**
  * A workload's server that says what reached it: `node echo.ts NAME [HTTP_PORTS] [GRPC_PORT]` (ports by commas).
- * HTTP answers as JSON: its name, method, path, host, headers and body. gRPC answers any unary method of `echo.Echo` with its name
+ * HTTP answers as JSON: its name, method, path, host, headers and body; `/slow/MS` after a while; with header `x-answer-status` that
+ * status. `/repeated` answers how many requests it had more than once, by their `x-request-id`. gRPC answers any unary method of `echo.Echo` with its name
  * and the metadata, as JSON in a message of one string field; method `Fail` ends with the status that metadata `x-status` asks for.
  */
 import http from 'node:http';
@@ -15,12 +16,20 @@ import { decodeText, ECHO_METHODS, encodeText } from './echo-protocol.ts';
 
 const [name = 'echo', httpPorts = '8080', grpcPort = ''] = process.argv.slice(2);
 
+const timesSeen = new Map<string, number>();
+
 for (const port of httpPorts.split(',')) {
   const server = http.createServer((request, response) => {
     const chunks: Buffer[] = [];
     request.on('data', (chunk: Buffer) => chunks.push(chunk));
     request.on('end', () => {
       const { method, url, headers, rawHeaders, httpVersion } = request;
+      if (url === '/repeated') {
+        response.end(`${[...timesSeen.values()].filter((times) => times > 1).length}`);
+        return;
+      }
+      const id = String(headers['x-request-id'] ?? '');
+      if (id !== '') timesSeen.set(id, (timesSeen.get(id) ?? 0) + 1);
       const body = Buffer.concat(chunks).toString('latin1');
       const seen = {
         name,

@@ -25,3 +25,15 @@ export function echoCommand(
 export function clientCommand(calls: readonly Call[]): readonly string[] {
   return [process.execPath, join(import.meta.dirname, 'client.ts'), JSON.stringify(calls)];
 }
+
+/** Command of a load at a rate: see rate.ts. */
+export function rateCommand(
+  url: string,
+  perSecond: number,
+  connections: number,
+  file: string,
+  method = 'GET',
+): readonly string[] {
+  const program = join(import.meta.dirname, 'rate.ts');
+  return [process.execPath, program, url, `${perSecond}`, `${connections}`, file, method];
+}
