@@ -28,6 +28,9 @@ export type ResponseFlag =
   | 'UT'
   | 'DT';
 
+/** Why a try that failed was the last, though the route has retries: none left, over the budget, a body too large to be kept, not safe to repeat. */
+export type RetrySkipped = 'limit' | 'budget' | 'body' | 'unsafe';
+
 /** What there is to say of one request (or TCP connection) when it is over: the access log, the metrics and status use this. */
 export interface RequestRecord {
   /** Milliseconds since the epoch. */
@@ -71,4 +74,5 @@ export interface RequestRecord {
   readonly upstreamMs: number | undefined;
   /** Names of the faults that were injected. */
   readonly faults: readonly string[];
+  readonly retrySkipped?: RetrySkipped;
 }
