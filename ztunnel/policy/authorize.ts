@@ -19,8 +19,18 @@ export interface AuthorizationRequest {
  * one has to match. Costs microseconds: policies are compiled once. Fact sheet ambient-wire.md, 4.6.
  */
 export function authorize(request: AuthorizationRequest): Verdict {
-  const policies = policiesOf(request.tables, request.workload);
-  const facts = bothFactsOf(request.connection);
+  const { tables, workload, connection } = request;
+  const [missing] = request.missingPolicy === 'deny' ? missingPolicies(tables, workload) : [];
+  return authorizeAgainst(policiesOf(tables, workload), missing, connection);
+}
+
+/** {@link authorize} by policies that are known. @param missing one that is named and that nobody has: it denies */
+export function authorizeAgainst(
+  policies: readonly Authorization[],
+  missing: string | undefined,
+  connection: InboundConnection,
+): Verdict {
+  const facts = bothFactsOf(connection);
   const enforced = policies.filter((policy) => !policy.dryRun);
   const allows = enforced.filter((policy) => policy.action === 'ALLOW');
   const denied = firstMatch(enforced, 'DENY', facts);
@@ -29,7 +39,6 @@ export function authorize(request: AuthorizationRequest): Verdict {
   const dryRun = rehearsed.flatMap((policy) => rehearse(policy, facts, allowed !== undefined));
 
   if (denied !== undefined) return { kind: 'deny', reason: 'denied-by-policy', ...denied, dryRun };
-  const [missing] = request.missingPolicy === 'deny' ? missingPolicies(request.tables, request.workload) : [];
   if (missing !== undefined) return { kind: 'deny', reason: 'missing-policy', policy: missing, dryRun };
   if (allows.length === 0) return { kind: 'allow', reason: 'no-allow-policy', dryRun };
   if (allowed !== undefined) return { kind: 'allow', reason: 'allowed-by-policy', ...allowed, dryRun };
