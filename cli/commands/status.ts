@@ -8,7 +8,7 @@ export function registerStatus(program: Command): void {
   program
     .command('status')
     .description(
-      'nodes, workloads, services, certificates, policies: configured, acknowledged, rejected, problems',
+      'nodes, workloads, services, waypoints, routes, policies: configured, acknowledged, rejected, problems',
     )
     .addOption(stateOption())
     .addOption(outputOption())

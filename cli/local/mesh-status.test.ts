@@ -1,8 +1,10 @@
 import { expect, test } from 'vitest';
+import type { RouteCondition } from '#control-plane/derive/routes/attached.ts';
 import type { ControlPlaneStatus } from '#control-plane/status.ts';
 import type { PodRecord } from './inventory.ts';
 import { composeStatus, type ProcessReport, pendingParts, type StatusSources } from './mesh-status.ts';
 import { formatStatus } from './status-text.ts';
+import type { ReplicaReport } from './waypoint-report.ts';
 
 const XDS = [
   { type: 'istio.security.Authorization', sent: 1, acked: 1, rejected: [] },
@@ -20,6 +22,9 @@ function controlPlane(changes: Partial<ControlPlaneStatus> = {}): ControlPlaneSt
     workloads: [],
     services: [],
     policies: [],
+    waypoints: [],
+    routes: [],
+    faults: [],
     certificates: [],
     ...changes,
   };
@@ -199,4 +204,62 @@ test('for people, everything has a line', () => {
   expect(text).toMatch(
     /^shop\/web-1 +n1 +10\.244\.1\.2 +in \(nftables\) +spiffe:\S+ \+NET_RAW +until 2026-01-02/m,
   );
+});
+
+test('for people, waypoints, routes with what they came to, and faults have a line', () => {
+  const waypoint = { namespace: 'shop', name: 'waypoint' };
+  const object = 'HTTPRoute shop/catalog';
+  const parentRef = { group: '', kind: 'Service', name: 'catalog', port: 8080 };
+  const accepted = {
+    type: 'Accepted',
+    status: 'True',
+    reason: 'Accepted',
+    message: '',
+    observedGeneration: 1,
+  };
+  const unresolved = { ...accepted, type: 'ResolvedRefs', status: 'False', reason: 'BackendNotFound' };
+  const conditions = [accepted, unresolved] as readonly RouteCondition[];
+  const report = controlPlane({
+    waypoints: [
+      { ...waypoint, replicas: 1, serves: ['shop/catalog.shop.svc'], connected: 1, configured: 1, xds: [] },
+    ],
+    routes: [
+      {
+        object,
+        parents: [{ parentRef, controllerName: 'tulle.dev/waypoint', conditions }],
+        split: [
+          { rule: 0, backend: 'shop/catalog-v1:8080', weight: 3 },
+          { rule: 0, backend: 'shop/catalog-v2:8080', weight: 1 },
+        ],
+      },
+    ],
+    faults: [
+      { policy: 'TrafficPolicy shop/chaos', name: 'slow', targets: [object], endsAt: '2026-01-01T00:10:00Z' },
+    ],
+  });
+  const replica: ReplicaReport = {
+    ...waypoint,
+    index: 0,
+    processName: 'waypoint/shop/waypoint',
+    pod: 'waypoint-0',
+    node: 'n1',
+    netns: 'tulle-123456-pod-shop_waypoint-0',
+    addresses: ['10.244.1.9'],
+    state: { kind: 'running', pid: 12 },
+    restarts: 0,
+    ready: true,
+    splits: [
+      { object, rule: 0, backend: 'shop/catalog-v1:8080', requests: 74 },
+      { object, rule: 0, backend: 'shop/catalog-v2:8080', requests: 26 },
+    ],
+  };
+  const waypoints = { wanted: [{ ...waypoint, replicas: 1 }], replicas: [replica], problems: [] };
+  const text = formatStatus(composeStatus(sources({ controlPlane: report, waypoints })));
+  expect(text).toMatch(/^shop\/waypoint +1\/1 +12 +n1 +0 +- +shop\/catalog\.shop\.svc$/m);
+  expect(text).toMatch(
+    /^HTTPRoute shop\/catalog +Service catalog:8080 +Accepted=True ResolvedRefs=False \(BackendNotFound\)$/m,
+  );
+  expect(text).toMatch(/^HTTPRoute shop\/catalog +0 +shop\/catalog-v1:8080 +3 +75\.0% +74\.0% +74$/m);
+  expect(text).toMatch(/^HTTPRoute shop\/catalog +0 +shop\/catalog-v2:8080 +1 +25\.0% +26\.0% +26$/m);
+  expect(text).toMatch(/^TrafficPolicy shop\/chaos +slow +HTTPRoute shop\/catalog +2026-01-01T00:10:00Z$/m);
 });

@@ -1,6 +1,9 @@
-import type { MeshStatus, NodeStatus, WorkloadStatus } from './mesh-status.ts';
+import type { MeshStatus, NodeStatus } from './mesh-status.ts';
+import type { RouteStatusEntry } from './route-status.ts';
+import type { WaypointStatus } from './waypoint-status.ts';
+import type { WorkloadStatus } from './workload-status.ts';
 
-/** `tulle status` for people: a table each of nodes, workloads, services and policies, and the problems. */
+/** `tulle status` for people: a table each of nodes, workloads, services, waypoints, routes, faults and policies, and the problems. */
 export function formatStatus(status: MeshStatus): string {
   const { controlPlane } = status;
   const head = [
@@ -26,6 +29,22 @@ export function formatStatus(status: MeshStatus): string {
         addresses.join(' '),
         waypoint ?? '-',
       ]),
+    ),
+    section(
+      'WAYPOINTS',
+      ['NAME', 'READY', 'PIDS', 'NODES', 'RESTARTS', 'CONFIGURATION', 'SERVES'],
+      status.waypoints.map(waypointRow),
+    ),
+    section('ROUTES', ['OBJECT', 'PARENT', 'CONDITIONS'], status.routes.flatMap(routeRows)),
+    section(
+      'SPLITS',
+      ['OBJECT', 'RULE', 'BACKEND', 'WEIGHT', 'WANTED', 'OBSERVED', 'REQUESTS'],
+      status.routes.flatMap(splitRows),
+    ),
+    section(
+      'FAULTS IN FORCE',
+      ['POLICY', 'FAULT', 'AFFECTS', 'ENDS'],
+      status.faults.map(({ policy, name, targets, endsAt }) => [policy, name, targets.join(' '), endsAt]),
     ),
     section(
       'POLICIES',
@@ -67,18 +86,74 @@ function section(title: string, header: readonly string[], rows: readonly (reado
 
 function nodeRow(node: NodeStatus): readonly string[] {
   const { ztunnel, xds } = node;
-  const configuration = xds.map(({ type, sent, acked, rejected }) => {
-    const name = type.slice(type.lastIndexOf('.') + 1);
-    return `${name} ${acked}/${sent}${rejected.length === 0 ? '' : ` rejected ${rejected.length}`}`;
-  });
   return [
     node.name,
     node.address,
     ztunnel === null ? 'external' : describeProcess(ztunnel.pid, ztunnel.ready),
     ztunnel === null ? '-' : `${ztunnel.restarts}`,
-    configuration.join(', ') || '-',
+    configurationText(xds),
     node.netns,
   ];
+}
+
+function waypointRow(waypoint: WaypointStatus): readonly string[] {
+  const { replicas } = waypoint;
+  return [
+    `${waypoint.namespace}/${waypoint.name}`,
+    `${replicas.filter(({ ready }) => ready).length}/${replicas.length}`,
+    replicas.map(({ pid }) => pid ?? '-').join(' ') || '-',
+    replicas.map(({ node }) => node).join(' ') || '-',
+    `${replicas.reduce((sum, { restarts }) => sum + restarts, 0)}`,
+    configurationText(waypoint.xds),
+    waypoint.serves.join(' ') || '-',
+  ];
+}
+
+function routeRows({ object, parents }: RouteStatusEntry): readonly (readonly string[])[] {
+  if (parents.length === 0) return [[object, '-', '-']];
+  return parents.map(({ parentRef, conditions }) => [
+    object,
+    parentText(parentRef),
+    conditions
+      .map(({ type, status, reason }) => `${type}=${status}${reason === type ? '' : ` (${reason})`}`)
+      .join(' '),
+  ]);
+}
+
+/** As it is written: `Service shop/catalog:8080`. */
+function parentText(parentRef: Readonly<Record<string, unknown>>): string {
+  const { kind = 'Gateway', namespace, name, port } = parentRef;
+  const path = [namespace, name].filter((part) => part !== undefined).join('/');
+  return `${String(kind)} ${path}${port === undefined ? '' : `:${String(port)}`}`;
+}
+
+function splitRows({ object, split }: RouteStatusEntry): readonly (readonly string[])[] {
+  const byRule = Map.groupBy(split, ({ rule }) => rule);
+  return [...byRule.values()].flatMap((backends) => {
+    const total = backends.reduce((sum, { weight }) => sum + weight, 0);
+    return backends.map(({ rule, backend, weight, requests, observed }) => [
+      object,
+      `${rule}`,
+      backend,
+      `${weight}`,
+      total === 0 ? '-' : percent(weight / total),
+      observed === null ? '-' : percent(observed),
+      `${requests}`,
+    ]);
+  });
+}
+
+function percent(share: number): string {
+  return `${(share * 100).toFixed(1)}%`;
+}
+
+/** `Address 12/12, Cluster 3/4 rejected 1`. */
+function configurationText(xds: NodeStatus['xds']): string {
+  const types = xds.map(({ type, sent, acked, rejected }) => {
+    const name = type.slice(type.lastIndexOf('.') + 1);
+    return `${name} ${acked}/${sent}${rejected.length === 0 ? '' : ` rejected ${rejected.length}`}`;
+  });
+  return types.join(', ') || '-';
 }
 
 function workloadRow(workload: WorkloadStatus): readonly string[] {

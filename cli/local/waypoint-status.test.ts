@@ -1,20 +1,19 @@
 import { expect, test } from 'vitest';
-import type { ControlPlaneStatus } from '#control-plane/status.ts';
+import type { StatusWaypoint } from '#control-plane/status-waypoints.ts';
 import type { ReplicaReport, WaypointsReport } from './waypoint-report.ts';
 import { pendingReplicas, waypointProblems, waypointStatuses } from './waypoint-status.ts';
 
-const BOUND = 'shop/waypoint.shop.svc.cluster.local';
-
-const CONTROL_PLANE: Pick<ControlPlaneStatus, 'services' | 'workloads'> = {
-  services: ['waypoint', 'ledger', 'free'].map((name) => ({
+const KNOWN: readonly StatusWaypoint[] = [
+  {
     namespace: 'shop',
-    name,
-    hostname: `${name}.shop.svc.cluster.local`,
-    addresses: ['10.96.0.9'],
-    waypoint: name === 'ledger' ? BOUND : null,
-  })),
-  workloads: [],
-};
+    name: 'waypoint',
+    replicas: 2,
+    serves: ['shop/ledger.shop.svc.cluster.local'],
+    connected: 2,
+    configured: 2,
+    xds: [],
+  },
+];
 
 function replica(index: number, changes: Partial<ReplicaReport> = {}): ReplicaReport {
   return {
@@ -44,7 +43,7 @@ function report(replicas: readonly ReplicaReport[], changes: Partial<WaypointsRe
 }
 
 test('a waypoint is shown with its replicas and what it serves', () => {
-  const [waypoint] = waypointStatuses(report([replica(0), replica(1)]), CONTROL_PLANE);
+  const [waypoint] = waypointStatuses(report([replica(0), replica(1)]), KNOWN);
   expect(waypoint).toMatchObject({
     namespace: 'shop',
     name: 'waypoint',
@@ -64,21 +63,21 @@ test.each([
   { when: 'a replica is not ready', replicas: [replica(0), replica(1, { ready: false })] },
   { when: 'none is there', replicas: [] },
 ])('a waypoint is not ready when $when', ({ replicas }) => {
-  expect(waypointStatuses(report(replicas), CONTROL_PLANE)[0]?.ready).toBe(false);
+  expect(waypointStatuses(report(replicas), KNOWN)[0]?.ready).toBe(false);
 });
 
-test('replicas that are still to be made are waited for, but not those that cannot be', () => {
-  expect(pendingReplicas(report([replica(0)]))).toEqual(['waypoint/shop/waypoint to be started']);
-  expect(pendingReplicas(report([replica(0), replica(1)]))).toEqual([]);
+test('what is not made or not configured is waited for, but not what cannot be', () => {
+  const whole = report([replica(0), replica(1)]);
+  expect(pendingReplicas(report([replica(0)]), KNOWN)).toEqual(['waypoint/shop/waypoint to be started']);
+  expect(pendingReplicas(whole, [])).toEqual(['waypoint/shop/waypoint to have its configuration']);
+  expect(pendingReplicas(whole, KNOWN)).toEqual([]);
   const problems = [{ namespace: 'shop', name: 'waypoint', message: 'no' }];
-  expect(pendingReplicas(report([], { problems }))).toEqual([]);
+  expect(pendingReplicas(report([], { problems }), [])).toEqual([]);
 });
 
 test('a waypoint without a ready replica says whose requests are refused', () => {
   const crashed = { state: { kind: 'crashed', how: 'was killed by SIGKILL' }, ready: false } as const;
-  expect(
-    waypointProblems(report([replica(0, crashed), replica(1, { ready: false })]), CONTROL_PLANE),
-  ).toEqual([
+  expect(waypointProblems(report([replica(0, crashed), replica(1, { ready: false })]), KNOWN)).toEqual([
     {
       object: 'waypoint/shop/waypoint',
       position: '',
@@ -89,6 +88,6 @@ test('a waypoint without a ready replica says whose requests are refused', () =>
     },
     expect.objectContaining({ object: 'waypoint/shop/waypoint/1', severity: 'warning' }),
   ]);
-  const [one] = waypointProblems(report([replica(0, crashed), replica(1)]), CONTROL_PLANE);
+  const [one] = waypointProblems(report([replica(0, crashed), replica(1)]), KNOWN);
   expect(one?.effect).toBe('its other replicas serve');
 });

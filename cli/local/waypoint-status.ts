@@ -1,4 +1,5 @@
-import type { ControlPlaneStatus, StatusClient, StatusProblem } from '#control-plane/status.ts';
+import type { StatusClient, StatusProblem } from '#control-plane/status.ts';
+import type { StatusWaypoint, StatusXds } from '#control-plane/status-waypoints.ts';
 import { formatWorkloadRef, type WorkloadRef } from './names.ts';
 import type { ReplicaReport, WaypointsReport } from './waypoint-report.ts';
 
@@ -12,8 +13,10 @@ export interface WaypointStatus {
   readonly ready: boolean;
   /** Of all of its replicas. */
   readonly addresses: readonly string[];
-  /** Keys of the services, and uids of the workloads, that it stands before. */
+  /** `namespace/hostname` of the services that it stands before. */
   readonly serves: readonly string[];
+  /** Of the newest of its processes. */
+  readonly xds: readonly StatusXds[];
   readonly replicas: readonly ReplicaStatus[];
 }
 
@@ -32,7 +35,7 @@ export interface ReplicaStatus {
 /** Every waypoint that is wanted or runs, sorted. */
 export function waypointStatuses(
   report: WaypointsReport,
-  controlPlane: Pick<ControlPlaneStatus, 'services' | 'workloads'> | undefined,
+  known: readonly StatusWaypoint[],
 ): readonly WaypointStatus[] {
   const refs = new Map<string, WorkloadRef>();
   for (const { namespace, name } of [...report.wanted, ...report.replicas]) {
@@ -40,24 +43,35 @@ export function waypointStatuses(
   }
   return [...refs.values()]
     .toSorted((a, b) => (formatWorkloadRef(a) < formatWorkloadRef(b) ? -1 : 1))
-    .map((ref) => waypointStatus(ref, report, controlPlane));
+    .map((ref) => waypointStatus(ref, report, known));
 }
 
-/** What is still waited for before all waypoints are ready, beside their processes. */
-export function pendingReplicas({ wanted, replicas, problems }: WaypointsReport): readonly string[] {
+/**
+ * What is still waited for before all waypoints are ready, beside their processes. `known` is what the control plane says of
+ * them.
+ */
+export function pendingReplicas(
+  { wanted, replicas, problems }: WaypointsReport,
+  known: readonly StatusWaypoint[],
+): readonly string[] {
   return wanted
     .filter((waypoint) => !problems.some((problem) => isSame(problem, waypoint)))
-    .filter((waypoint) => replicas.filter((one) => isSame(one, waypoint)).length < waypoint.replicas)
-    .map(({ namespace, name }) => `waypoint/${namespace}/${name} to be started`);
+    .flatMap((waypoint) => {
+      const name = `waypoint/${formatWorkloadRef(waypoint)}`;
+      const running = replicas.filter((one) => isSame(one, waypoint)).length;
+      if (running < waypoint.replicas) return [`${name} to be started`];
+      const configured = known.find((one) => isSame(one, waypoint))?.configured ?? 0;
+      return configured < waypoint.replicas ? [`${name} to have its configuration`] : [];
+    });
 }
 
 /** What is wrong with waypoints, and what that means for those who call. */
 export function waypointProblems(
   report: WaypointsReport,
-  controlPlane: Pick<ControlPlaneStatus, 'services' | 'workloads'> | undefined,
+  known: readonly StatusWaypoint[],
 ): readonly StatusProblem[] {
   const effectFor = (waypoint: WorkloadRef): string => {
-    const served = servedBy(waypoint, controlPlane).join(', ');
+    const served = (known.find((one) => isSame(one, waypoint))?.serves ?? []).join(', ');
     if (report.replicas.some((one) => isSame(one, waypoint) && one.ready)) return 'its other replicas serve';
     return served === '' ? 'nothing is bound to it' : `requests to ${served} are refused`;
   };
@@ -88,16 +102,18 @@ function whatIsWrong({
 function waypointStatus(
   ref: WorkloadRef,
   { wanted, replicas }: WaypointsReport,
-  controlPlane: Pick<ControlPlaneStatus, 'services' | 'workloads'> | undefined,
+  known: readonly StatusWaypoint[],
 ): WaypointStatus {
   const own = replicas.filter((one) => isSame(one, ref)).toSorted((a, b) => a.index - b.index);
+  const told = known.find((one) => isSame(one, ref));
   const count = wanted.find((one) => isSame(one, ref))?.replicas ?? 0;
   return {
     ...ref,
     pid: own.map(pidOf).find((pid) => pid !== null) ?? null,
     ready: own.length > 0 && own.length >= count && own.every(({ ready }) => ready),
     addresses: own.flatMap(({ addresses }) => addresses),
-    serves: servedBy(ref, controlPlane),
+    serves: told?.serves ?? [],
+    xds: told?.xds ?? [],
     replicas: own.map((replica) => ({
       name: replica.pod,
       node: replica.node,
@@ -108,26 +124,6 @@ function waypointStatus(
       restarts: replica.restarts,
     })),
   };
-}
-
-/** By the address that bindings name: the waypoint's own Service, by its host name or one of its addresses. */
-function servedBy(
-  { namespace, name }: WorkloadRef,
-  controlPlane: Pick<ControlPlaneStatus, 'services' | 'workloads'> | undefined,
-): readonly string[] {
-  if (controlPlane === undefined) return [];
-  const { services, workloads } = controlPlane;
-  const own = services.find((service) => service.namespace === namespace && service.name === name);
-  const names = new Set([
-    ...(own === undefined ? [] : [`${namespace}/${own.hostname}`, ...own.addresses]),
-    `${namespace}/${name}.${namespace}.svc.cluster.local`,
-  ]);
-  const isBound = ({ waypoint }: { readonly waypoint: string | null }): boolean =>
-    waypoint !== null && names.has(waypoint);
-  return [
-    ...services.filter(isBound).map((service) => `${service.namespace}/${service.hostname}`),
-    ...workloads.filter(isBound).map(({ uid }) => uid),
-  ].sort();
 }
 
 /** Whether a client has said of everything that it was sent whether it takes it. */

@@ -1,0 +1,125 @@
+import type { ControlPlaneStatus, StatusWorkload } from '#control-plane/status.ts';
+import { type EnrolmentState, enrolmentState, type NodeEnrolment } from './enrolment.ts';
+import type { FabricNode } from './fabric.ts';
+import type { PodRecord } from './inventory.ts';
+import { formatWorkloadRef } from './names.ts';
+import type { PodDescription } from './pods.ts';
+
+/** `workloads[]` of the status. */
+export interface WorkloadStatus {
+  readonly namespace: string;
+  readonly name: string;
+  readonly uid: string;
+  readonly node: string;
+  readonly addresses: readonly string[];
+  readonly netns: string | null;
+  readonly cgroup: string | null;
+  /** Of its command; null while it waits to be started, and for what runs elsewhere. */
+  readonly pid: number | null;
+  readonly identity: string;
+  readonly enrolled: boolean;
+  readonly capture: string | null;
+  readonly labels: Readonly<Record<string, string>>;
+  /** Beside NET_BIND_SERVICE. */
+  readonly capabilities: readonly string[];
+  readonly certificate: { readonly serial: string; readonly notAfter: string } | null;
+  readonly services: readonly string[];
+  readonly waypoint: string | null;
+}
+
+/** What the status of workloads is made of. */
+export interface WorkloadSources {
+  readonly nodes: readonly FabricNode[];
+  readonly pods: readonly PodDescription[];
+  /** By node. */
+  readonly enrolment: ReadonlyMap<string, NodeEnrolment>;
+  /** The last one that could be had; absent before the first. */
+  readonly controlPlane: ControlPlaneStatus | undefined;
+}
+
+/** All workloads of this machine, and those that run elsewhere, sorted. */
+export function workloadStatuses(sources: WorkloadSources): readonly WorkloadStatus[] {
+  const local = sources.pods.map((pod) => localWorkload(sources, pod));
+  const known = new Set(local.map(formatWorkloadRef));
+  const elsewhere = (sources.controlPlane?.workloads ?? [])
+    .filter((workload) => !known.has(formatWorkloadRef(workload)))
+    .filter(({ node }) => !sources.nodes.some(({ name }) => name === node))
+    .map((workload) => remoteWorkload(workload));
+  return [...local, ...elsewhere].sort((a, b) => (formatWorkloadRef(a) < formatWorkloadRef(b) ? -1 : 1));
+}
+
+function localWorkload(sources: WorkloadSources, pod: PodDescription): WorkloadStatus {
+  const { record } = pod;
+  const report = reportOf(sources, record);
+  const state = stateOf(sources, record.uid, record.node);
+  return {
+    namespace: record.namespace,
+    name: record.name,
+    uid: report?.uid ?? `Kubernetes//Pod/${formatWorkloadRef(record)}`,
+    node: record.node,
+    addresses: pod.addresses,
+    netns: pod.netns,
+    cgroup: pod.cgroup,
+    pid: record.command?.pid ?? null,
+    identity: identityOf(sources, record),
+    enrolled: state.kind === 'enrolled',
+    capture: state.kind === 'enrolled' ? state.capture : null,
+    labels: record.labels,
+    capabilities: record.capabilities.map((name) => name.toUpperCase()),
+    certificate:
+      state.kind === 'enrolled' || record.waypoint !== undefined ? certificateOf(sources, record) : null,
+    services: report?.services ?? [],
+    waypoint: report?.waypoint ?? null,
+  };
+}
+
+function remoteWorkload(report: StatusWorkload): WorkloadStatus {
+  return {
+    namespace: report.namespace,
+    name: report.name,
+    uid: report.uid,
+    node: report.node,
+    addresses: report.addresses,
+    netns: null,
+    cgroup: null,
+    pid: null,
+    identity: report.identity,
+    enrolled: false,
+    capture: null,
+    labels: report.labels,
+    capabilities: [],
+    certificate: null,
+    services: report.services,
+    waypoint: report.waypoint,
+  };
+}
+
+function reportOf(sources: WorkloadSources, record: PodRecord): StatusWorkload | undefined {
+  return sources.controlPlane?.workloads.find(
+    ({ namespace, name }) => namespace === record.namespace && name === record.name,
+  );
+}
+
+function identityOf(sources: WorkloadSources, record: PodRecord): string {
+  const trustDomain = sources.controlPlane?.trustDomain ?? 'cluster.local';
+  return (
+    reportOf(sources, record)?.identity ??
+    `spiffe://${trustDomain}/ns/${record.namespace}/sa/${record.serviceAccount}`
+  );
+}
+
+/** The newest certificate that the node's ztunnel, or the waypoint itself, has for the workload's identity. */
+export function certificateOf(sources: WorkloadSources, record: PodRecord): WorkloadStatus['certificate'] {
+  const identity = identityOf(sources, record);
+  const holder =
+    record.waypoint === undefined ? record.node : `waypoint/${record.namespace}/${record.waypoint}`;
+  const newest = (sources.controlPlane?.certificates ?? [])
+    .filter((certificate) => certificate.identity === identity && certificate.node === holder)
+    .sort((a, b) => Date.parse(b.notAfter) - Date.parse(a.notAfter))[0];
+  return newest === undefined ? null : { serial: newest.serial, notAfter: newest.notAfter };
+}
+
+/** Where a workload stands. */
+export function stateOf(sources: WorkloadSources, uid: string, node: string): EnrolmentState {
+  return enrolmentState(uid, sources.enrolment.get(node) ?? { wanted: undefined, done: undefined });
+}
