@@ -12,8 +12,10 @@ import {
 } from '#certs/signer-service.ts';
 import type { ControlPlaneConfig } from './config.ts';
 import { openEnrolmentFiles } from './enrolment-files.ts';
+import { FaultFileError, openFaultFile } from './fault-file.ts';
+import { type FaultInForce, logFaults } from './faults-in-force.ts';
 import { followSources, type MeshLoop } from './mesh-loop.ts';
-import { isOnNode, type MeshState, nextMeshState } from './mesh-state.ts';
+import { isOnNode, type MeshState, type MeshStores, nextMeshState } from './mesh-state.ts';
 import {
   type Authentication,
   type CallerTokens,
@@ -24,13 +26,14 @@ import { ListenError, listenGrpc } from './serve/grpc-listener.ts';
 import { createDiscoveryServer } from './serve/server.ts';
 import { servedWaypoints } from './served-waypoints.ts';
 import { issueServerCertificate, renewServerCertificate } from './server-certificate.ts';
-import { openSettingsFile } from './settings-file.ts';
+import { openSettingsFile, SettingsFileError } from './settings-file.ts';
 import { openFileSource } from './source/file-source.ts';
 import { openLocalSource } from './source/local-source.ts';
 import { mergeObjectSets } from './source/source.ts';
 import { controlPlaneStatus, servedResources } from './status.ts';
 import { StatusSocketError, serveStatusSocket } from './status-socket.ts';
 import { openVipFile, VipFileError } from './vip-file.ts';
+import { openWaypointsFile } from './waypoints-file.ts';
 
 /** The control plane cannot start; the message says why and what to do. The process ends with `exitCode`. */
 export class StartError extends Error {
@@ -87,23 +90,32 @@ async function openParts(
   checkStateFolder(stateDirectory);
   const files = opened.use(await openFileSource({ paths, stateDirectory }));
   const local = opened.use(await openLocalSource({ stateDirectory }));
-  const vips = openVipFile(join(stateDirectory, 'config', 'vips.json'));
-  const settings = openSettingsFile(join(stateDirectory, 'config', 'settings.json'));
+  const stores = openStores(stateDirectory);
   const objects = mergeObjectSets(files.current(), local.current());
-  const first = nextMeshState(objects, { vips, settings, previous: undefined, trustDomain: undefined });
+  const first = nextMeshState(objects, {
+    ...stores,
+    previous: undefined,
+    trustDomain: undefined,
+    nowMs: Date.now(),
+  });
   const { trustDomain, rootNamespace } = first.snapshot.settings;
   const authority = await openAuthority({ directory: join(stateDirectory, 'ca'), trustDomain });
   const issued = opened.adopt(openIssuedLog(join(stateDirectory, 'issued.sqlite')), (log) => log.close());
   const tokens = openCallerTokens(join(stateDirectory, 'tokens'));
   const discovery = createDiscoveryServer({ tokens, logger: logger.child({ component: 'xds' }) });
   const enrolment = openEnrolmentFiles(stateDirectory, config.nodes);
+  const wanted = openWaypointsFile(join(stateDirectory, 'run', 'waypoints.json'));
 
+  let faults: readonly FaultInForce[] = [];
   const publish = (state: MeshState): void => {
+    logFaults(faults, state.faults, logger);
+    faults = state.faults;
     discovery.publish(state.served);
     enrolment.write(state.snapshot.enrolment);
+    wanted.write(state.snapshot.wantedWaypoints);
   };
   publish(first);
-  const options = { files, local, vips, settings, first, trustDomain, onState: publish, logger };
+  const options = { files, local, stores, first, trustDomain, onState: publish, logger };
   const mesh: MeshLoop = opened.use(followSources(options));
   const signer = signerService({ config, authority, tokens, issued, mesh, logger });
   const issue = (): ReturnType<typeof issueServerCertificate> =>
@@ -137,6 +149,15 @@ async function openParts(
   ]);
   opened.use(await serveStatusSocket(join(stateDirectory, 'run', 'control-plane.sock'), routes));
   return grpc.port;
+}
+
+function openStores(stateDirectory: string): MeshStores {
+  const folder = join(stateDirectory, 'config');
+  return {
+    vips: openVipFile(join(folder, 'vips.json')),
+    settings: openSettingsFile(join(folder, 'settings.json')),
+    faults: openFaultFile(join(folder, 'faults.json')),
+  };
 }
 
 function signerService(parts: {
@@ -190,7 +211,15 @@ function checkStateFolder(path: string): void {
 
 /** An error whose message is for the operator becomes a StartError that says the same; anything else is a defect. */
 function startError(error: unknown): unknown {
-  const kinds = [ListenError, StatusSocketError, VipFileError, AuthorityError, IssuedLogError];
+  const kinds = [
+    ListenError,
+    StatusSocketError,
+    FaultFileError,
+    VipFileError,
+    SettingsFileError,
+    AuthorityError,
+    IssuedLogError,
+  ];
   const isExpected =
     error instanceof Error && (kinds.some((kind) => error instanceof kind) || 'syscall' in error);
   return isExpected ? new StartError(error.message, { cause: error.cause }) : error;

@@ -64,7 +64,7 @@ test('a source that fails is followed again', async () => {
 
 test('an identity is on a node while a workload there has it', async () => {
   const objects = await parseFiles([join(import.meta.dirname, '../test/fixtures/istiod/objects.yaml')]);
-  const state = nextMeshState(objects, { vips, previous: undefined, trustDomain: undefined });
+  const state = nextMeshState(objects, { vips, previous: undefined, trustDomain: undefined, nowMs: 0 });
   const web = { trustDomain: 'cluster.local', namespace: 'shop', serviceAccount: 'web' };
   expect(isOnNode(state, 'n1', web)).toBe(true);
   expect(isOnNode(state, 'n2', web)).toBe(false);
@@ -74,12 +74,17 @@ test('an identity is on a node while a workload there has it', async () => {
 
 test('the same objects give the same served snapshot, with the same addresses after a restart', async () => {
   const objects = await parseFiles([join(import.meta.dirname, '../test/fixtures/istiod/objects.yaml')]);
-  const first = nextMeshState(objects, { vips, previous: undefined, trustDomain: undefined });
-  const again = nextMeshState(objects, { vips, previous: first, trustDomain: 'cluster.local' });
+  const first = nextMeshState(objects, { vips, previous: undefined, trustDomain: undefined, nowMs: 0 });
+  const again = nextMeshState(objects, { vips, previous: first, trustDomain: 'cluster.local', nowMs: 0 });
   expect(again.served).toBe(first.served);
 
   const reopened = openVipFile(join(directory, 'config', 'vips.json'));
-  const restarted = nextMeshState(objects, { vips: reopened, previous: undefined, trustDomain: undefined });
+  const restarted = nextMeshState(objects, {
+    vips: reopened,
+    previous: undefined,
+    trustDomain: undefined,
+    nowMs: 0,
+  });
   const versions = (state: MeshState): unknown =>
     [...state.served.nodes[ADDRESS_TYPE]].map(([name, { version }]) => [name, version]);
   expect(versions(restarted)).toEqual(versions(first));
@@ -89,8 +94,8 @@ function follow(files: Source, states: MeshState[]): MeshLoop {
   return followSources({
     files,
     local: source(),
-    vips,
-    first: nextMeshState(EMPTY, { vips, previous: undefined, trustDomain: undefined }),
+    stores: { vips },
+    first: nextMeshState(EMPTY, { vips, previous: undefined, trustDomain: undefined, nowMs: 0 }),
     trustDomain: 'cluster.local',
     onState: (state) => states.push(state),
     logger: pino({ level: 'silent' }),

@@ -1,15 +1,15 @@
 import type { Logger } from 'pino';
 import { debounce } from './debounce.ts';
-import { type MeshState, nextMeshState } from './mesh-state.ts';
-import type { SettingsFile } from './settings-file.ts';
+import { type MeshState, type MeshStores, nextMeshState } from './mesh-state.ts';
 import type { Problem } from './source/objects.ts';
 import { mergeObjectSets, type Source } from './source/source.ts';
-import type { VipFile } from './vip-file.ts';
 
 const QUIET_MS = 100;
 const CAP_MS = 1000;
 const RETRY_MS = 1000;
 const LONGEST_RETRY_MS = 30_000;
+/** What a timer can wait for. */
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
 
 /** Follows the sources, and keeps what is in force. Disposing of it stops following. */
 export interface MeshLoop extends AsyncDisposable {
@@ -21,8 +21,7 @@ export interface MeshLoop extends AsyncDisposable {
 export interface MeshLoopOptions {
   readonly files: Source;
   readonly local: Source;
-  readonly vips: VipFile;
-  readonly settings?: SettingsFile;
+  readonly stores: MeshStores;
   /** What is in force at the start. */
   readonly first: MeshState;
   readonly trustDomain: string;
@@ -32,24 +31,25 @@ export interface MeshLoopOptions {
 }
 
 /**
- * Derives anew when a source changes: after 100 ms of quiet, at the latest after a second. When that fails, the last
- * state stays in force, is said to be a problem, and it is tried again.
+ * Derives anew when a source changes: after 100 ms of quiet, at the latest after a second; and when a fault ends. When that
+ * fails, the last state stays in force, is said to be a problem, and it is tried again.
  */
 export function followSources(options: MeshLoopOptions): MeshLoop {
-  const { files, local, vips, trustDomain, logger } = options;
-  const settings = options.settings === undefined ? {} : { settings: options.settings };
+  const { files, local, stores, trustDomain, logger } = options;
   const stop = new AbortController();
   let state = options.first;
   let problems: readonly Problem[] = [];
   let retry: NodeJS.Timeout | undefined;
   let retryMs = RETRY_MS;
+  let expiry: NodeJS.Timeout | undefined;
 
   const derive = (): void => {
     clearTimeout(retry);
     try {
       const objects = mergeObjectSets(files.current(), local.current());
-      state = nextMeshState(objects, { vips, ...settings, previous: state, trustDomain });
+      state = nextMeshState(objects, { ...stores, previous: state, trustDomain, nowMs: Date.now() });
       options.onState(state);
+      awaitExpiry();
       problems = [];
       retryMs = RETRY_MS;
     } catch (error) {
@@ -59,6 +59,12 @@ export function followSources(options: MeshLoopOptions): MeshLoop {
       retry = setTimeout(due.touch, retryMs);
       retryMs = Math.min(retryMs * 2, LONGEST_RETRY_MS);
     }
+  };
+  const awaitExpiry = (): void => {
+    clearTimeout(expiry);
+    const { nextExpiryMs } = state.snapshot.faults;
+    if (nextExpiryMs === undefined) return;
+    expiry = setTimeout(due.touch, Math.min(Math.max(0, nextExpiryMs - Date.now()), LONGEST_TIMER_MS));
   };
   const due = debounce({ quietMs: QUIET_MS, capMs: CAP_MS, action: derive });
   const follow = async (source: Source): Promise<void> => {
@@ -81,6 +87,7 @@ export function followSources(options: MeshLoopOptions): MeshLoop {
     [Symbol.asyncDispose]: async () => {
       stop.abort();
       clearTimeout(retry);
+      clearTimeout(expiry);
       await Promise.all([...following, due[Symbol.asyncDispose]()]);
     },
   };

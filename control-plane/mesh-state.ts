@@ -2,9 +2,12 @@ import { ADDRESS_TYPE, type Resource } from '#api/resource.ts';
 import { formatIdentity, type Identity } from '#certs/identity.ts';
 import { deriveSnapshot, type Snapshot } from './derive/snapshot.ts';
 import { allocateVips } from './derive/vips.ts';
+import { type FaultFile, noLaterThan, seeFaults } from './fault-file.ts';
+import { type FaultInForce, faultsInForce } from './faults-in-force.ts';
+import { type RouteSplit, splitsOfRoutes } from './route-splits.ts';
 import { type ServedSnapshot, serveSnapshot } from './serve/served-snapshot.ts';
 import type { SettingsFile } from './settings-file.ts';
-import type { ObjectSet, Problem } from './source/objects.ts';
+import type { ObjectKey, ObjectSet, Problem } from './source/objects.ts';
 import type { VipFile } from './vip-file.ts';
 
 /** What is in force. */
@@ -13,8 +16,21 @@ export interface MeshState {
   readonly served: ServedSnapshot;
   /** Resources that could not be served as they are. */
   readonly problems: readonly Problem[];
+  /** How routes divide what they match, as they are written. */
+  readonly splits: ReadonlyMap<ObjectKey, readonly RouteSplit[]>;
+  /** Faults that are injected until derived anew. */
+  readonly faults: readonly FaultInForce[];
   /** Identities of the workloads on each node, as SPIFFE IDs. */
   readonly identities: ReadonlyMap<string, ReadonlySet<string>>;
+}
+
+/** What is kept on disk of what is derived. */
+export interface MeshStores {
+  readonly vips: VipFile;
+  /** Where settings are kept over restarts. */
+  readonly settings?: SettingsFile;
+  /** Where it is kept when faults were first seen; without it all are seen now. */
+  readonly faults?: FaultFile;
 }
 
 /** The mesh cannot be what the objects say it should become. */
@@ -23,15 +39,15 @@ export class MeshStateError extends Error {
 }
 
 /**
- * Turns objects into what is in force. Addresses of services are kept on disk before anything names them.
+ * Turns objects into what is in force. Addresses of services, and when faults were first seen, are kept on disk before anything
+ * names them.
  * @throws MeshStateError where the trust domain would change under a running authority; Error where the disk is full.
  */
 export function nextMeshState(
   objects: ObjectSet,
-  context: {
-    readonly vips: VipFile;
-    /** Where settings are kept over restarts. */
-    readonly settings?: SettingsFile;
+  context: MeshStores & {
+    /** Milliseconds since the epoch. */
+    readonly nowMs: number;
     readonly previous: MeshState | undefined;
     /** Of the authority; undefined before there is one. */
     readonly trustDomain: string | undefined;
@@ -39,7 +55,9 @@ export function nextMeshState(
 ): MeshState {
   const vips = allocateVips(objects, context.vips.current());
   const previousSettings = context.previous?.snapshot.settings ?? context.settings?.current();
-  const snapshot = deriveSnapshot({ objects, vips, previousSettings });
+  const { nowMs } = context;
+  const firstSeen = noLaterThan(context.faults?.current() ?? new Map(), nowMs);
+  const snapshot = deriveSnapshot({ objects, vips, previousSettings, faults: { firstSeen, nowMs } });
   const { trustDomain } = snapshot.settings;
   if (context.trustDomain !== undefined && trustDomain !== context.trustDomain) {
     throw new MeshStateError(
@@ -48,13 +66,17 @@ export function nextMeshState(
   }
   context.vips.save(vips);
   context.settings?.save(snapshot.settings);
+  const seen = seeFaults(snapshot.faults.keys, firstSeen, nowMs);
+  context.faults?.save(seen);
   const { snapshot: served, failures } = serveSnapshot(
-    { resources: resourcesOf(snapshot), waypoints: new Map() },
+    { resources: resourcesOf(snapshot), waypoints: snapshot.waypoints },
     context.previous?.served,
   );
   return {
     snapshot,
     served,
+    splits: splitsOfRoutes(objects.objects.values()),
+    faults: faultsInForce(objects.objects.values(), snapshot.faults, { firstSeen: seen, nowMs }),
     identities: identitiesByNode(snapshot),
     problems: failures.map(({ name, message }) => unservable(name, message, snapshot)),
   };

@@ -6,15 +6,27 @@ import type { IssuedRecord } from '#certs/issued.ts';
 import type { Derived } from './derive/context.ts';
 import type { PolicyStatus } from './derive/policy-status.ts';
 import type { MeshState } from './mesh-state.ts';
+import { type Caller, formatCaller } from './serve/caller-tokens.ts';
 import type { ClientStatus, DiscoveryServer } from './serve/server.ts';
 import { formatPosition, type Problem } from './source/objects.ts';
+import {
+  type StatusFault,
+  type StatusRoute,
+  type StatusWaypoint,
+  type StatusXds,
+  statusFaults,
+  statusRoutes,
+  statusWaypoints,
+  statusXds,
+  waypointsByPolicy,
+} from './status-waypoints.ts';
 
 /** What is looked at. */
 export interface StatusSources {
   readonly state: MeshState;
   /** What keeps the newest objects from being in force. */
   readonly problems: readonly Problem[];
-  readonly discovery: Pick<DiscoveryServer, 'clients' | 'hasAcked'>;
+  readonly discovery: Pick<DiscoveryServer, 'clients' | 'waypoints' | 'hasAcked'>;
   /** The newest certificate of each identity on each node. */
   readonly issued: readonly IssuedRecord[];
   readonly svidTtlMs: number;
@@ -32,7 +44,11 @@ export interface ControlPlaneStatus {
   readonly clients: readonly StatusClient[];
   readonly workloads: readonly StatusWorkload[];
   readonly services: readonly StatusService[];
+  readonly waypoints: readonly StatusWaypoint[];
+  readonly routes: readonly StatusRoute[];
   readonly policies: readonly StatusPolicy[];
+  /** Those that are injected now. */
+  readonly faults: readonly StatusFault[];
   readonly certificates: readonly StatusCertificate[];
 }
 
@@ -49,13 +65,8 @@ export interface StatusProblem {
 export interface StatusClient {
   readonly node: string;
   readonly connected: boolean;
-  /** Types that its newest stream asked for, without `type.googleapis.com/`. */
-  readonly xds: readonly {
-    readonly type: string;
-    readonly sent: number;
-    readonly acked: number;
-    readonly rejected: readonly { readonly name: string; readonly message: string }[];
-  }[];
+  /** Types that its newest stream asked for. */
+  readonly xds: readonly StatusXds[];
 }
 
 export interface StatusWorkload {
@@ -86,7 +97,7 @@ export interface StatusService {
 export interface StatusPolicy {
   readonly object: string;
   readonly position: string;
-  /** `ztunnel/NODE` */
+  /** `ztunnel/NODE`, `waypoint/NAMESPACE/NAME` */
   readonly enforcedBy: readonly string[];
   /** `2/3`: how many of them have it. */
   readonly acknowledged: string;
@@ -124,6 +135,7 @@ export function controlPlaneStatus(sources: StatusSources): ControlPlaneStatus {
       .filter(({ notAfterMs }) => notAfterMs > sources.nowMs)
       .map((issued) => [`${issued.node} ${issued.identity}`, statusCertificate(issued)]),
   );
+  const waypoints = waypointsByPolicy(state);
   const addresses = [...(resources.get(ADDRESS_TYPE)?.values() ?? [])];
   return {
     ready: true,
@@ -134,7 +146,10 @@ export function controlPlaneStatus(sources: StatusSources): ControlPlaneStatus {
     clients: discovery.clients().map(statusClient),
     workloads: addresses.flatMap((derived) => statusWorkload(derived, certificates)),
     services: addresses.flatMap(statusService),
-    policies: policies.map((policy) => statusPolicy(policy, discovery)),
+    waypoints: statusWaypoints(state, discovery),
+    routes: statusRoutes(state),
+    policies: policies.map((policy) => statusPolicy(policy, waypoints, discovery)),
+    faults: statusFaults(state),
     certificates: [...certificates.values()],
   };
 }
@@ -161,7 +176,7 @@ function statusClient({ node, connected, xds }: ClientStatus): StatusClient {
   return {
     node,
     connected,
-    xds: xds.map(({ type, ...rest }) => ({ type: type.slice(type.indexOf('/') + 1), ...rest })),
+    xds: xds.map(statusXds),
   };
 }
 
@@ -202,17 +217,26 @@ function statusService({ resource }: Derived): readonly StatusService[] {
   ];
 }
 
-function statusPolicy(policy: PolicyStatus, discovery: Pick<DiscoveryServer, 'hasAcked'>): StatusPolicy {
+function statusPolicy(
+  policy: PolicyStatus,
+  waypoints: ReadonlyMap<string, readonly Caller[]>,
+  discovery: Pick<DiscoveryServer, 'hasAcked'>,
+): StatusPolicy {
   const { object, position, resource, nodes, broken, dryRun, ineffective } = policy;
-  const acked = nodes.filter(
-    (node) =>
-      resource !== undefined && discovery.hasAcked({ kind: 'node', node }, AUTHORIZATION_TYPE, resource),
+  const enforcing: readonly Caller[] = [
+    ...nodes.map((node) => ({ kind: 'node', node }) as const),
+    ...(resource === undefined ? [] : (waypoints.get(resource) ?? [])),
+  ];
+  const acked = enforcing.filter(
+    (caller) => resource !== undefined && discovery.hasAcked(caller, AUTHORIZATION_TYPE, resource),
   );
   return {
     object,
     position: formatPosition(position),
-    enforcedBy: nodes.map((node) => `ztunnel/${node}`),
-    acknowledged: `${acked.length}/${nodes.length}`,
+    enforcedBy: enforcing.map((caller) =>
+      caller.kind === 'node' ? `ztunnel/${caller.node}` : formatCaller(caller),
+    ),
+    acknowledged: `${acked.length}/${enforcing.length}`,
     broken,
     dryRun,
     ineffective,
