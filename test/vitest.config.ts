@@ -1,6 +1,9 @@
 import { defineConfig, type ViteUserConfig } from 'vitest/config';
 
-/** Unit tests lie beside the code; scenarios (network namespaces, root) in test/scenario, one after another. */
+/**
+ * Unit tests lie beside the code; scenarios (network namespaces, root) in test/scenario, one after another; the comparison with
+ * a stock Envoy (it is fetched by pip) in test/interop.
+ */
 const config: ViteUserConfig = defineConfig({
   test: {
     projects: [
@@ -23,6 +26,16 @@ const config: ViteUserConfig = defineConfig({
           fileParallelism: false,
           testTimeout: 120_000,
           hookTimeout: 180_000,
+        },
+      },
+      {
+        test: {
+          name: 'interop',
+          root: '.',
+          include: ['test/interop/**/*.test.ts'],
+          pool: 'forks',
+          testTimeout: 120_000,
+          hookTimeout: 600_000,
         },
       },
     ],

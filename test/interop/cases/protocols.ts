@@ -1,0 +1,280 @@
+import { type Case, type Expectation, type Field, grpc, type RawStream, raw, request } from '../case.ts';
+
+const call = (name: string, path: string, expect: Expectation, more: Partial<Case> = {}): Case => ({
+  name,
+  to: 'grpc',
+  send: grpc(path),
+  expect,
+  ...more,
+});
+
+const fine = (upstream: string): Expectation => ({ status: 200, upstream, trailers: { 'grpc-status': '0' } });
+const local = (status: string): Expectation => ({
+  status: 200,
+  upstream: null,
+  headers: { 'grpc-status': status },
+});
+
+export const GRPC: readonly Case[] = [
+  call('a method', '/echo.Echo/Say', fine('grpc-a')),
+  call('another method', '/echo.Echo/Shout', fine('grpc-b')),
+  call('a method in small letters', '/echo.Echo/say', local('12')),
+  call('a method that nothing names', '/echo.Echo/Whisper', local('12')),
+  call('a service', '/echo.Other/Anything', fine('grpc-b')),
+  call('a service that only begins so', '/echo.OtherOne/X', local('12')),
+  call('a regular expression', '/pattern.one.Two/GetIt', fine('grpc-a')),
+  call('a regular expression that does not fit', '/pattern.one.Two/SetIt', local('12')),
+  call('a method of any service', '/some.Service/Anywhere', fine('grpc-b')),
+  call('a header', '/echo.Headers/X', fine('grpc-b'), { send: grpc('/echo.Headers/X', { version: 'two' }) }),
+  call('without that header', '/echo.Headers/X', fine('grpc-a')),
+  call(
+    'changed headers',
+    '/echo.Modified/X',
+    { ...fine('grpc-a'), seenHeaders: { 'x-set': '1', 'x-gone': null }, headers: { 'x-answer': '1' } },
+    {
+      send: grpc('/echo.Modified/X', { 'x-gone': '1' }),
+    },
+  ),
+  call('no endpoints', '/echo.Nowhere/X', local('14')),
+  call('a service that is not there', '/echo.Missing/X', { status: 200, upstream: null }),
+  call('nobody listens', '/echo.Dead/X', local('14')),
+  call(
+    'a status with headers',
+    '/echo.Echo/Say',
+    { status: 200, upstream: 'grpc-a', headers: { 'grpc-status': '5' } },
+    { script: 'grpc:5' },
+  ),
+  call(
+    'a status after a message',
+    '/echo.Echo/Say',
+    { status: 200, upstream: 'grpc-a', trailers: { 'grpc-status': '13' } },
+    { script: 'grpc-late:13' },
+  ),
+  call('an answer that is no gRPC', '/echo.Echo/Say', { upstream: 'grpc-a' }, { script: '503' }),
+  call('a reset', '/echo.Echo/Say', local('14'), { script: 'reset' }),
+  call('a refused stream', '/echo.Echo/Say', { ...fine('grpc-a'), attempts: 2 }, { script: 'refuse,200' }),
+  call(
+    'a request that is no gRPC',
+    '/echo.Echo/Say',
+    {},
+    { send: request('POST', '/echo.Echo/Say', { protocol: 'http2', body: 'x' }) },
+  ),
+  call('a GET', '/echo.Echo/Say', {}, { send: request('GET', '/echo.Echo/Say', { protocol: 'http2' }) }),
+  call(
+    'over HTTP/1.1',
+    '/echo.Echo/Say',
+    {},
+    {
+      send: request('POST', '/echo.Echo/Say', {
+        headers: { 'content-type': 'application/grpc', te: 'trailers' },
+        body: '\0\0\0\0\0',
+      }),
+    },
+  ),
+  call('request trailers', '/echo.Echo/Say', fine('grpc-a'), {
+    send: { ...grpc('/echo.Echo/Say'), trailers: [['x-client-trailer', 'yes']] },
+  }),
+];
+
+const over2 = (name: string, path: string, expect: Expectation, more: Partial<Case> = {}): Case => ({
+  name,
+  to: 'h2-routes',
+  send: request('GET', path, { protocol: 'http2' }),
+  expect,
+  ...more,
+});
+
+export const PROTOCOLS: readonly Case[] = [
+  over2('HTTP/2 to HTTP/2', '/x', { status: 200, upstream: 'h2' }),
+  over2('HTTP/2 to HTTP/1', '/h1', { status: 200, upstream: 'a' }),
+  over2('HTTP/1 to HTTP/2', '/x', { status: 200, upstream: 'h2' }, { send: request('GET', '/x') }),
+  over2('HTTP/1 to HTTP/1', '/h1', { status: 200, upstream: 'a' }, { send: request('GET', '/h1') }),
+  over2(
+    'a body, HTTP/2 to HTTP/2',
+    '/x',
+    { status: 200, seenBody: 'abc' },
+    { send: request('POST', '/x', { protocol: 'http2', body: 'abc' }) },
+  ),
+  over2(
+    'a body, HTTP/1 to HTTP/2',
+    '/x',
+    { status: 200, seenBody: 'abc' },
+    { send: request('POST', '/x', { body: 'abc', chunked: true }) },
+  ),
+  over2(
+    'a body, HTTP/2 to HTTP/1',
+    '/h1',
+    { status: 200, seenBody: 'abc' },
+    { send: request('POST', '/h1', { protocol: 'http2', body: 'abc' }) },
+  ),
+  over2(
+    '300 KiB, HTTP/2 to HTTP/2',
+    '/x',
+    { status: 200 },
+    { send: request('POST', '/x', { protocol: 'http2', bodyBytes: 300 * 1024 }) },
+  ),
+  over2(
+    'trailers, HTTP/2 to HTTP/2',
+    '/x',
+    { status: 200, trailers: { 'x-trailer': 'yes' } },
+    { script: 'trailers' },
+  ),
+  over2(
+    'trailers, HTTP/2 to HTTP/1',
+    '/h1',
+    { status: 200, trailers: { 'x-trailer': 'yes' } },
+    { script: 'trailers' },
+  ),
+  over2(
+    'trailers, HTTP/1 to HTTP/2',
+    '/x',
+    { status: 200, trailers: { 'x-trailer': 'yes' } },
+    { send: request('GET', '/x'), script: 'trailers' },
+  ),
+  over2(
+    'trailers of a request',
+    '/x',
+    { status: 200 },
+    {
+      send: request('POST', '/x', {
+        protocol: 'http2',
+        body: 'abc',
+        trailers: [['x-client-trailer', 'yes']],
+      }),
+    },
+  ),
+  over2(
+    'half of the body, HTTP/2 to HTTP/2',
+    '/x',
+    { status: 200, end: 'incomplete' },
+    { script: 'half-reset' },
+  ),
+  over2('an upstream that goes away', '/x', { status: 503, upstream: null }, { script: 'close' }),
+  over2('a timeout', '/timeout', { status: 504 }, { script: 'slow:1500' }),
+  over2('a HEAD', '/x', { status: 200, body: '' }, { send: request('HEAD', '/x', { protocol: 'http2' }) }),
+  over2(
+    'cookies in two fields',
+    '/h1',
+    { status: 200 },
+    {
+      send: request('GET', '/h1', {
+        protocol: 'http2',
+        headers: [
+          ['cookie', 'a=1'],
+          ['cookie', 'b=2'],
+        ],
+      }),
+    },
+  ),
+  {
+    name: 'a WebSocket',
+    to: 'a',
+    send: raw(
+      [
+        'GET /ws HTTP/1.1',
+        'Host: a.interop.svc.cluster.local',
+        'Connection: Upgrade',
+        'Upgrade: websocket',
+        'Sec-WebSocket-Version: 13',
+        'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==',
+      ],
+      '',
+      { afterHead: 'hello and bye' },
+    ),
+    expect: { status: 101, upstream: 'a', body: 'HELLO AND BYE', end: 'complete' },
+  },
+  {
+    name: 'a WebSocket that is refused',
+    to: 'a',
+    send: raw([
+      'GET /ws HTTP/1.1',
+      'Host: a.interop.svc.cluster.local',
+      'Connection: Upgrade',
+      'Upgrade: websocket',
+      'Sec-WebSocket-Version: 13',
+      'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==',
+    ]),
+    script: '403',
+    expect: { status: 403, upstream: 'a', body: 'no' },
+  },
+  {
+    name: 'a WebSocket through a route',
+    to: 'rewrite',
+    send: raw(
+      [
+        'GET /prefix/one/ws HTTP/1.1',
+        'Host: shop.example',
+        'Connection: Upgrade',
+        'Upgrade: websocket',
+        'Sec-WebSocket-Version: 13',
+        'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==',
+      ],
+      '',
+      { afterHead: 'bye' },
+    ),
+    expect: { status: 101, upstream: 'a', body: 'BYE', seenPath: '/one/ws' },
+  },
+];
+
+const HEAD: readonly Field[] = [
+  [':method', 'GET'],
+  [':scheme', 'http'],
+  [':authority', 'a.interop.svc.cluster.local'],
+  [':path', '/'],
+];
+
+const without = (name: string): readonly Field[] => HEAD.filter(([own]) => own !== name);
+
+const stream = (name: string, fields: readonly Field[], expect: Expectation, body?: string): Case => {
+  const send: RawStream = body === undefined ? { fields } : { fields, body };
+  return { name, to: 'a', send, expect };
+};
+
+const REFUSED: Expectation = { upstream: null, attempts: 0 };
+
+export const STREAMS: readonly Case[] = [
+  stream('as it should be', HEAD, { status: 200, upstream: 'a' }),
+  stream('no method', without(':method'), REFUSED),
+  stream('no scheme', without(':scheme'), REFUSED),
+  stream('no path', without(':path'), REFUSED),
+  stream('an empty path', [...without(':path'), [':path', '']], REFUSED),
+  stream('a path without slash', [...without(':path'), [':path', 'x']], REFUSED),
+  stream('no authority', without(':authority'), {}),
+  stream('no authority, but Host', [...without(':authority'), ['host', 'a.example']], {}),
+  stream('authority and another Host', [...HEAD, ['host', 'other.example']], {}),
+  stream('two paths', [...HEAD, [':path', '/other']], REFUSED),
+  stream('a pseudo header that is not known', [...HEAD, [':other', 'x']], REFUSED),
+  stream('a pseudo header after others', [...without(':path'), ['x-a', '1'], [':path', '/']], REFUSED),
+  stream('a pseudo header of answers', [...HEAD, [':status', '200']], REFUSED),
+  stream('capitals in a name', [...HEAD, ['X-Capital', '1']], REFUSED),
+  stream('a blank in a name', [...HEAD, ['x y', '1']], REFUSED),
+  stream('CR LF in a value', [...HEAD, ['x-split', 'a\r\nx-smuggled: 1']], REFUSED),
+  stream('LF in a value', [...HEAD, ['x-split', 'a\nb']], REFUSED),
+  stream('NUL in a value', [...HEAD, ['x-nul', 'a\0b']], REFUSED),
+  stream('CR LF in the path', [...without(':path'), [':path', '/ HTTP/1.1\r\nx: y']], REFUSED),
+  stream('a blank in the path', [...without(':path'), [':path', '/a b']], REFUSED),
+  stream('a fragment in the path', [...without(':path'), [':path', '/a#b']], {}),
+  stream('a blank in the method', [...without(':method'), [':method', 'GET /x']], REFUSED),
+  stream('a blank in the authority', [...without(':authority'), [':authority', 'a b']], REFUSED),
+  stream('connection', [...HEAD, ['connection', 'close']], REFUSED),
+  stream('transfer-encoding', [...HEAD, ['transfer-encoding', 'chunked']], REFUSED),
+  stream('upgrade', [...HEAD, ['upgrade', 'websocket']], REFUSED),
+  stream('te: trailers', [...HEAD, ['te', 'trailers']], { status: 200 }),
+  stream('te: gzip', [...HEAD, ['te', 'gzip']], {}),
+  stream('a length that is not that of the body', [...HEAD, ['content-length', '5']], REFUSED, 'abc'),
+  stream('two lengths', [...HEAD, ['content-length', '3'], ['content-length', '4']], REFUSED, 'abc'),
+  stream('blanks around a value', [...HEAD, ['x-blank', ' a ']], {}),
+  stream(
+    'two hundred fields',
+    [...HEAD, ...Array.from({ length: 200 }, (_, i): Field => [`x-${i}`, '1'])],
+    REFUSED,
+  ),
+  stream(
+    'CONNECT',
+    [
+      [':method', 'CONNECT'],
+      [':authority', 'other.example:443'],
+    ],
+    REFUSED,
+  ),
+];
