@@ -21,6 +21,8 @@ export interface PolicyStatus {
   readonly ineffective: readonly Ineffective[];
   /** Nodes with a workload in the mesh that it applies to, sorted: their ztunnels enforce it. */
   readonly nodes: readonly string[];
+  /** Waypoints, `namespace/name`, that enforce it, sorted. */
+  readonly waypoints: readonly string[];
 }
 
 /** Says where each policy is enforced, and reports selectors that select nothing. */
@@ -49,6 +51,7 @@ export function summarizePolicies(
       dryRun,
       ineffective: [...outcome.ineffective, ...(outdone ? [outdone] : [])],
       nodes: [...enforcing].sort(),
+      waypoints: [],
     };
   });
 }

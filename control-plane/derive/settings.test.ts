@@ -30,7 +30,7 @@ test('what is written is read', () => {
 rootNamespace: mesh
 pathNormalization: {normalization: MERGE_SLASHES}
 extensionProviders: [{name: authz, envoyExtAuthzHttp: {port: 80}}]
-tulle: {dryRunPolicies: true}`);
+tulle: {dryRunPolicies: true, faults: off}`);
   expect(problems).toEqual([]);
   expect(settings).toEqual({
     trustDomain: 'corp.example',
@@ -38,6 +38,7 @@ tulle: {dryRunPolicies: true}`);
     pathNormalization: 'MERGE_SLASHES',
     extensionProviders: [{ name: 'authz', settings: { name: 'authz', envoyExtAuthzHttp: { port: 80 } } }],
     dryRunPolicies: true,
+    faultsOff: true,
   });
 });
 
@@ -56,6 +57,7 @@ describe('what is wrong is reported, and at first its default holds', () => {
     ['a provider without a name', 'extensionProviders: [{}]', 'data.mesh: extensionProviders[0]'],
     ['providers that are no list', 'extensionProviders: x', 'data.mesh: extensionProviders'],
     ['a switch that is neither on nor off', 'tulle: {dryRunPolicies: 1}', 'data.mesh: tulle.dryRunPolicies'],
+    ['faults that are neither', 'tulle: {faults: never}', 'data.mesh: tulle.faults'],
   ])('%s', (_, mesh, path) => {
     const { settings, problems } = read(mesh);
     expect(settings).toEqual(DEFAULT_SETTINGS);

@@ -13,6 +13,8 @@ export interface MeshSettings {
   readonly pathNormalization: string;
   /** Whether policies in dry run are sent to ztunnels (`tulle.dryRunPolicies`); off when not written. */
   readonly dryRunPolicies: boolean;
+  /** Whether no fault of a TrafficPolicy is injected anywhere (`tulle.faults: off`); false when not written. */
+  readonly faultsOff: boolean;
 }
 
 /** What holds where nothing is written. */
@@ -22,6 +24,7 @@ export const DEFAULT_SETTINGS: MeshSettings = {
   extensionProviders: [],
   pathNormalization: 'BASE',
   dryRunPolicies: false,
+  faultsOff: false,
 };
 
 const TRUST_DOMAIN = /^[a-z0-9._-]{1,255}$/;
@@ -109,7 +112,7 @@ function readMesh(
     rootNamespace: readText('rootNamespace', NAMESPACE),
     extensionProviders: readProviders(take('extensionProviders'), report) ?? previous.extensionProviders,
     pathNormalization: readNormalization(take('pathNormalization'), report) ?? previous.pathNormalization,
-    dryRunPolicies: readOwn(take('tulle'), report) ?? previous.dryRunPolicies,
+    ...readOwn(take('tulle'), previous, report),
   };
   for (const name of fields.keys()) report(name, `Tulle does not know the setting ${name}`, 'warning');
   return settings;
@@ -144,14 +147,33 @@ function readNormalization(value: unknown, report: Report): string | undefined {
   return undefined;
 }
 
-function readOwn(value: unknown, report: Report): boolean | undefined {
+type OwnSettings = Pick<MeshSettings, 'dryRunPolicies' | 'faultsOff'>;
+
+function readOwn(value: unknown, previous: OwnSettings, report: Report): OwnSettings {
+  const { dryRunPolicies, faultsOff } = previous;
   const fields = readMapping(value, 'tulle', report);
-  for (const name of fields?.keys() ?? [])
-    if (name !== 'dryRunPolicies')
+  if (fields === undefined) return { dryRunPolicies, faultsOff };
+  for (const name of fields.keys())
+    if (name !== 'dryRunPolicies' && name !== 'faults')
       report(`tulle.${name}`, `Tulle does not know the setting tulle.${name}`, 'warning');
-  if (fields === undefined) return undefined;
-  const dryRunPolicies = fields.get('dryRunPolicies') ?? DEFAULT_SETTINGS.dryRunPolicies;
-  if (typeof dryRunPolicies === 'boolean') return dryRunPolicies;
+  return {
+    dryRunPolicies: readDryRun(fields.get('dryRunPolicies'), report) ?? dryRunPolicies,
+    faultsOff: readFaultsOff(fields.get('faults'), report) ?? faultsOff,
+  };
+}
+
+function readDryRun(value: unknown, report: Report): boolean | undefined {
+  const written = value ?? DEFAULT_SETTINGS.dryRunPolicies;
+  if (typeof written === 'boolean') return written;
   report('tulle.dryRunPolicies', 'tulle.dryRunPolicies has to be true or false');
+  return undefined;
+}
+
+/** `off` is text to some readers of YAML, and a truth value to others. */
+function readFaultsOff(value: unknown, report: Report): boolean | undefined {
+  if (value === undefined || value === null) return DEFAULT_SETTINGS.faultsOff;
+  if (value === 'off' || value === false) return true;
+  if (value === 'on' || value === true) return false;
+  report('tulle.faults', 'tulle.faults has to be on or off');
   return undefined;
 }

@@ -14,12 +14,14 @@ import { compareText, type Inventory, takeInventory } from './inventory.ts';
 import { derivePolicies } from './policies.ts';
 import { type PolicyStatus, summarizePolicies } from './policy-status.ts';
 import { requireWaypoints, waypointPolicies } from './require-waypoint.ts';
-import type { AttachedRoutes, RouteStatus } from './routes/attached.ts';
+import { attachRoutes } from './routes/attach-routes.ts';
+import type { RouteStatus } from './routes/attached.ts';
 import { settleConflicts } from './service-conflicts.ts';
 import { deriveServiceEntries } from './service-entries.ts';
 import { deriveServices, type ServiceInfo } from './services.ts';
 import { type MeshSettings, readSettings } from './settings.ts';
 import type { VipAllocations } from './vips.ts';
+import { openFaultBook } from './waypoint/fault-table.ts';
 import type { FaultClock, FaultTimes } from './waypoint/fault-times.ts';
 import { type WantedWaypoint, wantWaypoints } from './waypoint/wanted.ts';
 import { deriveWaypoints, type WaypointResources } from './waypoint/waypoint-resources.ts';
@@ -72,7 +74,10 @@ export function deriveSnapshot(input: SnapshotInput): Snapshot {
   const aimed = waypointPolicies(context, input.objects.broken);
   const { workloads, authorizations } = requireWaypoints(context, services, bare, aimed);
   reportWaypoints(context, services, workloads);
-  const routes: AttachedRoutes = { frontends: [], statuses: [], problems: [] };
+  const routes = attachRoutes({ inventory: context.inventory, services, hasWaypoint });
+  problems.push(...routes.problems);
+  const faults = openFaultBook(context, input.faults ?? NO_CLOCK);
+  const waypoints = deriveWaypoints({ context, services, workloads, routes, faults });
   const statuses = summarizePolicies(context, policies, workloads);
   return {
     settings: context.settings,
@@ -81,13 +86,19 @@ export function deriveSnapshot(input: SnapshotInput): Snapshot {
       [ADDRESS_TYPE, byName([...[...services.values()].map(fromService), ...workloads])],
     ]),
     enrolment: deriveEnrolment(context, policies),
-    policies: statuses,
-    waypoints: deriveWaypoints({ context, services, workloads, routes }),
+    policies: [...statuses, ...faults.statuses()],
+    waypoints,
     wantedWaypoints: wantWaypoints(context),
     routeStatuses: routes.statuses,
-    faults: { keys: [] },
+    faults: faults.times,
     problems,
   };
+}
+
+const NO_CLOCK: FaultClock = { firstSeen: new Map(), nowMs: 0 };
+
+function hasWaypoint({ service }: ServiceInfo): boolean {
+  return service.waypoint !== undefined;
 }
 
 function makeContext(input: SnapshotInput, problems: Problem[]): Context {

@@ -16,6 +16,8 @@ export interface EndpointWorkload {
   readonly draining: boolean;
 }
 
+const MAX_WEIGHT = 0xffff_ffff;
+
 type LbEndpointInit = Fields<typeof LbEndpointSchema>;
 
 /**
@@ -72,7 +74,10 @@ function assignment(
           {
             ...(isKnown && { locality: { region, zone, subZone: subzone } }),
             lbEndpoints: members.map(({ init }) => init),
-            loadBalancingWeight: members.reduce((sum, { workload }) => sum + workload.capacity, 0),
+            loadBalancingWeight: Math.min(
+              members.reduce((sum, { workload }) => sum + workload.capacity, 0),
+              MAX_WEIGHT,
+            ),
           },
         ];
       }),

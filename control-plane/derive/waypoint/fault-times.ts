@@ -1,3 +1,6 @@
+import { objectKey, type TrafficPolicyObject } from '../../source/objects.ts';
+import type { Fault } from '../../source/route-objects.ts';
+
 /** What the ends of faults are reckoned from. */
 export interface FaultClock {
   /** Milliseconds since the epoch at which a fault was first seen, by its key. One that is not there is seen now. */
@@ -8,8 +11,24 @@ export interface FaultClock {
 
 /** What there is of faults. */
 export interface FaultTimes {
-  /** Keys of all faults that are written, ended ones too; an edited fault has another key. To be kept with when each was first seen. */
+  /**
+   * Keys of all faults that are written, ended ones too; an edited fault has another key. To be kept with when each was first
+   * seen.
+   */
   readonly keys: readonly string[];
   /** Milliseconds since the epoch when the next fault ends, and the resources change; absent: none will. */
   readonly nextExpiryMs?: number;
+}
+
+/** Names a fault as it is written: `TrafficPolicy pay/chaos slow 3f0e…`. */
+export function faultKey(policy: TrafficPolicyObject, fault: Fault): string {
+  return `${objectKey(policy)} ${fault.name} ${digest(JSON.stringify(fault))}`;
+}
+
+/** 64-bit FNV-1a: tells one text from what it was edited to; no protection against someone who wants two to be alike. */
+function digest(text: string): string {
+  let hash = 0xcbf29ce484222325n;
+  for (const byte of new TextEncoder().encode(text))
+    hash = BigInt.asUintN(64, (hash ^ BigInt(byte)) * 0x100000001b3n);
+  return hash.toString(16).padStart(16, '0');
 }

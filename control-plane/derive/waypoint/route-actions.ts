@@ -9,7 +9,7 @@ import type { Retry } from '../../source/route-objects.ts';
 import { duration, type Fields, typed } from './messages.ts';
 
 /** What a forwarding route does, as it is written into it. */
-export type RouteActionInit = Fields<typeof RouteActionSchema>;
+export type RouteActionFields = Fields<typeof RouteActionSchema>;
 
 /** How often and how long. */
 export interface Patience {
@@ -26,7 +26,7 @@ const HOST_ATTEMPTS = 5n;
 const SAFE = 'connect-failure,refused-stream';
 
 /** The fields of every forwarding route. */
-export function patienceFields({ requestMs, tryMs, retry }: Patience): RouteActionInit {
+export function patienceFields({ requestMs, tryMs, retry }: Patience): RouteActionFields {
   return {
     timeout: duration(requestMs),
     clusterNotFoundResponseCode: RouteAction_ClusterNotFoundResponseCode.INTERNAL_SERVER_ERROR,

@@ -5,10 +5,10 @@ import type { Origin } from '../context.ts';
 import { type Built, build, type Fields } from './messages.ts';
 
 /** A route, as it is written into a RouteConfiguration. */
-export type RouteInit = Fields<typeof RouteSchema>;
+export type RouteFields = Fields<typeof RouteSchema>;
 
 /** The routes of a listener, under its name, in order: the first that matches counts. */
-export function buildRoutes(name: string, routes: readonly RouteInit[], origin: Origin): Built {
+export function buildRoutes(name: string, routes: readonly RouteFields[], origin: Origin): Built {
   return build(
     ROUTE_TYPE,
     name,

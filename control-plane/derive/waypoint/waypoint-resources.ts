@@ -1,13 +1,16 @@
 import { ENVOY_TYPES, type EnvoyResource, type EnvoyType } from '#api/envoy/types.ts';
 import type { Workload } from '#api/workload.ts';
 import type { Context, Derived, Origin } from '../context.ts';
-import type { AttachedRoutes } from '../routes/attached.ts';
+import { problemAt } from '../problems.ts';
+import type { AttachedFrontend, AttachedRoutes } from '../routes/attached.ts';
 import { getOrAdd } from '../selectors.ts';
 import type { ServiceInfo } from '../services.ts';
 import { isOwnWaypoint, type Waypoint } from '../waypoints.ts';
-import { buildPlainFrontend } from './frontends.ts';
+import type { Target } from './backends.ts';
+import type { FaultBook } from './fault-table.ts';
+import { buildFrontend, type FrontendSetting } from './frontends.ts';
 import type { Built } from './messages.ts';
-import { openServiceBook, type ServiceBook, sortBuilt } from './service-book.ts';
+import { openServiceBook, sortBuilt } from './service-book.ts';
 
 /** All that one waypoint is told. */
 export interface WaypointResources {
@@ -27,6 +30,7 @@ export interface WaypointInput {
   readonly services: ReadonlyMap<string, ServiceInfo>;
   readonly workloads: readonly Derived<Workload>[];
   readonly routes: AttachedRoutes;
+  readonly faults: FaultBook;
 }
 
 /** The resources of every waypoint of ours, by `namespace/name` of its Gateway. */
@@ -35,15 +39,54 @@ export function deriveWaypoints(input: WaypointInput): ReadonlyMap<string, Waypo
   if (waypoints.length === 0) return new Map();
   const book = openServiceBook(input.context, input.services, input.workloads);
   const bound = bindServices(waypoints, input.services.values());
+  const routes = Map.groupBy(input.routes.frontends, ({ service, port }) => `${service} ${port}`);
   return new Map(
-    waypoints.map((waypoint) => [waypoint.key, deriveWaypoint(book, bound.get(waypoint.key) ?? [])]),
+    waypoints.map(({ key }) => {
+      const services = bound.get(key) ?? [];
+      const setting = { book, faults: input.faults.at(key), policy: {} };
+      return [key, summarize(services, buildServices(setting, services, routes))];
+    }),
   );
 }
 
-function deriveWaypoint(book: ServiceBook, services: readonly ServiceInfo[]): WaypointResources {
-  const built: Built[] = services.flatMap((info) =>
-    uniquePorts(info).flatMap((port) => buildPlainFrontend(book, info, port, {})),
+function buildServices(
+  setting: FrontendSetting,
+  services: readonly ServiceInfo[],
+  routes: ReadonlyMap<string, readonly AttachedFrontend[]>,
+): readonly Built[] {
+  return services.flatMap((info) =>
+    uniquePorts(info).flatMap((port) => {
+      const attached = routes.get(`${info.key} ${port.servicePort}`) ?? [];
+      const forAll = attached.find(({ consumerNamespace }) => consumerNamespace === undefined);
+      const forSome = attached.filter(({ consumerNamespace }) => consumerNamespace !== undefined);
+      return [forAll, ...forSome].flatMap((frontend) => tryFrontend(setting, { info, port }, frontend));
+    }),
   );
+}
+
+/** What no wire can carry, a number out of its range, is left out and reported: it must not stop all the rest. */
+function tryFrontend(
+  setting: FrontendSetting,
+  target: Target,
+  frontend: AttachedFrontend | undefined,
+): readonly Built[] {
+  try {
+    return buildFrontend(setting, target, frontend);
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    setting.book.context.report(
+      problemAt(target.info.object, {
+        path: 'spec',
+        message: `port ${target.port.servicePort} cannot be written for its waypoint: ${reason}`,
+        severity: 'error',
+        effect: 'the waypoint refuses its connections',
+      }),
+    );
+    return [];
+  }
+}
+
+function summarize(services: readonly ServiceInfo[], built: readonly Built[]): WaypointResources {
   const sorted = sortBuilt(built, ENVOY_TYPES);
   return {
     resources: mapValues(sorted, ({ resource }) => resource),
