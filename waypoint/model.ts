@@ -180,7 +180,8 @@ export interface RedirectAction {
   readonly host?: string;
   readonly port?: number;
   readonly path?:
-    | { readonly kind: 'full' | 'prefix'; readonly value: string }
+    | { readonly kind: 'full'; readonly value: string }
+    | { readonly kind: 'prefix'; readonly value: string }
     | { readonly kind: 'regex'; readonly pattern: Pattern; readonly substitution: string };
 }
 

@@ -7,6 +7,7 @@ import {
 } from '#api/envoy/gen/envoy/config/route/v3/route_components_pb.ts';
 import { RouteConfigurationSchema } from '#api/envoy/gen/envoy/config/route/v3/route_pb.ts';
 import type { DirectResponse, RedirectAction, RequestMatch, Route, RouteTable, TextMatch } from '../model.ts';
+import { canonicalPath } from '../route/canonical-path.ts';
 import { ConfigError, refuse } from './config-error.ts';
 import { decodeMessage } from './decode.ts';
 import { compileFaults } from './faults.ts';
@@ -95,9 +96,9 @@ function compileMatch(match: RouteMatch): RequestMatch {
 function pathMatch({ pathSpecifier: path }: RouteMatch): RequestMatch['path'] {
   switch (path.case) {
     case 'path':
-      return { kind: 'exact', value: path.value };
+      return { kind: 'exact', value: canonical(path.value) };
     case 'pathSeparatedPrefix':
-      return { kind: 'prefix', value: path.value };
+      return { kind: 'prefix', value: withoutSlash(canonical(path.value)) };
     case 'prefix':
       if (path.value !== '/')
         refuse(`prefix ${path.value} is not supported: only "/", and path_separated_prefix`);
@@ -107,6 +108,16 @@ function pathMatch({ pathSpecifier: path }: RouteMatch): RequestMatch['path'] {
     default:
       return refuse(`match type ${path.case ?? 'none'} of the path is not supported`);
   }
+}
+
+/** As requests' paths come, so that one that is written another way matches all the same. */
+function canonical(path: string): string {
+  const found = canonicalPath(path);
+  return found.kind === 'ok' && found.query === '' ? found.path : path;
+}
+
+function withoutSlash(prefix: string): string {
+  return prefix.endsWith('/') ? prefix.slice(0, -1) : prefix;
 }
 
 const REDIRECT_STATUS: ReadonlyMap<number, number> = new Map([

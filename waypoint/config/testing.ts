@@ -1,4 +1,11 @@
-import { create, type DescMessage, type Message, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
+import {
+  create,
+  type DescMessage,
+  type JsonObject,
+  type Message,
+  type MessageInitShape,
+  toBinary,
+} from '@bufbuild/protobuf';
 import { packAny } from '#api/envoy/any.ts';
 import { ClusterSchema } from '#api/envoy/gen/envoy/config/cluster/v3/cluster_pb.ts';
 import { HealthStatus } from '#api/envoy/gen/envoy/config/core/v3/health_check_pb.ts';
@@ -65,7 +72,7 @@ export function listenerOf(
     name,
     statPrefix: name,
     listenerSpecifier: { case: 'internalListener', value: {} },
-    metadata: { filterMetadata: { 'tulle.dev': ours } },
+    metadata: { filterMetadata: { 'tulle.dev': { ...ours } as unknown as JsonObject } }, // Its lists are read only.
     ...init,
   });
   return toBinary(ListenerSchema, listener);
