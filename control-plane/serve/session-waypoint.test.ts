@@ -52,12 +52,39 @@ test('a route waits until the endpoints of its new cluster are there, and the ol
 
   session.request(ENDPOINT_TYPE, request({ subscribe: ['v2'] }));
   expect(planAndAnswer(session, V2).map(brief)).toEqual([[ENDPOINT_TYPE, ['v2'], []]]);
+  expect(planAndAnswer(session, V2).map(brief)).toEqual([[ROUTE_TYPE, ['l'], []]]);
   expect(session.plan(V2).map(brief)).toEqual([
-    [ROUTE_TYPE, ['l'], []],
     [ENDPOINT_TYPE, [], ['v1']],
     [CLUSTER_TYPE, [], ['v1']],
   ]);
   expect(session.holdback).toBeUndefined();
+});
+
+test('a cluster stays while the client keeps a route that leads to it, as it rejects the next one', () => {
+  const session = settled();
+  planAndAnswer(session, V2);
+  session.request(ENDPOINT_TYPE, request({ subscribe: ['v2'] }));
+  planAndAnswer(session, V2);
+  const [route] = session.plan(V2);
+  session.request(ROUTE_TYPE, request({ nonce: route?.nonce ?? '', error: 'l: no' }));
+  expect(session.plan(V2)).toEqual([]);
+
+  const mended = view({
+    [CLUSTER_TYPE]: { v2: 1 },
+    [ENDPOINT_TYPE]: { v2: 1 },
+    [LISTENER_TYPE]: { l: 1 },
+    [ROUTE_TYPE]: { l: 3 },
+  });
+  const planned = [1, 2, 3].flatMap(() => planAndAnswer(session, mended));
+  expect(planned.filter(({ type }) => type === ROUTE_TYPE).map(brief)).toEqual([[ROUTE_TYPE, ['l'], []]]);
+  expect(planned.at(-1)?.removed).toContain('v1');
+});
+
+test('a name that is not there is answered at once, whatever waits', () => {
+  const session = settled();
+  planAndAnswer(session, V2);
+  session.request(ENDPOINT_TYPE, request({ subscribe: ['nothing'] }));
+  expect(session.plan(V2).map(brief)).toEqual([[ENDPOINT_TYPE, [], ['nothing']]]);
 });
 
 test('a client that never asks for the endpoints gets its routes when it was waited for long enough', () => {
@@ -65,7 +92,8 @@ test('a client that never asks for the endpoints gets its routes when it was wai
   planAndAnswer(session, V2);
   expect(session.plan(V2)).toEqual([]);
   session.release();
-  expect(types(session.plan(V2))).toEqual([ROUTE_TYPE, ENDPOINT_TYPE, CLUSTER_TYPE]);
+  expect(types(planAndAnswer(session, V2))).toEqual([ROUTE_TYPE]);
+  expect(types(session.plan(V2))).toEqual([ENDPOINT_TYPE, CLUSTER_TYPE]);
 });
 
 test('a cluster that the client rejects is not waited for', () => {

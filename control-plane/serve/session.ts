@@ -1,5 +1,6 @@
 import { CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE, SECRET_TYPE } from '#api/envoy/types.ts';
 import { ADDRESS_TYPE, AUTHORIZATION_TYPE } from '#api/resource.ts';
+import { splitBySize } from './response-parts.ts';
 import {
   type Changes,
   resourcesOf,
@@ -41,6 +42,12 @@ export const WAYPOINT_ORDER: readonly ServedType[] = [
   ROUTE_TYPE,
 ];
 
+/** They name resources of the other types. */
+const LEANING: readonly ServedType[] = [LISTENER_TYPE, ROUTE_TYPE];
+
+/** What is due before anything is taken back; `removed` are names that the client asked for and that are not there. */
+type DueResponse = Changes & { readonly type: ServedType };
+
 /** Responses of one type that a client may leave unanswered; then changes are merged until it answers. */
 const MOST_UNANSWERED = 16;
 
@@ -58,7 +65,9 @@ const WARMING_GRACE_MS = 500;
  * taken back after, in the opposite order. No I/O.
  *
  * A waypoint's listeners and routes wait until it has answered for the endpoints of every cluster that is new to it, which
- * it asks for once it knows the cluster: a route to a cluster that is still without endpoints would fail its requests.
+ * it asks for once it knows the cluster: a route to a cluster that is still without endpoints would fail its requests. Nothing
+ * but listeners and routes is taken back before it has taken the listeners and routes that do without: where it rejects one, the
+ * version before, which it keeps, still has what it names.
  */
 export class Session {
   readonly #order: readonly ServedType[];
@@ -110,13 +119,10 @@ export class Session {
     const subscriptions = [...this.#subscriptions.values()];
     if (subscriptions.some(({ unanswered }) => unanswered >= MOST_UNANSWERED)) return [];
     this.#endWarming(view);
-    const due: [ServedType, readonly ServedResource[]][] = [];
+    const due: DueResponse[] = [];
     for (const type of this.#order) {
-      if (this.#isHeld(type)) continue;
-      const changes = this.#take(type, view);
-      if (!changes) continue;
-      this.#owe(type, changes);
-      if (changes.updated.length > 0 || changes.removed.length === 0) due.push([type, changes.updated]);
+      const changes = this.#isHeld(type) ? undefined : this.#take(type, view);
+      if (changes) due.push({ type, ...changes });
     }
     return this.#inOrder(due);
   }
@@ -153,21 +159,30 @@ export class Session {
 
   #isHeld(type: ServedType): boolean {
     if (type === ADDRESS_TYPE) return this.#awaitsPolicyRequest;
-    return (type === LISTENER_TYPE || type === ROUTE_TYPE) && this.#warming.size > 0;
+    return LEANING.includes(type) && this.#warming.size > 0;
   }
 
+  /** What is to be sent at once, if anything; what is to be taken back is noted, and what has come again since is not. */
   #take(type: ServedType, view: ServedView): Changes | undefined {
     const subscription = this.#subscriptions.get(type);
     if (!subscription) return undefined;
     const isHeldByClient = subscription.holder();
     const changes = subscription.take(view);
+    if (!changes) return undefined;
+    const removals = this.#removals.get(type) ?? new Set();
+    this.#removals.set(type, removals);
     if (type === CLUSTER_TYPE) {
       const endpoints = resourcesOf(view, ENDPOINT_TYPE);
-      const toBeRemoved = this.#removals.get(type);
-      for (const { name } of changes?.updated ?? [])
-        if (!isHeldByClient(name) && !toBeRemoved?.has(name) && endpoints.has(name)) this.#warming.add(name);
+      for (const { name } of changes.updated)
+        if (!isHeldByClient(name) && !removals.has(name) && endpoints.has(name)) this.#warming.add(name);
     }
-    return changes;
+    for (const { name } of changes.updated) removals.delete(name);
+    const [gone, absent] = partition(changes.removed, isHeldByClient);
+    for (const name of gone) removals.add(name);
+    const { updated } = changes;
+    return updated.length > 0 || absent.length > 0 || gone.length === 0
+      ? { updated, removed: absent }
+      : undefined;
   }
 
   /** Forgets clusters whose endpoints were answered for, that the client does not take, or that are gone. */
@@ -184,30 +199,32 @@ export class Session {
     }
   }
 
-  /** Notes what is to be taken back; what has come again since is not. */
-  #owe(type: ServedType, changes: Changes): void {
-    const removals = this.#removals.get(type) ?? new Set();
-    for (const { name } of changes.updated) removals.delete(name);
-    for (const name of changes.removed) removals.add(name);
-    this.#removals.set(type, removals);
-  }
-
   /** Updates, then removals; those of the last type that has any go with its updates. */
-  #inOrder(due: readonly [ServedType, readonly ServedResource[]][]): readonly PlannedResponse[] {
+  #inOrder(due: readonly DueResponse[]): readonly PlannedResponse[] {
     const isHeld = this.#order.some((type) => this.#subscriptions.has(type) && this.#isHeld(type));
     const owing = isHeld ? [] : this.#order.filter((type) => (this.#removals.get(type)?.size ?? 0) > 0);
     const last = this.#order.findLast(
-      (type) => owing.includes(type) || due.some(([other]) => other === type),
+      (type) => owing.includes(type) || due.some((other) => other.type === type),
     );
-    const updates = due.flatMap(([type, updated]) => {
-      const removed = type === last && owing.includes(type) ? this.#takeRemovals(type) : [];
-      return this.#respond(type, { updated, removed });
+    const updates = due.flatMap(({ type, updated, removed }) => {
+      const isLast = type === last && owing.includes(type) && !this.#isLeanedOn(type);
+      return this.#respond(type, {
+        updated,
+        removed: isLast ? [...removed, ...this.#takeRemovals(type)] : removed,
+      });
     });
     const removals = owing.toReversed().flatMap((type) => {
-      const removed = this.#takeRemovals(type);
+      const removed = this.#isLeanedOn(type) ? [] : this.#takeRemovals(type);
       return removed.length > 0 ? this.#respond(type, { updated: [], removed }) : [];
     });
     return [...updates, ...removals];
+  }
+
+  /** Whether what the client has of that type may be needed: by listeners and routes of which the last version is not taken. */
+  #isLeanedOn(type: ServedType): boolean {
+    if (LEANING.includes(type)) return false;
+    const subscriptions = LEANING.map((leaning) => this.#subscriptions.get(leaning));
+    return subscriptions.some((one) => one && (one.unanswered > 0 || one.hasRejected));
   }
 
   #takeRemovals(type: ServedType): readonly string[] {
@@ -227,22 +244,9 @@ export class Session {
   }
 }
 
-/** At least one part, so that a response without resources is one, too. */
-function splitBySize(
-  resources: readonly ServedResource[],
-  maxBytes: number,
-): readonly (readonly ServedResource[])[] {
-  let part: ServedResource[] = [];
-  let bytes = 0;
-  const parts = [part];
-  for (const resource of resources) {
-    if (part.length > 0 && bytes + resource.field.length > maxBytes) {
-      part = [];
-      bytes = 0;
-      parts.push(part);
-    }
-    part.push(resource);
-    bytes += resource.field.length;
-  }
-  return parts;
+function partition(
+  names: readonly string[],
+  isFirst: (name: string) => boolean,
+): readonly [readonly string[], readonly string[]] {
+  return [names.filter(isFirst), names.filter((name) => !isFirst(name))];
 }

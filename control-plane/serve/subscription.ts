@@ -79,6 +79,12 @@ export class Subscription {
     return this.#unanswered.size;
   }
 
+  /** Whether the client has rejected something as it still is. */
+  get hasRejected(): boolean {
+    const resources = resourcesOf(this.#synced, this.type);
+    return [...this.#rejected].some(([name, { resource }]) => resources.get(name) === resource);
+  }
+
   /** Whether the client was answered once. */
   get isAnswered(): boolean {
     return this.#synced !== undefined;
