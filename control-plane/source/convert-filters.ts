@@ -8,9 +8,9 @@ import type {
   WrittenPath,
   WrittenRedirect,
   WrittenRewrite,
-  WrittenSession,
 } from './schema-route-filters.ts';
 import { notSupported, type ReportUnsupported, toBackendRef } from './schema-route-parts.ts';
+import type { WrittenSession } from './schema-session.ts';
 
 /** Where a filter stands: its path, the namespace of its route, and which types are known there. */
 export interface FilterPlace {

@@ -4,11 +4,12 @@ import { regexFault } from './gateway-words.ts';
 import { defineConvertedKind, type KindDefinition } from './kind.ts';
 import type { GrpcMatch, GrpcRouteSpec, GrpcRule } from './route-objects.ts';
 import { dnsSubdomain, fields, shown } from './schema-parts.ts';
-import { filters, hostnames, sessionPersistence } from './schema-route-filters.ts';
+import { filters } from './schema-route-filters.ts';
 import {
   backendRefs,
   collectUnsupported,
   GATEWAY_GROUP,
+  hostnames,
   notSupported,
   parentRefs,
   type ReportUnsupported,
@@ -18,6 +19,7 @@ import {
   toValueMatches,
   valueMatches,
 } from './schema-route-parts.ts';
+import { sessionPersistence } from './schema-session.ts';
 
 const METHOD_TYPES: ReadonlyMap<string, 'exact' | 'regex'> = new Map([
   ['Exact', 'exact'],

@@ -4,11 +4,12 @@ import { duration, pathFault, regexFault } from './gateway-words.ts';
 import { defineConvertedKind, type KindDefinition } from './kind.ts';
 import type { HttpMatch, HttpRouteSpec, HttpRule, Retry } from './route-objects.ts';
 import { dnsSubdomain, fields } from './schema-parts.ts';
-import { filters, hostnames, sessionPersistence, type WrittenFilter } from './schema-route-filters.ts';
+import { filters, type WrittenFilter } from './schema-route-filters.ts';
 import {
   backendRefs,
   collectUnsupported,
   GATEWAY_GROUP,
+  hostnames,
   notSupported,
   parentRefs,
   type ReportUnsupported,
@@ -18,6 +19,7 @@ import {
   toValueMatches,
   valueMatches,
 } from './schema-route-parts.ts';
+import { sessionPersistence } from './schema-session.ts';
 
 const PATH_TYPES: ReadonlyMap<string, 'exact' | 'prefix' | 'regex'> = new Map([
   ['Exact', 'exact'],

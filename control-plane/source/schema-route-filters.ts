@@ -1,12 +1,5 @@
 import { z } from 'zod';
-import {
-  duration,
-  headerName,
-  headerValue,
-  hostnamePattern,
-  preciseHostname,
-  textUpTo,
-} from './gateway-words.ts';
+import { headerName, headerValue, preciseHostname, textUpTo } from './gateway-words.ts';
 import type { HttpHeader } from './route-objects.ts';
 import { fields, portNumber } from './schema-parts.ts';
 import { backendReference, type WrittenBackendRef } from './schema-route-parts.ts';
@@ -66,23 +59,6 @@ export interface WrittenCors {
   readonly allowHeaders: readonly string[];
   readonly exposeHeaders: readonly string[];
   readonly maxAge: number;
-}
-
-/** A session persistence as it is written, also in the words of later versions (`cookie`, `header`). */
-export interface WrittenSession {
-  readonly type: string;
-  readonly sessionName?: string;
-  readonly absoluteTimeout?: number;
-  readonly idleTimeout?: number;
-  readonly cookieConfig?: WrittenCookie;
-  readonly cookie?: WrittenCookie;
-  readonly header?: { readonly name: string };
-}
-
-interface WrittenCookie {
-  readonly name?: string;
-  readonly path?: string;
-  readonly lifetimeType?: string;
 }
 
 const header: z.ZodType<HttpHeader> = fields({ name: headerName, value: headerValue });
@@ -242,39 +218,4 @@ function fieldOfType(
     context.addIssue({ code: 'custom', path: [field], message: `is required with type ${type}` });
   if (wanted !== type && isThere)
     context.addIssue({ code: 'custom', path: [field], message: `goes with type ${type} only` });
-}
-
-const cookie = fields({
-  name: headerName.exactOptional(),
-  path: z
-    .string()
-    .regex(/^\/[^;\s]*$/, 'is not a path')
-    .exactOptional(),
-  lifetimeType: z.string().exactOptional(),
-});
-
-/** @see WrittenSession */
-export const sessionPersistence: z.ZodType<WrittenSession> = fields({
-  type: z.string().default('Cookie'),
-  sessionName: headerName.exactOptional(),
-  absoluteTimeout: duration.exactOptional(),
-  idleTimeout: duration.exactOptional(),
-  cookieConfig: cookie.exactOptional(),
-  cookie: cookie.exactOptional(),
-  header: fields({ name: headerName }).exactOptional(),
-}).superRefine(({ type, cookieConfig, cookie: newCookie, header: newHeader, absoluteTimeout }, context) => {
-  const settings = newCookie ?? cookieConfig;
-  const field = newCookie === undefined ? 'cookieConfig' : 'cookie';
-  if (settings !== undefined && type !== 'Cookie')
-    context.addIssue({ code: 'custom', path: [field], message: 'goes with type Cookie only' });
-  if (newHeader !== undefined && type !== 'Header')
-    context.addIssue({ code: 'custom', path: ['header'], message: 'goes with type Header only' });
-  const message = 'is required for a cookie with lifetimeType Permanent';
-  if (settings?.lifetimeType === 'Permanent' && absoluteTimeout === undefined)
-    context.addIssue({ code: 'custom', path: ['absoluteTimeout'], message });
-});
-
-/** Host names of a route: at most so many. */
-export function hostnames(most: number): z.ZodType<readonly string[]> {
-  return z.array(hostnamePattern).max(most).default([]);
 }

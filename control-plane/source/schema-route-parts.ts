@@ -1,5 +1,13 @@
 import { z } from 'zod';
-import { groupName, headerName, headerValue, kindName, regexFault, textUpTo } from './gateway-words.ts';
+import {
+  groupName,
+  headerName,
+  headerValue,
+  hostnamePattern,
+  kindName,
+  regexFault,
+  textUpTo,
+} from './gateway-words.ts';
 import type {
   BackendRef,
   HttpMatch,
@@ -201,4 +209,9 @@ export function reviewRules(
   }
   const matches = rules.reduce((sum, rule) => sum + rule.matches.length, 0);
   if (matches > 128) context.addIssue(`have ${matches} matches together, at most 128 are allowed`);
+}
+
+/** Host names of a route: at most so many. */
+export function hostnames(most: number): z.ZodType<readonly string[]> {
+  return z.array(hostnamePattern).max(most).default([]);
 }

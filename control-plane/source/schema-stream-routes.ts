@@ -2,9 +2,9 @@ import { z } from 'zod';
 import { defineConvertedKind, type KindDefinition } from './kind.ts';
 import type { TcpRouteSpec } from './route-objects.ts';
 import { dnsSubdomain, fields } from './schema-parts.ts';
-import { hostnames } from './schema-route-filters.ts';
 import {
   GATEWAY_GROUP,
+  hostnames,
   parentRefs,
   plainBackendRefs,
   toBackendRef,
