@@ -28,8 +28,14 @@ export type ResponseFlag =
   | 'UT'
   | 'DT';
 
-/** Why a try that failed was the last, though the route has retries: none left, over the budget, a body too large to be kept, not safe to repeat. */
-export type RetrySkipped = 'limit' | 'budget' | 'body' | 'unsafe';
+/** Why a try that failed was the last, though the route retries what it came to. */
+export type RetrySkipped =
+  | 'not-safe-to-repeat'
+  /** Too large to be kept. */
+  | 'body-not-kept'
+  | 'attempts-exhausted'
+  | 'over-budget'
+  | 'deadline';
 
 /** What there is to say of one request (or TCP connection) when it is over: the access log, the metrics and status use this. */
 export interface RequestRecord {

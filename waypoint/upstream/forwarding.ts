@@ -1,0 +1,405 @@
+import type { HostPort } from '#api/address.ts';
+import type { ByteTunnel, Exchange, HeaderList } from '../exchange.ts';
+import type { Cluster, Endpoint, RetryPolicy } from '../model.ts';
+import { firstValue } from '../route/headers.ts';
+import { type AttemptOutcome, decideRetry, parseRetryAfter } from '../route/retry.ts';
+import type { Attempt, AttemptFailure, AttemptHandlers, UpstreamRequest } from './attempt.ts';
+import type { Balancer } from './balance.ts';
+import { flagOfFailure, NO_ENDPOINT, outcomeOf, replyToFailure, TIMED_OUT } from './failure-reply.ts';
+import type { LocalReply } from './local-reply.ts';
+import { RateLimit } from './rate-limit.ts';
+import type { RequestBody } from './request-body.ts';
+import type { RequestLog } from './request-log.ts';
+import { addressOf, keyOfEndpoint } from './target.ts';
+import { joinTunnels } from './tunnel-splice.ts';
+import type { Upstream } from './upstream.ts';
+
+/** What a fault does to one try. */
+export interface TryFault {
+  readonly delayMs: number;
+  /** Instead of sending it: the application seems to answer so. */
+  readonly abort: LocalReply | undefined;
+  /** KiB a second of the answer's body. */
+  readonly responseKbps: number | undefined;
+  /** The try is over. */
+  readonly release: () => void;
+}
+
+/** What is to be done with a request whose way has been decided. */
+export interface ForwardPlan {
+  readonly cluster: Cluster;
+  readonly retry: RetryPolicy;
+  /** Of all tries together, from the start of the request, in ms; 0: none. */
+  readonly timeoutMs: number;
+  /** For ring-hash. */
+  readonly hashKey: string | undefined;
+  /** Where a session that lasts belongs: the first try goes there. */
+  readonly sticksTo: Endpoint | undefined;
+  /** As the given try, from 1, sends it. */
+  readonly requestOf: (attempt: number) => UpstreamRequest;
+  /** For endpoints without a port. */
+  readonly authority: HostPort;
+  readonly faultOfTry: () => TryFault | undefined;
+  /** Headers of the application's answer, as they go out. */
+  readonly answer: (status: number, headers: HeaderList, endpoint: Endpoint) => HeaderList;
+  /** Sends an answer of the waypoint's own. */
+  readonly reply: (reply: LocalReply) => void;
+  /** Makes the answer slow, for a fault: KiB a second. */
+  readonly responseKbps: number | undefined;
+}
+
+export interface ForwardDeps {
+  readonly upstream: Upstream;
+  readonly balancer: Balancer;
+  /** From 0 up to 1. */
+  readonly random: () => number;
+}
+
+/** An answer that nobody wants is read to its end if it is short, so that its connection can be used again. */
+class Unwanted {
+  readonly #abort: () => void;
+  readonly #timer: NodeJS.Timeout;
+  #left = 64 * 1024;
+
+  constructor(abort: () => void) {
+    this.#abort = abort;
+    this.#timer = setTimeout(abort, 1_000).unref();
+  }
+
+  take(bytes: number): void {
+    this.#left -= bytes;
+    if (this.#left >= 0) return;
+    this.over();
+    this.#abort();
+  }
+
+  over(): void {
+    clearTimeout(this.#timer);
+  }
+}
+
+/** One request on its way: try after try, until one answers, or it is time to give up. */
+export class Forwarding {
+  readonly #deps: ForwardDeps;
+  readonly #exchange: Exchange;
+  readonly #body: RequestBody;
+  readonly #plan: ForwardPlan;
+  readonly #log: RequestLog;
+  readonly #tried = new Set<string>();
+  readonly #endRequest: () => void;
+  #endTry: (() => void) | undefined;
+  #endRetry: (() => void) | undefined;
+  #endFault: (() => void) | undefined;
+  #attempt: Attempt | undefined;
+  /** Of the whole request, of this try, and until the next. */
+  #timer: NodeJS.Timeout | undefined;
+  #tryTimer: NodeJS.Timeout | undefined;
+  #pauseTimer: NodeJS.Timeout | undefined;
+  #hasResponded = false;
+  #isOver = false;
+  #slow: RateLimit | undefined;
+  #kbps: number;
+  readonly #startedAt: number = performance.now();
+
+  constructor(
+    deps: ForwardDeps,
+    options: {
+      readonly exchange: Exchange;
+      readonly body: RequestBody;
+      readonly plan: ForwardPlan;
+      readonly log: RequestLog;
+    },
+  ) {
+    this.#deps = deps;
+    this.#exchange = options.exchange;
+    this.#body = options.body;
+    this.#plan = options.plan;
+    this.#log = options.log;
+    this.#kbps = options.plan.responseKbps ?? Number.POSITIVE_INFINITY;
+    this.#endRequest = deps.balancer.beginRequest(options.plan.cluster);
+  }
+
+  /** Sends it. */
+  start(): void {
+    const { timeoutMs } = this.#plan;
+    if (timeoutMs > 0) this.#timer = setTimeout(() => this.#timeOut(), timeoutMs);
+    this.#exchange.onDrain = () => this.#attempt?.resume();
+    this.#begin();
+  }
+
+  /** The client has gone, or there is an answer from elsewhere: lets go of everything. */
+  stop(): void {
+    if (this.#isOver) return;
+    const attempt = this.#attempt;
+    this.#settle();
+    attempt?.abort();
+  }
+
+  #begin(): void {
+    const log = this.#log;
+    const endpoint = this.#pick();
+    if (endpoint === undefined) {
+      log.flag('UH');
+      this.#giveUp(NO_ENDPOINT, 'no endpoint is healthy');
+      return;
+    }
+    log.endpoint = endpoint;
+    log.attempts += 1;
+    this.#tried.add(keyOfEndpoint(endpoint));
+    this.#startTryTimer();
+    const fault = this.#plan.faultOfTry();
+    if (fault === undefined) this.#send(endpoint);
+    else this.#suffer(fault, endpoint);
+  }
+
+  #startTryTimer(): void {
+    const { perTryTimeoutMs } = this.#plan.retry;
+    if (perTryTimeoutMs > 0) this.#tryTimer = setTimeout(() => this.#onTryTimeout(), perTryTimeoutMs);
+  }
+
+  #suffer(fault: TryFault, endpoint: Endpoint): void {
+    this.#endFault = fault.release;
+    this.#kbps = Math.min(this.#kbps, fault.responseKbps ?? Number.POSITIVE_INFINITY);
+    const act = (): void => {
+      if (fault.abort === undefined) this.#send(endpoint);
+      else this.#onInjected(fault.abort);
+    };
+    if (fault.delayMs === 0) act();
+    else this.#pauseTimer = setTimeout(act, fault.delayMs);
+  }
+
+  #pick(): Endpoint | undefined {
+    const { cluster, hashKey, sticksTo } = this.#plan;
+    if (sticksTo !== undefined && this.#tried.size === 0) return sticksTo;
+    return this.#deps.balancer.pick(cluster, { hashKey, exclude: this.#tried });
+  }
+
+  #send(endpoint: Endpoint): void {
+    const { cluster, authority, requestOf } = this.#plan;
+    const { caller } = this.#exchange.downstream;
+    const request = requestOf(this.#log.attempts);
+    this.#endTry = this.#deps.balancer.begin(cluster, endpoint);
+    const target = { caller, endpoint, address: addressOf(endpoint, authority), cluster };
+    let attempt: Attempt | undefined;
+    const handlers = this.#handlers(endpoint, () => attempt?.abort());
+    attempt = this.#deps.upstream.send(this.#protocolFor(request), target, request, handlers);
+    this.#attempt = attempt;
+    this.#body.sendTo(attempt);
+  }
+
+  /** Upgrades are of HTTP/1.1. */
+  #protocolFor({ upgrade }: UpstreamRequest): 'http1' | 'http2' {
+    const { protocol } = this.#plan.cluster;
+    if (upgrade !== undefined) return 'http1';
+    if (protocol !== 'as-downstream') return protocol;
+    return this.#exchange.head.protocol === 'HTTP/2' ? 'http2' : 'http1';
+  }
+
+  #handlers(endpoint: Endpoint, abort: () => void): AttemptHandlers {
+    const startedAt = performance.now();
+    /** An answer that is read only to free its connection. */
+    let unwanted: Unwanted | undefined;
+    return {
+      onInform: (status, headers) => {
+        if (!this.#isOver) this.#exchange.inform(status, headers);
+      },
+      onHead: (status, headers) => {
+        this.#log.upstreamMs = performance.now() - startedAt;
+        if (this.#isRetried(responseOf(status, headers))) unwanted = new Unwanted(abort);
+        else this.#respond(status, headers, endpoint);
+      },
+      onData: (chunk) => {
+        if (unwanted === undefined) this.#write(chunk);
+        else unwanted.take(chunk.length);
+      },
+      onEnd: (trailers) => {
+        if (unwanted === undefined) this.#end(trailers);
+        else unwanted.over();
+      },
+      onUpgrade: (status, headers, tunnel) => this.#upgrade(status, headers, { tunnel, endpoint }),
+      onFailure: (failure) => {
+        if (unwanted === undefined) this.#onFailure(failure);
+        else unwanted.over();
+      },
+      onDrain: () => this.#body.resume(),
+    };
+  }
+
+  #onInjected(reply: LocalReply): void {
+    this.#log.flag('FI');
+    if (this.#isRetried({ kind: 'response', status: reply.status })) return;
+    this.#giveUp(reply, 'fault injected');
+  }
+
+  #onFailure(failure: AttemptFailure): void {
+    if (this.#isOver) return;
+    this.#attempt = undefined;
+    if (this.#hasResponded) {
+      this.#log.flag(flagOfFailure(failure));
+      this.#log.details = `the answer was cut short: ${failure.reason}`;
+      this.#break();
+      return;
+    }
+    if (this.#isRetried(outcomeOf(failure))) return;
+    const { reply, flag } = replyToFailure(failure, this.#log.attempts > 1);
+    this.#log.flag(flag);
+    this.#giveUp(reply, failure.reason);
+  }
+
+  #onTryTimeout(): void {
+    if (this.#isOver || this.#hasResponded) return;
+    const attempt = this.#attempt;
+    this.#attempt = undefined;
+    attempt?.abort();
+    clearTimeout(this.#pauseTimer);
+    if (this.#isRetried({ kind: 'attempt-timeout' })) return;
+    this.#log.flag('UT');
+    this.#giveUp(TIMED_OUT, 'the last try took too long');
+  }
+
+  #timeOut(): void {
+    if (this.#isOver) return;
+    this.#log.flag('UT');
+    if (!this.#hasResponded) {
+      this.#giveUp(TIMED_OUT, 'the request took too long');
+      return;
+    }
+    this.#log.details = 'the answer took too long';
+    this.#attempt?.abort();
+    this.#break();
+  }
+
+  /** Whether there will be another try; then it has been arranged for. */
+  #isRetried(outcome: AttemptOutcome): boolean {
+    if (this.#isOver) return true;
+    const { cluster, retry, timeoutMs } = this.#plan;
+    // The last retry is over before the next begins.
+    this.#endRetry?.();
+    const load = this.#deps.balancer.load(cluster);
+    const facts = {
+      method: this.#exchange.head.method,
+      isReplayable: this.#body.isReplayable,
+      isAnswered: this.#hasResponded,
+      remainingMs:
+        timeoutMs > 0 ? timeoutMs - (performance.now() - this.#startedAt) : Number.POSITIVE_INFINITY,
+      activeRequests: load.requests,
+      activeRetries: load.retries,
+      draw: this.#deps.random,
+    };
+    const next = decideRetry(retry, this.#log.attempts, outcome, facts, cluster.retryBudget);
+    if (next.kind === 'give-up') {
+      if (next.reason !== 'not-retriable' && next.reason !== 'answer-started')
+        this.#log.retrySkipped = next.reason;
+      if (next.flag !== undefined) this.#log.flag(next.flag);
+      return false;
+    }
+    this.#endRetry = this.#deps.balancer.beginRetry(cluster);
+    this.#leaveTry();
+    this.#pauseTimer = setTimeout(() => this.#begin(), next.pauseMs);
+    return true;
+  }
+
+  #leaveTry(): void {
+    clearTimeout(this.#tryTimer);
+    this.#tryTimer = undefined;
+    this.#body.detach();
+    this.#attempt = undefined;
+    this.#endTry?.();
+    this.#endTry = undefined;
+    this.#endFault?.();
+    this.#endFault = undefined;
+  }
+
+  #respond(status: number, headers: HeaderList, endpoint: Endpoint): void {
+    if (this.#isOver) return;
+    this.#hasResponded = true;
+    clearTimeout(this.#tryTimer);
+    this.#body.forget();
+    this.#log.status = status;
+    this.#log.readGrpcStatus(headers);
+    this.#exchange.respond(status, this.#plan.answer(status, headers, endpoint));
+    if (this.#kbps === Number.POSITIVE_INFINITY) return;
+    const send = (chunk: Buffer): boolean => this.#exchange.write(chunk);
+    this.#slow = new RateLimit(this.#kbps, send, () => this.#attempt?.resume());
+  }
+
+  #write(chunk: Buffer): void {
+    if (this.#isOver) return;
+    const hasRoom = this.#slow === undefined ? this.#exchange.write(chunk) : this.#slow.write(chunk);
+    if (!hasRoom) this.#attempt?.pause();
+  }
+
+  #end(trailers: HeaderList): void {
+    if (this.#isOver) return;
+    this.#log.readGrpcStatus(trailers);
+    const finish = (): void => {
+      this.#settle();
+      this.#exchange.end(trailers);
+      this.#body.discard();
+    };
+    this.#attempt = undefined;
+    if (this.#slow === undefined) finish();
+    else this.#slow.end(finish);
+  }
+
+  #upgrade(
+    status: number,
+    headers: HeaderList,
+    { tunnel, endpoint }: { readonly tunnel: ByteTunnel; readonly endpoint: Endpoint },
+  ): void {
+    if (this.#isOver) {
+      tunnel.abort();
+      return;
+    }
+    const log = this.#log;
+    const isOld = this.#exchange.head.protocol !== 'HTTP/2';
+    log.status = isOld ? status : 200;
+    const upgraded = this.#plan.answer(log.status, headers, endpoint);
+    const near = this.#exchange.upgrade(log.status, upgraded);
+    this.#hasResponded = true;
+    const endTry = this.#endTry;
+    this.#endTry = undefined;
+    this.#settle();
+    joinTunnels(near, tunnel, (end) => {
+      endTry?.();
+      if (end.kind === 'aborted') {
+        log.flag(end.side === 'upstream' ? 'UC' : 'DC');
+        log.details = end.reason;
+      }
+      log.finish();
+    });
+  }
+
+  /** Answers in the application's place. */
+  #giveUp(reply: LocalReply, details: string): void {
+    const attempt = this.#attempt;
+    this.#log.details = details;
+    this.#settle();
+    attempt?.abort();
+    this.#plan.reply(reply);
+    this.#body.discard();
+  }
+
+  /** The client gets to see that the answer is not complete. */
+  #break(): void {
+    this.#settle();
+    this.#exchange.abort();
+    this.#log.finish();
+  }
+
+  #settle(): void {
+    this.#isOver = true;
+    clearTimeout(this.#timer);
+    clearTimeout(this.#pauseTimer);
+    this.#slow?.stop();
+    this.#leaveTry();
+    this.#endRetry?.();
+    this.#endRequest();
+  }
+}
+
+function responseOf(status: number, headers: HeaderList): AttemptOutcome {
+  const retryAfter = status < 400 ? undefined : firstValue(headers, 'retry-after');
+  const retryAfterMs = retryAfter === undefined ? undefined : parseRetryAfter(retryAfter, Date.now());
+  return { kind: 'response', status, ...(retryAfterMs !== undefined && { retryAfterMs }) };
+}

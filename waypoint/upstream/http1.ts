@@ -1,0 +1,192 @@
+import type { ByteTunnel, HeaderList } from '../exchange.ts';
+import type { TunnelLeg } from '../tunnel-duplex.ts';
+import type { Attempt, AttemptFailure, AttemptHandlers, UpstreamRequest } from './attempt.ts';
+import { LegTunnel } from './leg-tunnel.ts';
+import { formatChunk, formatHead, formatLastChunk } from './request-text.ts';
+import { ResponseError, type ResponseHead, ResponseParser } from './response-parser.ts';
+
+export interface Http1Options {
+  /** It is free for another request. */
+  readonly onIdle: (connection: Http1Connection) => void;
+  /** It takes no more requests. Called once; not before the current one is over. */
+  readonly onClose: (connection: Http1Connection) => void;
+}
+
+interface Exchange {
+  readonly handlers: AttemptHandlers;
+  readonly isChunked: boolean;
+  isSent: boolean;
+  isAnswered: boolean;
+}
+
+/**
+ * One HTTP/1.1 connection to an application: one request at a time. It owns the leg. The cost of a request decides what a
+ * waypoint costs, so it works on the leg as it is.
+ */
+export class Http1Connection {
+  readonly #leg: TunnelLeg;
+  readonly #options: Http1Options;
+  readonly #parser: ResponseParser;
+  #current: Exchange | undefined;
+  #keepsAlive = true;
+  #isClosed = false;
+  #tunnel: LegTunnel | undefined;
+  /** Until when another request may go out, as the other end has said; on the clock of `performance.now`. */
+  usableUntil: number = Number.POSITIVE_INFINITY;
+  /** When it last became free. */
+  idleSince = 0;
+
+  constructor(leg: TunnelLeg, options: Http1Options) {
+    this.#leg = leg;
+    this.#options = options;
+    this.#parser = new ResponseParser({
+      onInform: (head) => this.#current?.handlers.onInform(head.status, head.headers),
+      onHead: (head) => this.#onHead(head),
+      onData: (chunk) => this.#current?.handlers.onData(Buffer.from(chunk)),
+      onEnd: (trailers) => this.#onAnswered(trailers),
+      onSwitch: (head, rest) => this.#onSwitch(head, rest),
+    });
+    leg.start({
+      onData: (bytes) => this.#read(bytes),
+      onEnd: () => this.#onEnd(),
+      onDrain: () => (this.#tunnel ? this.#tunnel.onDrain() : this.#current?.handlers.onDrain()),
+      onFinish: () => undefined,
+      onAbort: (reason) => this.#onAbort(reason),
+    });
+  }
+
+  /** Whether a request may be sent now. */
+  get isFree(): boolean {
+    return this.#current === undefined && !this.#isClosed;
+  }
+
+  /** Sends a request; only while it is free. */
+  send(request: UpstreamRequest, handlers: AttemptHandlers): Attempt {
+    const { head, isChunked } = formatHead(request);
+    const exchange: Exchange = { handlers, isChunked, isSent: !request.hasBody, isAnswered: false };
+    this.#current = exchange;
+    this.#parser.expect(request.method, request.upgrade !== undefined);
+    this.#leg.write(Buffer.from(head, 'latin1'));
+    return {
+      write: (chunk) => this.#current !== exchange || this.#leg.write(isChunked ? formatChunk(chunk) : chunk),
+      end: (trailers) => this.#endRequest(exchange, trailers),
+      abort: () => {
+        if (this.#current === exchange) this.close();
+      },
+      pause: () => {
+        if (this.#current === exchange) this.#leg.pause();
+      },
+      resume: () => {
+        if (this.#current === exchange) this.#leg.resume();
+      },
+    };
+  }
+
+  /** Closes it at once; a request that is under way hears no more. */
+  close(): void {
+    this.#current = undefined;
+    this.#leg.abort();
+    this.#closed();
+  }
+
+  /** Closes it at once; a request that is under way fails. */
+  lose(reason: string): void {
+    this.#fail({ kind: 'closed', reason });
+    this.#leg.abort();
+  }
+
+  #endRequest(exchange: Exchange, trailers: HeaderList): void {
+    if (this.#current !== exchange || exchange.isSent) return;
+    exchange.isSent = true;
+    if (exchange.isChunked) this.#leg.write(formatLastChunk(trailers));
+    if (exchange.isAnswered) this.#free();
+  }
+
+  #read(bytes: Buffer): void {
+    if (this.#tunnel !== undefined) {
+      this.#tunnel.onData(bytes);
+      return;
+    }
+    try {
+      this.#parser.read(bytes);
+    } catch (error) {
+      if (!(error instanceof ResponseError)) throw error;
+      this.#fail({ kind: 'protocol', reason: error.message });
+      this.#leg.abort();
+    }
+  }
+
+  #onHead(head: ResponseHead): void {
+    this.#keepsAlive &&= head.keepsAlive;
+    // A second less, for the way there.
+    if (head.keepAliveMs !== undefined)
+      this.usableUntil = performance.now() + Math.max(0, head.keepAliveMs - 1_000);
+    this.#current?.handlers.onHead(head.status, head.headers);
+  }
+
+  #onAnswered(trailers: HeaderList): void {
+    const exchange = this.#current;
+    if (exchange === undefined) return;
+    exchange.isAnswered = true;
+    if (exchange.isSent) this.#free();
+    else {
+      // The rest of the request is not waited for: nobody wants it.
+      this.#current = undefined;
+      this.close();
+    }
+    exchange.handlers.onEnd(trailers);
+  }
+
+  #free(): void {
+    this.#current = undefined;
+    if (this.#isClosed) return;
+    if (!this.#keepsAlive) {
+      this.#leg.end();
+      this.#leg.abort('NO_ERROR');
+      this.#closed();
+      return;
+    }
+    // A reader that was too slow for the last answer has let go of it.
+    this.#leg.resume();
+    this.#options.onIdle(this);
+  }
+
+  #onSwitch(head: ResponseHead, rest: Buffer): void {
+    const exchange = this.#current;
+    if (exchange === undefined) return;
+    this.#current = undefined;
+    const tunnel: ByteTunnel & LegTunnel = new LegTunnel(this.#leg, Buffer.from(rest));
+    this.#tunnel = tunnel;
+    this.#closed();
+    exchange.handlers.onUpgrade(head.status, head.headers, tunnel);
+  }
+
+  #onEnd(): void {
+    if (this.#tunnel !== undefined) {
+      this.#tunnel.onEnd();
+      return;
+    }
+    const isWhole = this.#parser.end();
+    if (!isWhole) this.#fail({ kind: 'closed', reason: 'the connection ended before the answer did' });
+    this.#leg.abort();
+    this.#closed();
+  }
+
+  #onAbort(reason: string): void {
+    if (this.#tunnel !== undefined) this.#tunnel.onAbort(reason);
+    else this.#fail({ kind: 'closed', reason });
+  }
+
+  #fail(failure: AttemptFailure): void {
+    const exchange = this.#current;
+    this.#current = undefined;
+    this.#closed();
+    exchange?.handlers.onFailure(failure);
+  }
+
+  #closed(): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.#options.onClose(this);
+  }
+}

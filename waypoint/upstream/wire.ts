@@ -1,0 +1,234 @@
+import { once } from 'node:events';
+import { connect as connectTcp, type Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
+import { checkServerIdentity, connect as connectTls, type PeerCertificate, type TLSSocket } from 'node:tls';
+import { formatHostPort, type HostPort } from '#api/address.ts';
+import type { Svid } from '#certs/svid.ts';
+import { connectHop } from '#ztunnel/hbone/client.ts';
+import type { ConnectionSettings } from '#ztunnel/hbone/connection.ts';
+import { HboneError } from '#ztunnel/hbone/error.ts';
+import { fieldOf } from '#ztunnel/hbone/headers.ts';
+import { Pool, type PoolTarget } from '#ztunnel/hbone/pool.ts';
+import { SocketLeg } from '#ztunnel/hbone/socket-leg.ts';
+import type { TunnelStream } from '#ztunnel/hbone/stream.ts';
+import type { BackendTls } from '../model.ts';
+import { TunnelDuplex, type TunnelLeg } from '../tunnel-duplex.ts';
+import type { AttemptFailure } from './attempt.ts';
+import { connectFields } from './connect-fields.ts';
+import type { UpstreamTarget } from './target.ts';
+
+/** Port on which a ztunnel serves HBONE. */
+const HBONE_PORT = 15_008;
+/** Fact sheet ambient-wire.md, 1.8. */
+const MAX_STREAMS = 100;
+const SESSION_IDLE_MS = 300_000;
+
+export interface WireDeps {
+  /** The waypoint's own, as it is now; undefined: it has none yet. */
+  readonly svid: () => Svid | undefined;
+  readonly settings: ConnectionSettings;
+  /** Makes a TCP connection: a socket that is connecting, with `allowHalfOpen`. Default: of node:net. */
+  readonly dial?: (to: HostPort) => Socket;
+  /** Of the HBONE server in front of an endpoint. Default: its address, port 15008. */
+  readonly hopOf?: (address: HostPort) => HostPort;
+}
+
+/** A connection to an application, through whatever it takes to get there. */
+export type Wire =
+  | { readonly kind: 'leg'; readonly leg: TunnelLeg }
+  /** TLS to the application. */
+  | { readonly kind: 'tls'; readonly socket: TLSSocket };
+
+/** Opens connections to applications. */
+export interface Wires {
+  /**
+   * Opens one within the cluster's time; the receiver owns it.
+   * @param alpn protocols that are offered inside TLS to the application, if there is any
+   * @throws WireError
+   */
+  readonly open: (target: UpstreamTarget, alpn: readonly string[], signal: AbortSignal) => Promise<Wire>;
+  /** HBONE sessions that are open. */
+  readonly sessions: () => number;
+  /** Opens no more; what is open ends by itself. */
+  readonly close: () => void;
+}
+
+/** There is no connection. */
+export class WireError extends Error {
+  override readonly name = 'WireError';
+  readonly kind: Extract<AttemptFailure['kind'], 'connect' | 'connect-timeout'>;
+
+  constructor(message: string, kind: WireError['kind'], cause?: unknown) {
+    super(message, { cause });
+    this.kind = kind;
+  }
+}
+
+export function asLeg(wire: Wire): TunnelLeg {
+  return wire.kind === 'leg' ? wire.leg : new SocketLeg(wire.socket);
+}
+
+export function asDuplex(wire: Wire, remote: HostPort): Duplex {
+  return wire.kind === 'leg' ? new TunnelDuplex(wire.leg, { remote }) : wire.socket;
+}
+
+export function createWires(deps: WireDeps): Wires {
+  const dial =
+    deps.dial ?? ((to) => connectTcp({ host: to.ip, port: to.port, allowHalfOpen: true, noDelay: true }));
+  const hopOf = deps.hopOf ?? (({ ip }) => ({ ip, port: HBONE_PORT }));
+  const pool = new Pool<HopTarget>({
+    maxStreams: MAX_STREAMS,
+    idleMs: SESSION_IDLE_MS,
+    connect: ({ hop, svid, expected, timeoutMs }, onClose) =>
+      connectHop({ hop, svid, expected, settings: deps.settings, timeoutMs, dial, onClose }),
+  });
+  const openLeg = (target: UpstreamTarget, signal: AbortSignal): Promise<TunnelLeg> =>
+    target.endpoint.tunnel === 'HBONE'
+      ? openTunnel({ target, pool, svid: deps.svid(), hop: hopOf(target.address), signal })
+      : openTcp(dial(target.address), target, signal);
+  return {
+    open: async (target, alpn, signal) => {
+      const { connectTimeoutMs, tls } = target.cluster;
+      const inTime = AbortSignal.any([signal, AbortSignal.timeout(connectTimeoutMs)]);
+      try {
+        const leg = await openLeg(target, inTime);
+        return tls === undefined
+          ? { kind: 'leg', leg }
+          : await secure(leg, { target, tls, alpn, signal: inTime });
+      } catch (error) {
+        throw wireError(error, target.address, signal, inTime);
+      }
+    },
+    sessions: () => pool.size,
+    close: () => pool.close(),
+  };
+}
+
+interface HopTarget extends PoolTarget {
+  readonly timeoutMs: number;
+}
+
+async function openTunnel(options: {
+  readonly target: UpstreamTarget;
+  readonly pool: Pool<HopTarget>;
+  readonly svid: Svid | undefined;
+  readonly hop: HostPort;
+  readonly signal: AbortSignal;
+}): Promise<TunnelLeg> {
+  const { target, pool, svid, hop, signal } = options;
+  const { endpoint, cluster } = target;
+  if (svid === undefined) throw new WireError('the waypoint has no certificate yet', 'connect');
+  if (endpoint.identity === undefined) throw new WireError('the endpoint has no identity', 'connect');
+  const hopTarget = {
+    svid,
+    expected: [endpoint.identity],
+    // Sessions are the waypoint's own, whoever calls.
+    sourceIp: '',
+    hop,
+    timeoutMs: cluster.connectTimeoutMs,
+  };
+  let stream: TunnelStream | undefined;
+  const giveUp = (): void => stream?.abort('CANCEL');
+  signal.addEventListener('abort', giveUp);
+  try {
+    const opened = pool.open(hopTarget, connectFields(target), (each) => {
+      stream = each;
+      if (signal.aborted) each.abort('CANCEL');
+    });
+    const answered = await orAborted(opened, signal);
+    const status = fieldOf(answered.fields, ':status') ?? 'none';
+    if (status === '200') return answered.stream;
+    answered.stream.abort('CANCEL');
+    throw new HboneError(`the tunnel was refused with status ${status}`, { code: 'BAD_STATUS' });
+  } finally {
+    signal.removeEventListener('abort', giveUp);
+  }
+}
+
+async function openTcp(socket: Socket, { address }: UpstreamTarget, signal: AbortSignal): Promise<TunnelLeg> {
+  try {
+    if (socket.connecting) await once(socket, 'connect', { signal });
+  } catch (error) {
+    socket.on('error', () => undefined).destroy();
+    throw signal.aborted
+      ? error
+      : new WireError(`${formatHostPort(address)}: ${messageOf(error)}`, 'connect');
+  }
+  return new SocketLeg(socket);
+}
+
+async function secure(
+  leg: TunnelLeg,
+  options: {
+    readonly target: UpstreamTarget;
+    readonly tls: BackendTls;
+    readonly alpn: readonly string[];
+    readonly signal: AbortSignal;
+  },
+): Promise<Wire> {
+  const { target, tls, alpn, signal } = options;
+  const duplex = new TunnelDuplex(leg, { remote: target.address });
+  const socket = connectTls({
+    socket: duplex,
+    servername: tls.serverName,
+    ca: tls.roots,
+    ALPNProtocols: [...alpn],
+    minVersion: 'TLSv1.2',
+    checkServerIdentity: (host, certificate) => checkName(tls, host, certificate),
+  });
+  try {
+    await once(socket, 'secureConnect', { signal });
+    return { kind: 'tls', socket };
+  } catch (error) {
+    socket.on('error', () => undefined).destroy();
+    duplex.on('error', () => undefined).destroy();
+    throw error;
+  }
+}
+
+/** Names that the policy lists, or else the server name. Of a list, one has to be in the certificate. */
+function checkName(tls: BackendTls, host: string, certificate: PeerCertificate): Error | undefined {
+  if (tls.subjectAltNames.length === 0) return checkServerIdentity(host, certificate);
+  const uris = (certificate.subjectaltname ?? '').split(', ').filter((name) => name.startsWith('URI:'));
+  const isNamed = tls.subjectAltNames.some(({ kind, value }) =>
+    kind === 'uri' ? uris.includes(`URI:${value}`) : checkServerIdentity(value, certificate) === undefined,
+  );
+  return isNamed ? undefined : new Error('the certificate has none of the names that are asked for');
+}
+
+async function orAborted<T extends { readonly stream: TunnelStream }>(
+  opening: Promise<T>,
+  signal: AbortSignal,
+): Promise<T> {
+  const { promise, reject } = Promise.withResolvers<never>();
+  const onAbort = (): void => reject(signal.reason);
+  signal.addEventListener('abort', onAbort);
+  if (signal.aborted) onAbort();
+  try {
+    return await Promise.race([opening, promise]);
+  } catch (error) {
+    // What comes too late goes; a failure was told already.
+    opening.then(
+      ({ stream }) => stream.abort('CANCEL'),
+      () => undefined,
+    );
+    throw error;
+  } finally {
+    signal.removeEventListener('abort', onAbort);
+  }
+}
+
+function wireError(error: unknown, address: HostPort, signal: AbortSignal, inTime: AbortSignal): WireError {
+  if (error instanceof WireError) return error;
+  const isLate = inTime.aborted && !signal.aborted;
+  const kind =
+    isLate || (error instanceof HboneError && error.code === 'CONNECT_TIMEOUT')
+      ? 'connect-timeout'
+      : 'connect';
+  const why = isLate ? 'took too long' : messageOf(error);
+  return new WireError(`connection to ${formatHostPort(address)}: ${why}`, kind, error);
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
