@@ -77,6 +77,10 @@ const PATH_CHARACTERS = /^(?:[-A-Za-z0-9/._~!$&'()*+,;=:@]|%[0-9a-fA-F]{2})+$/;
 
 /** What is wrong with a path that a request's is compared with, if anything. */
 export function pathFault(path: string): string | undefined {
+  return formFault(path) ?? formFault(canonicalEscapes(path));
+}
+
+function formFault(path: string): string | undefined {
   if (!path.startsWith('/')) return `${shown(path)} does not begin with /`;
   if (path.includes('#')) return `${shown(path)} contains #, which is never part of a request's path`;
   const forbidden = ['//', '/./', '/../'].find((part) => path.includes(part));
@@ -85,6 +89,17 @@ export function pathFault(path: string): string | undefined {
   if (path.endsWith('/..') || path.endsWith('/.')) return `${shown(path)} ends with a dot segment`;
   if (PATH_CHARACTERS.test(path)) return undefined;
   return `${shown(path)} has characters that are not allowed in a path; escape them with %`;
+}
+
+/**
+ * A path with its escapes as those of a request are before they are compared: escapes of unreserved characters decoded, others in
+ * upper case (RFC 3986, 6.2.2).
+ */
+export function canonicalEscapes(path: string): string {
+  return path.replaceAll(/%[0-9a-fA-F]{2}/g, (written) => {
+    const character = String.fromCharCode(Number.parseInt(written.slice(1), 16));
+    return /[A-Za-z0-9._~-]/.test(character) ? character : written.toUpperCase();
+  });
 }
 
 /** What is wrong with a regular expression (RE2's grammar), if anything. */

@@ -147,6 +147,7 @@ describe('a path', () => {
     '/a?b',
     '/ä',
     '/%zz',
+    '/a/%2e%2E/b',
   ])('%s is refused as Exact and as PathPrefix', (value) => {
     for (const type of ['Exact', 'PathPrefix']) {
       const [problem, ...others] = problemsOf(
@@ -155,6 +156,11 @@ describe('a path', () => {
       expect(problem).toContain('error spec.rules[0].matches[0].path.value');
       expect(others).toEqual([]);
     }
+  });
+
+  test('has its escapes as those of requests are when they are compared', () => {
+    const { matches } = ruleOf('{matches: [{path: {value: "/%7eann/%c3%a4%20%41"}}]}');
+    expect(matches[0]?.path).toEqual({ kind: 'prefix', value: '/~ann/%C3%A4%20A' });
   });
 
   test.each([

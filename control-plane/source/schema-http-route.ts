@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { BACKEND_FILTERS, HTTP_FILTERS, toFilters, toSessionPersistence } from './convert-filters.ts';
-import { duration, pathFault, regexFault } from './gateway-words.ts';
+import { canonicalEscapes, duration, pathFault, regexFault } from './gateway-words.ts';
 import { defineConvertedKind, type KindDefinition } from './kind.ts';
 import type { HttpMatch, HttpRouteSpec, HttpRule, Retry } from './route-objects.ts';
 import { dnsSubdomain, fields } from './schema-parts.ts';
@@ -132,7 +132,10 @@ function toMatch(written: WrittenMatch, at: string, report: ReportUnsupported): 
   const isMethod = method !== undefined && METHODS.includes(method);
   if (method !== undefined && !isMethod) report(`${at}.method`, notSupported('method', method, METHODS));
   return {
-    path: kind && { kind, value: written.path.value },
+    path: kind && {
+      kind,
+      value: kind === 'regex' ? written.path.value : canonicalEscapes(written.path.value),
+    },
     headers: toValueMatches(headers, { isHeader: true, path: `${at}.headers`, report }),
     queryParams: toValueMatches(queryParams, { isHeader: false, path: `${at}.queryParams`, report }),
     ...(isMethod && { method }),
