@@ -88,6 +88,28 @@ test('resources are printed by type and name, problems beside them', async () =>
   expect(hasErrors).toBe(false);
 });
 
+test('resources of a waypoint are printed as JSON of Envoy, by type and name', async () => {
+  const resources = { kind: 'waypoint', namespace: 'pay', name: 'wp' } as const;
+  const { text, hasErrors } = await checkFiles({ file: [CLUSTER], resources, output: 'text' });
+  const printed = JSON.parse(text);
+  expect(Object.keys(printed)).toEqual([
+    'Cluster',
+    'ClusterLoadAssignment',
+    'Secret',
+    'Listener',
+    'RouteConfiguration',
+    'Authorization',
+  ]);
+  const name = 'inbound-vip|80|http|ledger.pay.svc.cluster.local';
+  expect(printed.RouteConfiguration[name].virtualHosts[0].routes[0].match).toMatchObject({
+    pathSeparatedPrefix: '/v2',
+  });
+  expect(printed.Listener[name].filterChains[0].filters[0].typedConfig['@type']).toMatch(
+    /HttpConnectionManager$/,
+  );
+  expect(hasErrors).toBe(false);
+});
+
 test('a node that nothing names is printed with a note', async () => {
   const resources = { kind: 'ztunnel', node: 'n9' } as const;
   const { notes } = await checkFiles({ file: [`${FIXTURES}/folder`], resources, output: 'text' });
@@ -95,7 +117,7 @@ test('a node that nothing names is printed with a note', async () => {
 });
 
 test.each([
-  { given: 'waypoint/shop/wp', exitCode: 1, message: 'serves no waypoints' },
+  { given: 'waypoint/shop/wp', exitCode: 1, message: 'no Gateway of a waypoint class is called shop/wp' },
   { given: 'ztunnel', exitCode: 2, message: 'write ztunnel/NODE' },
   { given: 'waypoint/wp', exitCode: 2, message: 'write ztunnel/NODE' },
   { given: 'gateway/n1', exitCode: 2, message: 'write ztunnel/NODE' },

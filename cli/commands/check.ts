@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import { envoyResourceToJson } from '#api/envoy/json.ts';
 import { printResource } from '#api/print.ts';
 import { ADDRESS_TYPE, AUTHORIZATION_TYPE, type ResourceType } from '#api/resource.ts';
 import { deriveSnapshot, type Snapshot } from '#control-plane/derive/snapshot.ts';
@@ -47,14 +48,15 @@ export interface CheckReport {
 
 /** Reads and derives, as a control plane would, and reports. */
 export async function checkFiles({ file, resources, output }: CheckOptions): Promise<CheckReport> {
-  if (resources?.kind === 'waypoint') {
-    const name = `waypoint/${resources.namespace}/${resources.name}`;
-    throw new CliError(`${name}: this version serves no waypoints; ask for ztunnel/NODE`);
-  }
   const objects = await parseFiles(file);
-  const snapshot = deriveSnapshot({ objects, vips: allocateVips(objects, NO_VIPS) });
+  const faults = { firstSeen: new Map<string, number>(), nowMs: Date.now() };
+  const snapshot = deriveSnapshot({ objects, vips: allocateVips(objects, NO_VIPS), faults });
   const problems = [...snapshot.problems].sort(byPosition);
   const hasErrors = problems.some(({ severity }) => severity === 'error');
+  if (resources?.kind === 'waypoint') {
+    const text = JSON.stringify(waypointJson(snapshot, resources), undefined, 1);
+    return { text, notes: problems.map(problemText), hasErrors };
+  }
   if (resources !== undefined) {
     const notes = [...problems.map(problemText), ...unknownNode(objects, resources.node)];
     return { text: JSON.stringify(resourcesJson(snapshot), undefined, 1), notes, hasErrors };
@@ -80,6 +82,25 @@ function resourcesJson({ resources }: Snapshot): unknown {
       [...(resources.get(type) ?? [])].map(([name, { resource }]) => [name, printResource(resource)]),
     );
   return { Address: named(ADDRESS_TYPE), Authorization: named(AUTHORIZATION_TYPE) };
+}
+
+/** Resources by the names of their messages, each as Envoy's tools write it. */
+function waypointJson({ waypoints, resources }: Snapshot, client: Client & { kind: 'waypoint' }): unknown {
+  const key = `${client.namespace}/${client.name}`;
+  const waypoint = waypoints.get(key);
+  if (waypoint === undefined) {
+    const known = [...waypoints.keys()].map((each) => `waypoint/${each}`).join(', ') || 'none';
+    throw new CliError(`no Gateway of a waypoint class is called ${key}; the waypoints are: ${known}`);
+  }
+  const envoy = [...waypoint.resources].map(([type, named]): [string, unknown] => [
+    type.slice(type.lastIndexOf('.') + 1),
+    Object.fromEntries([...named].map(([name, resource]) => [name, envoyResourceToJson(resource)])),
+  ]);
+  const policies = waypoint.authorizations.flatMap((name): [string, unknown][] => {
+    const derived = resources.get(AUTHORIZATION_TYPE)?.get(name);
+    return derived === undefined ? [] : [[name, printResource(derived.resource)]];
+  });
+  return { ...Object.fromEntries(envoy), Authorization: Object.fromEntries(policies) };
 }
 
 function unknownNode({ objects }: ObjectSet, node: string): readonly string[] {

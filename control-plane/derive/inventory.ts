@@ -22,11 +22,13 @@ import type {
   TrafficPolicyObject,
   WorkloadEntryObject,
 } from '../source/objects.ts';
+import { synthesizeServices } from './waypoint/gateway-services.ts';
 
 /** The objects by kind, each list oldest first (see {@link compareAge}), whatever order they came in. */
 export interface Inventory {
   readonly namespaces: ReadonlyMap<string, NamespaceObject>;
   readonly nodes: ReadonlyMap<string, NodeObject>;
+  /** Those of waypoints that nobody has written among them. */
   readonly services: readonly ServiceObject[];
   readonly pods: readonly PodObject[];
   readonly endpointSlices: readonly EndpointSliceObject[];
@@ -55,13 +57,15 @@ export function takeInventory(objects: Iterable<MeshObject>): Inventory {
     [...((byKind.get(kind) ?? []) as Extract<MeshObject, { kind: Kind }>[])].sort(compareAge);
   const byName = <Object extends MeshObject>(list: readonly Object[]): ReadonlyMap<string, Object> =>
     new Map(list.map((object) => [object.metadata.name, object]));
+  const services = listOf('Service');
+  const gateways = listOf('Gateway');
   return {
     namespaces: byName(listOf('Namespace')),
     nodes: byName(listOf('Node')),
-    services: listOf('Service'),
+    services: [...services, ...synthesizeServices(gateways, services)].sort(compareAge),
     pods: listOf('Pod'),
     endpointSlices: listOf('EndpointSlice'),
-    gateways: listOf('Gateway'),
+    gateways,
     gatewayClasses: byName(listOf('GatewayClass')),
     authorizationPolicies: listOf('AuthorizationPolicy'),
     peerAuthentications: listOf('PeerAuthentication'),

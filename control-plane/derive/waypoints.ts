@@ -3,9 +3,8 @@ import type { ApplicationTunnel, GatewayAddress } from '#api/workload.ts';
 import type { GatewayObject, ObjectMeta } from '../source/objects.ts';
 import { type Inventory, namespaceLabels } from './inventory.ts';
 import { selects } from './selectors.ts';
+import { isOwnGateway } from './waypoint/gateway-services.ts';
 
-/** Classes whose Gateways are waypoints, whether or not anything has given them an address yet. */
-const WAYPOINT_CLASSES: ReadonlySet<string> = new Set(['istio-waypoint', 'tulle-waypoint']);
 const WAYPOINT_FOR = 'istio.io/waypoint-for';
 const INBOUND_BINDING = 'ambient.istio.io/waypoint-inbound-binding';
 const HBONE_PORT = 15008;
@@ -56,11 +55,6 @@ export function instanceOf(
   return name ? table.byKey.get(`${object.namespace}/${name}`) : undefined;
 }
 
-/** Whether it is for us to run: of a class of ours, also by its name in the field. */
-export function isOwnWaypoint({ gateway }: Pick<Waypoint, 'gateway'>): boolean {
-  return WAYPOINT_CLASSES.has(gateway.spec.gatewayClassName);
-}
-
 /** Whether the object says that it is a part of a waypoint or another gateway of the mesh. */
 export function isGatewayPart(object: Pick<ObjectMeta, 'labels'>): boolean {
   return MANAGED_GATEWAYS.has(object.labels.get(MANAGED));
@@ -92,7 +86,7 @@ function toWaypoint(
 ): readonly Waypoint[] {
   const { name, namespace, labels, annotations } = gateway.metadata;
   const address = statusAddress(gateway, network);
-  if (address === undefined && !WAYPOINT_CLASSES.has(gateway.spec.gatewayClassName)) return [];
+  if (address === undefined && !isOwnGateway(gateway)) return [];
   const key = `${namespace}/${name}`;
   const gatewayClass = inventory.gatewayClasses.get(gateway.spec.gatewayClassName)?.metadata;
   const tunnel = readTunnel(

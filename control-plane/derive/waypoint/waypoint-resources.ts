@@ -5,10 +5,11 @@ import { problemAt } from '../problems.ts';
 import type { AttachedFrontend, AttachedRoutes } from '../routes/attached.ts';
 import { getOrAdd } from '../selectors.ts';
 import type { ServiceInfo } from '../services.ts';
-import { isOwnWaypoint, type Waypoint } from '../waypoints.ts';
+import type { Waypoint } from '../waypoints.ts';
 import type { Target } from './backends.ts';
 import type { FaultBook } from './fault-table.ts';
 import { buildFrontend, type FrontendSetting } from './frontends.ts';
+import { isOwnGateway } from './gateway-services.ts';
 import type { Built } from './messages.ts';
 import { openServiceBook, sortBuilt } from './service-book.ts';
 
@@ -35,7 +36,9 @@ export interface WaypointInput {
 
 /** The resources of every waypoint of ours, by `namespace/name` of its Gateway. */
 export function deriveWaypoints(input: WaypointInput): ReadonlyMap<string, WaypointResources> {
-  const waypoints = [...input.context.waypoints.byKey.values()].filter(isOwnWaypoint);
+  const waypoints = [...input.context.waypoints.byKey.values()].filter(({ gateway }) =>
+    isOwnGateway(gateway),
+  );
   if (waypoints.length === 0) return new Map();
   const book = openServiceBook(input.context, input.services, input.workloads);
   const bound = bindServices(waypoints, input.services.values());
