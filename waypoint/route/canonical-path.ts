@@ -84,16 +84,13 @@ function escapeProblem(path: string): string | undefined {
     : 'it has escapes that are no UTF-8';
 }
 
-/** What a reader who decodes twice, or more often, would find. */
+/** What a reader who decodes twice, or more often, would find: `%25` may stand for a percent sign any number of times over. */
 function nestedProblem(path: string): string | undefined {
-  let decoded = path;
-  while (decoded.includes('%25')) {
-    decoded = decoded.replaceAll('%25', '%');
-    const reason = escapeProblem(decoded);
-    if (reason !== undefined) return `decoded again, ${reason}`;
-    if (/%(?:2E|3B)/i.test(decoded)) return 'decoded again, it has an escaped dot or semicolon';
-  }
-  return undefined;
+  if (!path.includes('%25')) return undefined;
+  const decoded = path.replaceAll(/%(?:25)+/g, '%');
+  const reason = escapeProblem(decoded);
+  if (reason !== undefined) return `decoded again, ${reason}`;
+  return /%(?:2E|3B)/i.test(decoded) ? 'decoded again, it has an escaped dot or semicolon' : undefined;
 }
 
 /** Strict: neither overlong nor surrogates. */
