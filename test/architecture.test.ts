@@ -61,7 +61,7 @@ const TABLE: readonly { readonly files: RegExp; readonly may: readonly RegExp[] 
       /^control-plane\//,
       /^certs\//,
       /^ztunnel\/(zds|capture|tables|policy|dns)\//,
-      /^ztunnel\/(main|config|next-hop|worker-messages)\.ts$/,
+      /^ztunnel\/(main|config|next-hop|caller|worker-messages|hbone\/headers)\.ts$/,
       /^waypoint\/(config|route)\//,
       /^waypoint\/(main|config|model|exchange)\.ts$/,
     ],

@@ -1,10 +1,13 @@
 import { type Command, Option } from 'commander';
+import type { ServedWaypoints } from '#control-plane/served-waypoints.ts';
 import type { ServedResources } from '#control-plane/status.ts';
 import { CliError, usageError } from '../cli-error.ts';
 import { explainConnection } from '../explain/explain.ts';
 import { formatExplanation } from '../explain/explanation-text.ts';
+import type { ExplainedRequest } from '../explain/waypoint.ts';
 import { parseWorkloadRef } from '../local/names.ts';
 import { controlPlaneSocket } from '../local/state-folder.ts';
+import { loadWaypoints } from '../local/waypoint-configs.ts';
 import { getState } from '../supervisor-client.ts';
 import { bodyOf, callSocket, isForbidden, isNobodyThere } from '../unix-http.ts';
 import { collect, outputOption, parsePort, stateOption } from './options.ts';
@@ -19,6 +22,9 @@ interface ExplainFlags {
   readonly header?: readonly string[];
 }
 
+/** Of a method and a header's name (RFC 9110, 5.6.2). */
+const TOKEN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/;
+
 export function registerExplain(program: Command): void {
   program
     .command('explain')
@@ -26,8 +32,8 @@ export function registerExplain(program: Command): void {
     .addOption(stateOption())
     .requiredOption('--from <workload>', 'who calls: NAMESPACE/NAME')
     .requiredOption('--to <host:port>', 'what it dials: a name or an address, and a port')
-    .option('--method <method>', 'of an HTTP request; looked at by waypoints only')
-    .option('--path <path>', 'of an HTTP request; looked at by waypoints only')
+    .option('--method <method>', 'of an HTTP request, GET by default; looked at by waypoints only')
+    .option('--path <path>', 'of an HTTP request, with its query, / by default; looked at by waypoints only')
     .addOption(
       new Option('--header <key=value>', 'of an HTTP request; looked at by waypoints only').argParser(
         collect,
@@ -37,13 +43,18 @@ export function registerExplain(program: Command): void {
     .action(async (flags: ExplainFlags) => {
       const from = parseWorkloadRef(flags.from);
       const to = parseDestination(flags.to);
-      const explanation = explainConnection(await fetchResources(flags.state), from, to);
+      const request = readRequest(flags);
+      // Answered by a process of this very version.
+      const served = (await fetchServed(flags.state, '/resources')) as ServedResources;
+      const waypoints = loadWaypoints((await fetchServed(flags.state, '/waypoints')) as ServedWaypoints);
+      const explanation = explainConnection(served, from, to, { waypoints, request, nowMs: Date.now() });
       if (flags.output === 'json') {
         console.log(JSON.stringify(explanation, undefined, 2));
         return;
       }
       console.log(formatExplanation(explanation));
-      if ([flags.method, flags.path, flags.header].some((given) => given !== undefined)) {
+      const isAsked = [flags.method, flags.path, flags.header].some((given) => given !== undefined);
+      if (isAsked && explanation.waypoints.length === 0) {
         console.log('no waypoint is on the way, so nobody looks at the method, path or headers of a request');
       }
     });
@@ -57,11 +68,29 @@ function parseDestination(text: string): { readonly host: string; readonly port:
   return { host, port: parsePort(port) };
 }
 
-async function fetchResources(stateDirectory: string): Promise<ServedResources> {
+/**
+ * Reads the request: GET / where nothing is said.
+ * @throws CliError (usage)
+ */
+function readRequest({
+  method = 'GET',
+  path = '/',
+  header = [],
+}: ExplainFlags): Omit<ExplainedRequest, 'authority'> {
+  if (!TOKEN.test(method)) throw usageError(`not a method: ${JSON.stringify(method)}`);
+  if (!path.startsWith('/')) throw usageError(`not a path: ${JSON.stringify(path)} (it begins with /)`);
+  const headers = header.flatMap((text) => {
+    const [, name = '', value = ''] = /^([^=]*)=(.*)$/s.exec(text) ?? [];
+    if (TOKEN.test(name)) return [name.toLowerCase(), value.trim()];
+    throw usageError(`not a header: ${JSON.stringify(text)} (wanted: name=value, such as x-version=v2)`);
+  });
+  return { method, target: path, headers };
+}
+
+async function fetchServed(stateDirectory: string, path: '/resources' | '/waypoints'): Promise<unknown> {
   const socketPath = controlPlaneSocket(getState(stateDirectory));
   try {
-    // Answered by a process of this very version.
-    return bodyOf(await callSocket({ socketPath, path: '/resources' })) as ServedResources;
+    return bodyOf(await callSocket({ socketPath, path }));
   } catch (cause) {
     if (isForbidden(cause))
       throw new CliError(`the mesh of ${stateDirectory} is not yours; try it with sudo`, { cause });

@@ -1,5 +1,4 @@
 import { formatHostPort, type HostPort, type Ip, isIp, parseIp } from '#api/address.ts';
-import { policyKey } from '#api/policy.ts';
 import { ADDRESS_TYPE, AUTHORIZATION_TYPE, type Resource, type ResourceType } from '#api/resource.ts';
 import { resourceFromJson } from '#api/resource-json.ts';
 import { serviceKey } from '#api/service.ts';
@@ -8,12 +7,14 @@ import { formatIdentity } from '#certs/identity.ts';
 import type { ServedResources } from '#control-plane/status.ts';
 import { answerName } from '#ztunnel/dns/resolve.ts';
 import { decideNextHop, type NextHop } from '#ztunnel/next-hop.ts';
-import { authorize } from '#ztunnel/policy/authorize.ts';
-import type { Verdict } from '#ztunnel/policy/verdict.ts';
+import type { InboundConnection } from '#ztunnel/policy/verdict.ts';
 import { createTables } from '#ztunnel/tables/store.ts';
 import type { Tables } from '#ztunnel/tables/tables.ts';
 import { CliError } from '../cli-error.ts';
 import { formatWorkloadRef, type WorkloadRef } from '../local/names.ts';
+import { type ExplainedVerdict, explainVerdict, isEnrolled, positionOf } from './verdicts.ts';
+import type { WaypointExplanation } from './waypoint.ts';
+import { endsOf, explainWaypoints, type RequestPart } from './waypoint-way.ts';
 
 /** Every decision that a connection would meet, in the order in which it meets them. */
 export interface Explanation {
@@ -36,12 +37,19 @@ export interface Explanation {
   };
   /** One for each place where the connection can go: balancing takes one of them. */
   readonly routes: readonly Route[];
-  readonly outcome:
-    | 'allowed'
-    | 'refused'
-    | 'depends on the endpoint'
-    | 'left to the network outside the mesh';
+  /** What the waypoints on the way decide; more than one only where a canary waypoint takes a share. */
+  readonly waypoints: readonly WaypointExplanation[];
+  readonly outcome: Outcome;
 }
+
+export type Outcome =
+  | 'allowed'
+  | 'refused'
+  | 'depends on the endpoint'
+  | 'answered by the waypoint'
+  /** Which is not one of ours: what it does is not known here. */
+  | 'left to the waypoint'
+  | 'left to the network outside the mesh';
 
 /** A way that the connection may take, and whether it is let in at its end. */
 export interface Route {
@@ -57,15 +65,15 @@ export interface Route {
     readonly expects: readonly string[];
     readonly destination: string | null;
   };
-  /** Null when no policy of the mesh is asked: the destination is not in it, or the connection never gets there. */
-  readonly verdict: {
-    readonly kind: Verdict['kind'];
-    readonly reason: Verdict['reason'];
-    readonly policy: string | null;
-    readonly position: string | null;
-    readonly dryRun: readonly { readonly policy: string; readonly would: 'allow' | 'deny' }[];
-  } | null;
+  /** Null when no policy of the mesh is asked: the destination is not in it, or a waypoint, or the connection never gets there. */
+  readonly verdict: ExplainedVerdict | null;
 }
+
+const NO_WAYPOINTS: RequestPart = {
+  waypoints: [],
+  request: { method: 'GET', target: '/', headers: [] },
+  nowMs: 0,
+};
 
 /** Balancing is asked this often, with evenly spread random numbers, to find every place where it may lead. */
 const SAMPLES = 256;
@@ -78,6 +86,7 @@ export function explainConnection(
   served: ServedResources,
   from: WorkloadRef,
   to: { readonly host: string; readonly port: number },
+  part: RequestPart = NO_WAYPOINTS,
 ): Explanation {
   const tables = loadTables(served);
   const source = [...tables.workloads()].find(
@@ -89,8 +98,9 @@ export function explainConnection(
     source.addresses.find((ip) => ip.includes(':') === address?.includes(':')) ?? source.addresses[0] ?? '';
   const destination = address === undefined ? undefined : { ip: address, port: to.port };
   const service = destination && tables.serviceByVip(source.network, destination.ip, source.namespace);
-  const routes =
-    destination === undefined ? [] : findRoutes({ served, tables, source, sourceIp, destination });
+  const ways = destination === undefined ? [] : findWays({ served, tables, source, sourceIp, destination });
+  const waypoints = explainWaypoints({ served, tables, source, sourceIp, to, part }, ways);
+  const routes = ways.map(({ route }) => route);
   return {
     from: {
       workload: formatWorkloadRef(from),
@@ -106,8 +116,15 @@ export function explainConnection(
       position: service === undefined ? null : positionOf(served, ADDRESS_TYPE, serviceKey(service)),
     },
     routes,
-    outcome: outcomeOf(routes),
+    waypoints,
+    outcome: outcomeOf(routes, waypoints),
   };
+}
+
+/** A way, as data and as it is shown. */
+interface Way {
+  readonly hop: NextHop;
+  readonly route: Route;
 }
 
 interface Question {
@@ -148,16 +165,16 @@ function resolve(tables: Tables, source: Workload, host: string): Ip | undefined
 }
 
 /** All different ways, each once. */
-function findRoutes(question: Question): readonly Route[] {
+function findWays(question: Question): readonly Way[] {
   const { tables, source, sourceIp, destination } = question;
-  const routes = new Map<string, Route>();
+  const ways = new Map<string, Way>();
   for (let sample = 0; sample < SAMPLES; sample++) {
     const random = (): number => (sample + 0.5) / SAMPLES;
     const hop = decideNextHop({ tables, source, sourceIp, destination, network: source.network, random });
     const route = describeRoute(question, hop);
-    routes.set(JSON.stringify(route), route);
+    ways.set(JSON.stringify(route), { hop, route });
   }
-  return [...routes.values()];
+  return [...ways.values()];
 }
 
 function describeRoute(question: Question, hop: NextHop): Route {
@@ -175,60 +192,29 @@ function describeRoute(question: Question, hop: NextHop): Route {
       destination: workload === undefined ? null : formatWorkloadRef(workload),
     },
     verdict:
-      workload === undefined || hop.kind === 'refuse' || !isEnrolled(workload)
+      workload === undefined || hop.kind === 'refuse' || !isEnrolled(workload) || isViaWaypoint(question, hop)
         ? null
-        : describeVerdict(question, workload, portOf(hop, question.destination)),
+        : explainVerdict(question, workload, connectionTo(question, workload, hop)),
   };
 }
 
-/** What is asked at the far end; without a proven identity when the caller is not in the mesh. */
-function describeVerdict(
-  { served, tables, source, sourceIp }: Question,
+/** A caller that is not in the mesh goes to the destination itself. */
+function isViaWaypoint({ source }: Pick<Question, 'source'>, hop: NextHop): boolean {
+  return hop.kind === 'tunnel' && hop.viaWaypoint !== undefined && isEnrolled(source);
+}
+
+function connectionTo(
+  { source, sourceIp, destination }: Question,
   workload: Workload,
-  port: number,
-): Route['verdict'] {
+  hop: NextHop,
+): InboundConnection {
   const { trustDomain, namespace, serviceAccount } = source;
-  const verdict = authorize({
-    tables,
-    workload,
-    connection: {
-      ...(isEnrolled(source) && { sourceIdentity: { trustDomain, namespace, serviceAccount } }),
-      sourceIp,
-      destinationIp: workload.addresses[0] ?? '',
-      destinationPort: port,
-    },
-    missingPolicy: 'deny',
-  });
-  const { kind, reason, policy, rule, dryRun } = verdict;
-  const decisive = policy ?? allowsOf(tables, workload, reason);
   return {
-    kind,
-    reason,
-    policy: decisive === undefined ? null : objectOf(served, decisive),
-    position: decisive === undefined ? null : positionOf(served, AUTHORIZATION_TYPE, decisive, rule),
-    dryRun: dryRun.map(({ policy: key, would }) => ({ policy: objectOf(served, key), would })),
+    ...(isEnrolled(source) && { sourceIdentity: { trustDomain, namespace, serviceAccount } }),
+    sourceIp,
+    destinationIp: workload.addresses[0] ?? '',
+    destinationPort: portOf(hop, destination),
   };
-}
-
-/** When no ALLOW matched, the first of those that could have. */
-function allowsOf(tables: Tables, workload: Workload, reason: Verdict['reason']): string | undefined {
-  if (reason !== 'no-allow-matched') return undefined;
-  const named = workload.authorizationPolicies.flatMap((key) => tables.policyByKey(key) ?? []);
-  const first = [...named, ...tables.policiesOfNamespace(workload.namespace)].find(
-    ({ action, dryRun }) => action === 'ALLOW' && !dryRun,
-  );
-  return first === undefined ? undefined : policyKey(first);
-}
-
-function positionOf(served: ServedResources, type: ResourceType, name: string, rule?: number): string | null {
-  const found = served.resources.find((one) => one.type === type && one.name === name);
-  if (found === undefined) return null;
-  return (rule === undefined ? undefined : found.ruleOrigins?.[rule]) ?? found.origin.position;
-}
-
-function objectOf(served: ServedResources, policy: string): string {
-  const found = served.resources.find((one) => one.type === AUTHORIZATION_TYPE && one.name === policy);
-  return found?.origin.object ?? policy;
 }
 
 function targetOf(hop: NextHop): string | undefined {
@@ -243,16 +229,21 @@ function portOf(hop: NextHop, destination: HostPort): number {
   return hop.kind === 'passthrough' ? hop.to.port : destination.port;
 }
 
-function isEnrolled({ tunnelProtocol }: Workload): boolean {
-  return tunnelProtocol === 'HBONE';
-}
-
-function outcomeOf(routes: readonly Route[]): Explanation['outcome'] {
-  const isOpen = ({ hop, verdict }: Route): boolean => hop.kind !== 'refuse' && verdict?.kind !== 'deny';
-  if (routes.length === 0) return 'left to the network outside the mesh';
+function outcomeOf(routes: readonly Route[], waypoints: readonly WaypointExplanation[]): Outcome {
   if (routes.every(({ hop }) => hop.kind === 'passthrough' && hop.destination === null)) {
     return 'left to the network outside the mesh';
   }
-  if (routes.every(isOpen)) return 'allowed';
-  return routes.some(isOpen) ? 'depends on the endpoint' : 'refused';
+  const direct = routes.filter(({ hop }) => !isWaypointHop(hop));
+  if (direct.length === 0 && waypoints.length === 0) return 'left to the waypoint';
+  if (direct.length === 0 && waypoints.every(({ action }) => action.kind === 'answered')) {
+    return 'answered by the waypoint';
+  }
+  const isOpen = ({ hop, verdict }: Route): boolean => hop.kind !== 'refuse' && verdict?.kind !== 'deny';
+  const ends = [...direct.map(isOpen), ...waypoints.flatMap(endsOf)];
+  if (ends.every(Boolean)) return 'allowed';
+  return ends.some(Boolean) ? 'depends on the endpoint' : 'refused';
+}
+
+function isWaypointHop({ kind, reason }: Route['hop']): boolean {
+  return kind === 'tunnel' && reason !== 'direct';
 }

@@ -1,8 +1,9 @@
 import { formatHostPort } from '#api/address.ts';
 import type { Explanation, Route } from './explain.ts';
+import { waypointLines } from './waypoint-text.ts';
 
 /** An explanation for people: a line a decision. */
-export function formatExplanation({ from, to, routes, outcome }: Explanation): string {
+export function formatExplanation({ from, to, routes, waypoints, outcome }: Explanation): string {
   const mesh = from.enrolled ? `in the mesh as ${from.identity}` : 'not in the mesh';
   const name =
     to.resolved === null
@@ -12,6 +13,7 @@ export function formatExplanation({ from, to, routes, outcome }: Explanation): s
     `from  ${from.workload} (${from.address || 'no address'}, node ${from.node || '-'}), ${mesh}`,
     `name  ${name}`,
     ...routes.flatMap(routeLines),
+    ...waypoints.flatMap(waypointLines),
     `so    ${outcome}`,
   ].join('\n');
 }

@@ -10,7 +10,12 @@ import { controlPlaneNetns, nodeNetns, podFileName, podNetns } from './names.ts'
 import { netnsPath } from './network-namespace.ts';
 import { controlPlaneSocket, logFile, nodeRunFolder, readJson, type StateFolder } from './state-folder.ts';
 import type { ProcessSpec } from './supervised-process.ts';
-import { waypointLogFolder, waypointSocket, waypointSocketLink } from './waypoint-files.ts';
+import {
+  waypointLogFolder,
+  waypointSocket,
+  waypointSocketLink,
+  waypointTokenFile,
+} from './waypoint-files.ts';
 import { type ReplicaRef, replicaPod, replicaProcessName } from './waypoint-plan.ts';
 import { CONTROL_PLANE_URL, ZTUNNEL_GRACE_SECONDS, ztunnelEnvironment } from './ztunnel-environment.ts';
 
@@ -138,15 +143,23 @@ export function waypointProcess(settings: ProcessSettings, replica: ReplicaRef):
     command: (instance) => [
       ...inNetns(podNetns(state.mesh, replicaPod(replica))),
       ...['waypoint', '--state', state.path, '--namespace', namespace, '--name', name],
-      ...['--instance', `${index}`, '--control-plane', CONTROL_PLANE_URL],
+      ...['--instance', `${index}`, '--service-account', replica.serviceAccount],
+      ...['--control-plane', CONTROL_PLANE_URL, '--roots-file', join(state.path, 'ca', 'bundle.pem')],
+      ...['--token-file', waypointTokenFile(state, replica), '--secret-ttl', settings.svidTtl],
       ...['--access-log', join(waypointLogFolder(state, replica), 'access.jsonl')],
       ...['--admin-socket', socketOf(instance)],
     ],
-    env: withCompileCache({ ...process.env, SECRET_TTL: settings.svidTtl }),
+    env: withCompileCache(withoutSettings(process.env)),
     graceMs: WAYPOINT_GRACE_MS,
     socket: { link: waypointSocketLink(state, replica, index), pathOf: socketOf },
     isReady: (instance) => answersReady(socketOf(instance), '/healthz/ready'),
   };
+}
+
+/** What a waypoint would take from the environment and is not given by flags is not meant for all waypoints of a mesh. */
+function withoutSettings(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+  const { ALT_XDS_HOSTNAME: _, TRUST_DOMAIN: __, CLUSTER_ID: ___, ...others } = env;
+  return others;
 }
 
 function common(

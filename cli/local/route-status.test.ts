@@ -51,3 +51,16 @@ test('before the first request of a rule nothing of it has been observed', () =>
     [0, null],
   ]);
 });
+
+test('a backend that cannot be is known by its place', () => {
+  const split = [share(0, 'pay/ledger-v1:80', 1), share(0, 'pay/nobody:80', 1)];
+  const counts = [
+    { object: OBJECT, rule: 0, backend: 'pay/ledger-v1:80', requests: 6 },
+    { object: OBJECT, rule: 0, backend: 'invalid (backend 1)', requests: 6 },
+  ];
+  const [first] = routeStatuses([{ ...ROUTE, split }], counts);
+  expect(first?.split.map(({ requests, observed }) => [requests, observed])).toEqual([
+    [6, 0.5],
+    [6, 0.5],
+  ]);
+});

@@ -13,7 +13,7 @@ export interface RouteStatusEntry {
 
 /** What a backend of a rule is meant to get, and got. */
 export interface BackendSplit extends RouteSplit {
-  /** Requests, and TCP connections, since the waypoints' processes started. */
+  /** Requests, and TCP connections, since its waypoints' processes started or the rule's weights changed. */
   readonly requests: number;
   /** Its share of the rule's requests, 0 to 1; null before the first. */
   readonly observed: number | null;
@@ -30,19 +30,28 @@ export function routeStatuses(
     counted.set(key, (counted.get(key) ?? 0) + requests);
   }
   return routes.map(({ object, parents, split }) => {
-    const requestsTo = ({ rule, backend }: RouteSplit): number =>
-      counted.get(splitKey(object, rule, backend)) ?? 0;
-    const totals = new Map<number, number>();
-    for (const share of split) totals.set(share.rule, (totals.get(share.rule) ?? 0) + requestsTo(share));
-    const observedOf = (share: RouteSplit): number | null => {
-      const total = totals.get(share.rule) ?? 0;
-      return total === 0 ? null : Math.round((requestsTo(share) / total) * 10_000) / 10_000;
-    };
-    return {
-      object,
-      parents,
-      split: split.map((share) => ({ ...share, requests: requestsTo(share), observed: observedOf(share) })),
-    };
+    const shares = [...Map.groupBy(split, ({ rule }) => rule).values()];
+    return { object, parents, split: shares.flatMap((rule) => observeRule(object, rule, counted)) };
+  });
+}
+
+/** A waypoint knows a backend that cannot be by its place only. */
+function observeRule(
+  object: string,
+  shares: readonly RouteSplit[],
+  counted: ReadonlyMap<string, number>,
+): readonly BackendSplit[] {
+  const requests = shares.map(
+    ({ rule, backend }, index) =>
+      counted.get(splitKey(object, rule, backend)) ??
+      counted.get(splitKey(object, rule, `invalid (backend ${index})`)) ??
+      0,
+  );
+  const total = requests.reduce((sum, count) => sum + count, 0);
+  return shares.map((share, index) => {
+    const count = requests[index] ?? 0;
+    const observed = total === 0 ? null : Math.round((count / total) * 10_000) / 10_000;
+    return { ...share, requests: count, observed };
   });
 }
 

@@ -1,0 +1,356 @@
+import { formatHostPort, type HostPort } from '#api/address.ts';
+import type { Workload } from '#api/workload.ts';
+import type { Identity } from '#certs/identity.ts';
+import type { HeaderList } from '#waypoint/exchange.ts';
+import type { Cluster, Fault, ForwardAction, Frontend, Route, WaypointConfig } from '#waypoint/model.ts';
+import { decideRequest, type RequestDecision, type RequestInput } from '#waypoint/route/decide-request.ts';
+import { decideStream } from '#waypoint/route/decide-stream.ts';
+import { chooseFaults } from '#waypoint/route/faults.ts';
+import { backendName, describeFault, formatMatch, whyNoMatch } from './route-text.ts';
+
+/** An HTTP request that a waypoint is asked about. */
+export interface ExplainedRequest {
+  readonly method: string;
+  /** Path and query. */
+  readonly target: string;
+  readonly authority: string;
+  /** Names lower case, name and value alternating. */
+  readonly headers: HeaderList;
+}
+
+/** What a waypoint would do, decision by decision. */
+export interface WaypointExplanation {
+  /** `namespace/name` of its Gateway. */
+  readonly waypoint: string;
+  /** Null: it does not know what was dialled, and refuses. */
+  readonly listener: {
+    readonly name: string;
+    readonly service: string;
+    readonly port: number;
+    /** Whose routes hold: the service's own, or those of the caller's namespace. */
+    readonly routes: 'producer' | 'consumer';
+    readonly protocol: Frontend['protocol'];
+  } | null;
+  /** Null for what is no HTTP. */
+  readonly request: { readonly method: string; readonly path: string; readonly query: string } | null;
+  /** Routes that come first and do not fit. */
+  readonly passedOver: readonly { readonly route: string; readonly match: string; readonly why: string }[];
+  readonly route: { readonly name: string; readonly object: string | null; readonly match: string } | null;
+  /** Faults that would be injected into such a request, each into its share. */
+  readonly faults: readonly {
+    readonly name: string;
+    readonly policy: string;
+    readonly percent: number;
+    readonly does: string;
+    readonly where: Fault['where'];
+    readonly endsAt: string;
+  }[];
+  readonly action:
+    | { readonly kind: 'refused'; readonly status: number; readonly reason: string }
+    | { readonly kind: 'answered'; readonly status: number; readonly what: string }
+    | ForwardExplanation;
+}
+
+/** A request (or connection) that goes on to a backend. */
+export interface ForwardExplanation {
+  readonly kind: 'forward';
+  /** As they go upstream; null where nothing is rewritten. */
+  readonly rewrite: { readonly target: string; readonly authority: string } | null;
+  readonly timeoutMs: number;
+  readonly retry: ForwardAction['retry'] | null;
+  readonly mirrors: readonly { readonly backend: string; readonly share: number }[];
+  readonly session: string | null;
+  readonly backends: readonly BackendExplanation[];
+}
+
+export interface BackendExplanation {
+  /** `namespace/name:port`. */
+  readonly backend: string;
+  readonly weight: number;
+  /** 0 to 1; 1 for one that a session has chosen. */
+  readonly share: number;
+  readonly balancing: Cluster['balancing'] | null;
+  /** What is answered instead of being sent; null: it is sent to one of the endpoints that are healthy. */
+  readonly problem: string | null;
+  readonly endpoints: readonly EndpointExplanation[];
+}
+
+export interface EndpointExplanation {
+  readonly address: string;
+  readonly workload: string;
+  readonly health: 'healthy' | 'draining' | 'unhealthy';
+  readonly tunnel: 'HBONE' | 'NONE';
+  /** Null when no policy of the mesh is asked. */
+  readonly verdict: EndpointVerdict | null;
+}
+
+/** Whether an endpoint lets the caller in. */
+export interface EndpointVerdict {
+  readonly kind: 'allow' | 'deny';
+  readonly reason: string;
+  readonly policy: string | null;
+  readonly position: string | null;
+}
+
+/** What a waypoint is asked. */
+export interface WaypointQuestion {
+  readonly waypoint: string;
+  readonly config: WaypointConfig;
+  readonly source: Workload;
+  readonly sourceIp: string;
+  /** What the caller dialled. */
+  readonly authority: HostPort;
+  readonly request: ExplainedRequest;
+  readonly nowMs: number;
+  /** Why the listener's policies do not let the caller in; undefined: they do. */
+  readonly refusalOf: (frontend: Frontend) => string | undefined;
+  /** Asked for each endpoint in the mesh; port 0 of an endpoint is that of the authority. */
+  readonly verdictAt: (address: HostPort) => EndpointVerdict | null;
+}
+
+/** Asks the functions that the waypoint asks, on what it is served. */
+export function explainWaypoint(question: WaypointQuestion): WaypointExplanation {
+  const { config, authority, source, waypoint } = question;
+  const frontend = config.frontends.find(authority.ip, authority.port, source.namespace);
+  const nothing = { waypoint, request: null, passedOver: [], route: null, faults: [] };
+  if (frontend === undefined) {
+    const reason = `it does not serve ${formatHostPort(authority)}`;
+    return { ...nothing, listener: null, action: { kind: 'refused', status: 404, reason } };
+  }
+  const listener = {
+    name: frontend.name,
+    service: frontend.service,
+    port: frontend.port,
+    routes: frontend.consumerNamespace === undefined ? ('producer' as const) : ('consumer' as const),
+    protocol: frontend.protocol,
+  };
+  const refusal = question.refusalOf(frontend);
+  if (refusal !== undefined) {
+    return { ...nothing, listener, action: { kind: 'refused', status: 403, reason: refusal } };
+  }
+  return frontend.routeTable === undefined
+    ? { ...nothing, listener, ...explainStream(question, frontend) }
+    : { ...nothing, listener, ...explainRequest(question, frontend) };
+}
+
+type Answer = Pick<WaypointExplanation, 'action'> & Partial<WaypointExplanation>;
+
+function explainRequest(question: WaypointQuestion, frontend: Frontend): Answer {
+  const decision = decide(question, frontend, 0);
+  const { request } = question;
+  switch (decision.kind) {
+    case 'bad-request':
+    case 'refused':
+    case 'not-ready':
+      return { action: { kind: 'refused', status: decision.status, reason: decision.reason } };
+    case 'not-found': {
+      const { path, query } = decision;
+      return {
+        request: { method: request.method, path, query },
+        passedOver: passedOver(question, frontend, decision, undefined),
+        action: { kind: 'answered', status: 404, what: 'no route fits' },
+      };
+    }
+    default:
+      return {
+        request: { method: request.method, path: decision.path, query: decision.query },
+        passedOver: passedOver(question, frontend, decision, decision.route),
+        route: {
+          name: decision.route.name,
+          object: decision.route.origin.object || null,
+          match: formatMatch(decision.route.match),
+        },
+        faults: faultsFor(question, decision.route),
+        action: actionOf(question, frontend, decision),
+      };
+  }
+}
+
+/** With the nth backend's turn, and with no fault drawn. */
+function decide(question: WaypointQuestion, frontend: Frontend, turn: number): RequestDecision {
+  const { config, request, nowMs } = question;
+  const input: RequestInput = {
+    config,
+    frontend,
+    caller: { identity: identityOf(question.source), address: { ip: question.sourceIp, port: 0 } },
+    head: {
+      method: request.method,
+      target: request.target,
+      authority: request.authority,
+      headers: request.headers,
+    },
+    nowMs,
+    draw: () => 1,
+    weights: { pick: (backends) => backends[turn] },
+  };
+  return decideRequest(input);
+}
+
+function actionOf(
+  question: WaypointQuestion,
+  frontend: Frontend,
+  decision: Extract<RequestDecision, { readonly route: Route }>,
+): WaypointExplanation['action'] {
+  switch (decision.kind) {
+    case 'fault-abort':
+      return { kind: 'answered', status: 0, what: 'a fault ends every such request' };
+    case 'cors-preflight':
+      return { kind: 'answered', status: decision.status, what: 'CORS preflight' };
+    case 'redirect':
+      return { kind: 'answered', status: decision.status, what: `redirect to ${decision.location}` };
+    case 'direct':
+      return {
+        kind: 'answered',
+        status: decision.status,
+        what: 'the route has no backend that could take it',
+      };
+    case 'no-cluster':
+    case 'forward':
+      return explainForward(question, frontend, decision);
+  }
+}
+
+function explainForward(
+  question: WaypointQuestion,
+  frontend: Frontend,
+  decision: Extract<RequestDecision, { readonly kind: 'forward' | 'no-cluster' }>,
+): ForwardExplanation {
+  const { request, config } = question;
+  const { action } = decision.route;
+  if (action.kind !== 'forward') throw new TypeError(`${decision.route.name} does not forward`);
+  const session = decision.kind === 'forward' ? decision.session : undefined;
+  const all = action.backends.map((backend, turn) => ({ backend, sent: decide(question, frontend, turn) }));
+  const sent = all.map((one) => one.sent).find((one) => one.kind === 'forward');
+  const isRewritten =
+    sent !== undefined &&
+    (sent.upstreamTarget !== decision.path + decision.query || sent.upstreamAuthority !== request.authority);
+  const chosen =
+    session === undefined ? all : all.filter(({ backend }) => backend.cluster === session.backend.cluster);
+  const total = chosen.reduce((sum, { backend }) => sum + backend.weight, 0);
+  return {
+    kind: 'forward',
+    rewrite: isRewritten ? { target: sent.upstreamTarget, authority: sent.upstreamAuthority } : null,
+    timeoutMs: action.timeoutMs,
+    retry: action.retry,
+    mirrors: action.mirrors.map(({ cluster, share }) => ({ backend: backendName(config, cluster), share })),
+    session: session === undefined ? null : formatHostPort(session.endpoint.address),
+    backends: chosen.map(({ backend }) =>
+      explainBackend(question, backend.cluster, backend.weight, backend.weight / total, session?.endpoint),
+    ),
+  };
+}
+
+function explainStream(question: WaypointQuestion, frontend: Frontend): Answer {
+  const { config, request } = question;
+  const [serverName = ''] = request.authority.split(':');
+  const decideTurn = (turn: number): ReturnType<typeof decideStream> =>
+    decideStream({ config, frontend, serverName, weights: { pick: (backends) => backends[turn] } });
+  const decision = decideTurn(0);
+  // Without a name that is known, a connection that is no TLS takes the route without names, if there is one.
+  const route = decision.kind === 'forward' ? decision.route : frontend.tcp[0];
+  if (frontend.refuse !== undefined || route === undefined) {
+    const reason = decision.kind === 'refused' ? decision.reason : (frontend.refuse ?? '');
+    return { action: { kind: 'refused', status: 0, reason } };
+  }
+  const total = route.backends.reduce((sum, { weight }) => sum + weight, 0);
+  const names = route.serverNames.join(' ');
+  return {
+    route: {
+      name: route.origin.object || 'default',
+      object: route.origin.object || null,
+      match: names === '' ? 'every connection' : `TLS to ${names}`,
+    },
+    action: {
+      kind: 'forward',
+      rewrite: null,
+      timeoutMs: 0,
+      retry: null,
+      mirrors: [],
+      session: null,
+      backends: route.backends.map(({ cluster, weight }) =>
+        explainBackend(question, cluster, weight, weight / total, undefined),
+      ),
+    },
+  };
+}
+
+function explainBackend(
+  { config, authority, verdictAt }: WaypointQuestion,
+  name: string,
+  weight: number,
+  share: number,
+  only: Cluster['endpoints'][number] | undefined,
+): BackendExplanation {
+  const cluster = config.clusters.get(name);
+  const endpoints = (cluster?.endpoints ?? [])
+    .filter((endpoint) => only === undefined || endpoint === only)
+    .map(({ address, health, tunnel, workload }) => {
+      const at = address.port === 0 ? { ...address, port: authority.port } : address;
+      return {
+        address: formatHostPort(at),
+        workload: `${workload.namespace}/${workload.name}`,
+        health,
+        tunnel,
+        verdict: tunnel === 'HBONE' ? verdictAt(at) : null,
+      };
+    });
+  return {
+    backend: backendName(config, name),
+    weight,
+    share: Number.isFinite(share) ? share : 0,
+    balancing: cluster?.balancing ?? null,
+    problem: problemOf(cluster),
+    endpoints,
+  };
+}
+
+function problemOf(cluster: Cluster | undefined): string | null {
+  if (cluster === undefined) return 'it is no valid backend: 500';
+  return cluster.endpoints.some(({ health }) => health === 'healthy') ? null : 'no healthy endpoint: 503';
+}
+
+/** Those before the one that fits. */
+function passedOver(
+  { config, request }: WaypointQuestion,
+  frontend: Frontend,
+  { path, query }: { readonly path: string; readonly query: string },
+  taken: Route | undefined,
+): WaypointExplanation['passedOver'] {
+  const routes = config.routes.get(frontend.routeTable ?? '')?.routes ?? [];
+  const end = taken === undefined ? routes.length : routes.indexOf(taken);
+  return routes.slice(0, end).map((route) => ({
+    route: route.name,
+    match: formatMatch(route.match),
+    why: whyNoMatch(route, { method: request.method, path, query, headers: request.headers }),
+  }));
+}
+
+/** Each by itself, as if it were drawn. */
+function faultsFor(question: WaypointQuestion, route: Route): WaypointExplanation['faults'] {
+  const { request, nowMs, source } = question;
+  return route.faults
+    .filter((fault) => {
+      const certain = { ...fault, percent: 100 };
+      const input = {
+        where: fault.where,
+        headers: request.headers,
+        caller: { identity: identityOf(source) },
+        nowMs,
+        draw: () => 0,
+        active: () => 0,
+      };
+      return chooseFaults([certain], input).faults.length > 0;
+    })
+    .map((fault) => ({
+      name: fault.name,
+      policy: fault.policy,
+      percent: fault.percent,
+      does: describeFault(fault),
+      where: fault.where,
+      endsAt: new Date(fault.expires_at_ms).toISOString(),
+    }));
+}
+
+function identityOf({ trustDomain, namespace, serviceAccount }: Workload): Identity {
+  return { trustDomain, namespace, serviceAccount };
+}
