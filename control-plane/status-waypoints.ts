@@ -1,7 +1,9 @@
+import { AUTHORIZATION_TYPE } from '#api/resource.ts';
+import type { PolicyStatus } from './derive/policy-status.ts';
 import type { RouteStatus } from './derive/routes/attached.ts';
 import type { MeshState } from './mesh-state.ts';
 import type { RouteSplit } from './route-splits.ts';
-import type { Caller } from './serve/caller-tokens.ts';
+import { formatCaller } from './serve/caller-tokens.ts';
 import type { DiscoveryServer } from './serve/server.ts';
 import type { SubscriptionStatus } from './serve/subscription.ts';
 
@@ -97,13 +99,39 @@ export function statusFaults({ faults }: MeshState): readonly StatusFault[] {
   }));
 }
 
-/** The waypoints that enforce each Authorization, by its name. */
-export function waypointsByPolicy({ snapshot }: MeshState): ReadonlyMap<string, readonly Caller[]> {
-  const index = new Map<string, Caller[]>();
-  for (const [key, { authorizations }] of snapshot.waypoints) {
-    const [namespace = '', name = ''] = key.split('/');
-    for (const authorization of authorizations)
-      index.set(authorization, [...(index.get(authorization) ?? []), { kind: 'waypoint', namespace, name }]);
-  }
-  return index;
+/** Which waypoints enforce a policy. */
+export interface PolicyWaypoints {
+  readonly enforcing: (
+    policy: PolicyStatus,
+  ) => readonly { /** `waypoint/NAMESPACE/NAME` */ readonly name: string; readonly hasIt: boolean }[];
+}
+
+/** By what the policy says, and by the Authorizations that the waypoints' listeners name. */
+export function policyWaypoints(
+  { snapshot }: MeshState,
+  discovery: Pick<DiscoveryServer, 'waypoints' | 'hasAcked'>,
+): PolicyWaypoints {
+  const keys = new Map<string, string[]>();
+  for (const [key, { authorizations }] of snapshot.waypoints)
+    for (const name of authorizations) keys.set(name, [...(keys.get(name) ?? []), key]);
+  const configured = new Set(
+    discovery
+      .waypoints()
+      .filter(({ instances }) => instances.length > 0 && instances.every((instance) => instance.configured))
+      .map(({ namespace, name }) => `${namespace}/${name}`),
+  );
+  return {
+    enforcing: ({ resource, waypoints }) => {
+      const naming = resource === undefined ? [] : (keys.get(resource) ?? []);
+      return [...new Set([...waypoints, ...naming])].sort().map((key) => {
+        const [namespace = '', name = ''] = key.split('/');
+        const caller = { kind: 'waypoint', namespace, name } as const;
+        const hasIt =
+          resource === undefined
+            ? configured.has(key)
+            : discovery.hasAcked(caller, AUTHORIZATION_TYPE, resource);
+        return { name: formatCaller(caller), hasIt };
+      });
+    },
+  };
 }

@@ -6,10 +6,11 @@ import type { IssuedRecord } from '#certs/issued.ts';
 import type { Derived } from './derive/context.ts';
 import type { PolicyStatus } from './derive/policy-status.ts';
 import type { MeshState } from './mesh-state.ts';
-import { type Caller, formatCaller } from './serve/caller-tokens.ts';
 import type { ClientStatus, DiscoveryServer } from './serve/server.ts';
 import { formatPosition, type Problem } from './source/objects.ts';
 import {
+  type PolicyWaypoints,
+  policyWaypoints,
   type StatusFault,
   type StatusRoute,
   type StatusWaypoint,
@@ -18,7 +19,6 @@ import {
   statusRoutes,
   statusWaypoints,
   statusXds,
-  waypointsByPolicy,
 } from './status-waypoints.ts';
 
 /** What is looked at. */
@@ -108,6 +108,7 @@ export interface StatusPolicy {
 
 export interface StatusCertificate {
   readonly identity: string;
+  /** The node whose ztunnel holds it, or `waypoint/NAMESPACE/NAME`. */
   readonly node: string;
   readonly serial: string;
   /** RFC 3339. */
@@ -135,7 +136,7 @@ export function controlPlaneStatus(sources: StatusSources): ControlPlaneStatus {
       .filter(({ notAfterMs }) => notAfterMs > sources.nowMs)
       .map((issued) => [`${issued.node} ${issued.identity}`, statusCertificate(issued)]),
   );
-  const waypoints = waypointsByPolicy(state);
+  const waypoints = policyWaypoints(state, discovery);
   const addresses = [...(resources.get(ADDRESS_TYPE)?.values() ?? [])];
   return {
     ready: true,
@@ -190,7 +191,9 @@ function statusWorkload(
 ): readonly StatusWorkload[] {
   if (resource.kind !== 'workload') return [];
   const identity = formatIdentity(resource);
-  const certificate = certificates.get(`${resource.node} ${identity}`);
+  // A ztunnel has it for its workloads; a waypoint has its own.
+  const holders = [resource.node, `waypoint/${resource.namespace}/${resource.serviceAccount}`];
+  const certificate = holders.flatMap((holder) => certificates.get(`${holder} ${identity}`) ?? [])[0];
   return [
     {
       namespace: resource.namespace,
@@ -219,24 +222,23 @@ function statusService({ resource }: Derived): readonly StatusService[] {
 
 function statusPolicy(
   policy: PolicyStatus,
-  waypoints: ReadonlyMap<string, readonly Caller[]>,
+  waypoints: PolicyWaypoints,
   discovery: Pick<DiscoveryServer, 'hasAcked'>,
 ): StatusPolicy {
   const { object, position, resource, nodes, broken, dryRun, ineffective } = policy;
-  const enforcing: readonly Caller[] = [
-    ...nodes.map((node) => ({ kind: 'node', node }) as const),
-    ...(resource === undefined ? [] : (waypoints.get(resource) ?? [])),
+  const enforcing = [
+    ...nodes.map((node) => ({
+      name: `ztunnel/${node}`,
+      hasIt:
+        resource !== undefined && discovery.hasAcked({ kind: 'node', node }, AUTHORIZATION_TYPE, resource),
+    })),
+    ...waypoints.enforcing(policy),
   ];
-  const acked = enforcing.filter(
-    (caller) => resource !== undefined && discovery.hasAcked(caller, AUTHORIZATION_TYPE, resource),
-  );
   return {
     object,
     position: formatPosition(position),
-    enforcedBy: enforcing.map((caller) =>
-      caller.kind === 'node' ? `ztunnel/${caller.node}` : formatCaller(caller),
-    ),
-    acknowledged: `${acked.length}/${enforcing.length}`,
+    enforcedBy: enforcing.map(({ name }) => name),
+    acknowledged: `${enforcing.filter(({ hasIt }) => hasIt).length}/${enforcing.length}`,
     broken,
     dryRun,
     ineffective,

@@ -12,9 +12,8 @@ export const ADDRESS_TYPE: 'type.googleapis.com/istio.workload.Address' =
 export const AUTHORIZATION_TYPE: 'type.googleapis.com/istio.security.Authorization' =
   'type.googleapis.com/istio.security.Authorization';
 
-/** The two types, in the order in which they are pushed: a policy before the workloads that name it. */
+/** The two types. */
 export type ResourceType = typeof AUTHORIZATION_TYPE | typeof ADDRESS_TYPE;
-export const RESOURCE_TYPES: readonly ResourceType[] = [AUTHORIZATION_TYPE, ADDRESS_TYPE];
 
 /** xDS resource name: a workload's uid, `namespace/hostname`, `namespace/name`. */
 export function resourceName(resource: Resource): string {

@@ -6,6 +6,7 @@ import { type Client, type ClientDuplexStream, Metadata, type ServiceError, stat
 import { expect, test } from 'vitest';
 import { openChannel, parseControlPlaneAddress } from '#api/channel.ts';
 import { DELTA_METHOD, decodeResponse, encodeRequest } from '#api/discovery.ts';
+import { CLUSTER_TYPE } from '#api/envoy/types.ts';
 import type {
   DeltaDiscoveryRequestSchema,
   DeltaDiscoveryResponse,
@@ -14,7 +15,7 @@ import { ADDRESS_TYPE, AUTHORIZATION_TYPE } from '#api/resource.ts';
 import { temporaryAuthority } from '#certs/testing.ts';
 import { eventually } from '#test/kit/eventually.ts';
 import { policy, workload } from '#test/kit/resources.ts';
-import { openTestServer, type TestServer, tokenOf } from './testing.ts';
+import { openTestServer, type TestServer, tokenOf, waypointInput } from './testing.ts';
 
 const POD = 'Kubernetes//Pod/default/echo-1';
 
@@ -155,6 +156,59 @@ test('a type that is not served is refused by name', async () => {
       /^type "type.googleapis.com\/envoy.service.runtime.v3.Runtime" is not served here/,
     ),
   });
+});
+
+test.each([
+  {
+    who: 'a node',
+    caller: 'n1',
+    type: CLUSTER_TYPE,
+    details: /Cluster" is not for a node, whose token this is/,
+  },
+  { who: 'a waypoint', caller: 'alpha/gate', type: ADDRESS_TYPE, details: /Address" is not for a waypoint/ },
+])('$who does not get what is for others', async ({ caller, type, details }) => {
+  await using server = await openTestServer();
+  server.publish(workload({}));
+  server.publishWaypoints(new Map([['alpha/gate', waypointInput({ [CLUSTER_TYPE]: { c: 1 } })]]));
+  using client = open(server, bearer(caller));
+  client.send({ typeUrl: type });
+  expect(await client.ended).toMatchObject({
+    code: status.PERMISSION_DENIED,
+    details: expect.stringMatching(details),
+  });
+  expect(client.responses).toEqual([]);
+});
+
+test('a waypoint may call itself whatever a stock Envoy does, and each sees its own', async () => {
+  await using server = await openTestServer();
+  server.publish(policy({}), policy({ name: 'other' }));
+  server.publishWaypoints(
+    new Map([
+      ['alpha/gate', waypointInput({ [CLUSTER_TYPE]: { a: 1 } }, ['default/p'])],
+      ['beta/gate', waypointInput({ [CLUSTER_TYPE]: { b: 1 } })],
+    ]),
+  );
+  using alpha = open(server, bearer('alpha/gate'));
+  using beta = open(server, bearer('beta/gate'));
+  const node = { id: 'sidecar~10.0.0.1~x.y~z', metadata: { NODE_NAME: 'elsewhere' } };
+  for (const client of [alpha, beta]) {
+    client.send({ typeUrl: CLUSTER_TYPE, node });
+    client.send({ typeUrl: AUTHORIZATION_TYPE, resourceNamesSubscribe: ['*', 'default/p', 'default/other'] });
+  }
+  await eventually('both are answered', () => alpha.responses.length + beta.responses.length === 4);
+  const seen = ({ responses }: RawClient): unknown =>
+    responses.map(({ resources, removedResources }) => [
+      resources.map(({ name }) => name),
+      removedResources.toSorted(),
+    ]);
+  expect(seen(alpha)).toEqual([
+    [['a'], []],
+    [['default/p'], ['default/other']],
+  ]);
+  expect(seen(beta)).toEqual([
+    [['b'], []],
+    [[], ['default/other', 'default/p']],
+  ]);
 });
 
 test('a million names, endless nonces and garbage end one client, and no other', async () => {
