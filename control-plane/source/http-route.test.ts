@@ -187,9 +187,13 @@ describe('a path', () => {
 
 describe('matches on headers and query parameters', () => {
   test('compare names of headers without case, those of parameters with it, and keep the first of a name', () => {
-    const [match] = ruleOf(`{matches: [{
-      headers: [{name: X-A, value: one}, {name: x-a, value: two}, {name: b, value: "3+", type: RegularExpression}],
-      queryParams: [{name: Q, value: one}, {name: q, value: two}, {name: Q, value: three}]}]}`).matches;
+    const { objects, problems } = readSet(
+      httpRoute(`{rules: [{matches: [{
+        headers: [{name: X-A, value: one}, {name: x-a, value: two}, {name: b, value: "3+", type: RegularExpression}],
+        queryParams: [{name: Q, value: one}, {name: q, value: two}, {name: Q, value: three}]}]}]}`),
+    );
+    const route = objects.get('HTTPRoute pay/r');
+    const match = route?.kind === 'HTTPRoute' ? route.spec.rules[0]?.matches[0] : undefined;
     expect(match?.headers).toEqual([
       { name: 'x-a', match: { kind: 'exact', value: 'one' } },
       { name: 'b', match: { kind: 'regex', value: '3+' } },
@@ -197,6 +201,10 @@ describe('matches on headers and query parameters', () => {
     expect(match?.queryParams.map(({ name, match: { value } }) => `${name}=${value}`)).toEqual([
       'Q=one',
       'q=two',
+    ]);
+    expect(problems.map(({ severity, path }) => `${severity} ${path}`)).toEqual([
+      'warning spec.rules[0].matches[0].headers[1]',
+      'warning spec.rules[0].matches[0].queryParams[2]',
     ]);
   });
 

@@ -2,6 +2,7 @@ import { z } from 'zod';
 import { BACKEND_FILTERS, GRPC_FILTERS, toFilters, toSessionPersistence } from './convert-filters.ts';
 import { regexFault } from './gateway-words.ts';
 import { defineConvertedKind, type KindDefinition } from './kind.ts';
+import { repeatedNames } from './repeated-names.ts';
 import type { GrpcMatch, GrpcRouteSpec, GrpcRule } from './route-objects.ts';
 import { dnsSubdomain, fields, shown } from './schema-parts.ts';
 import { filters } from './schema-route-filters.ts';
@@ -119,4 +120,5 @@ export const grpcRouteKind: KindDefinition = defineConvertedKind({
   versions: ['v1', 'v1alpha2'],
   spec,
   convert: (written, { namespace }) => toSpec(written, namespace),
+  review: (_, written) => repeatedNames(written, [{ field: 'headers', isHeader: true }]),
 });

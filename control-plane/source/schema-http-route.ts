@@ -2,6 +2,7 @@ import { z } from 'zod';
 import { BACKEND_FILTERS, HTTP_FILTERS, toFilters, toSessionPersistence } from './convert-filters.ts';
 import { canonicalEscapes, duration, pathFault, regexFault } from './gateway-words.ts';
 import { defineConvertedKind, type KindDefinition } from './kind.ts';
+import { repeatedNames } from './repeated-names.ts';
 import type { HttpMatch, HttpRouteSpec, HttpRule, Retry } from './route-objects.ts';
 import { dnsSubdomain, fields } from './schema-parts.ts';
 import { filters, type WrittenFilter } from './schema-route-filters.ts';
@@ -189,4 +190,9 @@ export const httpRouteKind: KindDefinition = defineConvertedKind({
   versions: ['v1', 'v1beta1', 'v1alpha2'],
   spec,
   convert: (written, { namespace }) => toSpec(written, namespace),
+  review: (_, written) =>
+    repeatedNames(written, [
+      { field: 'headers', isHeader: true },
+      { field: 'queryParams', isHeader: false },
+    ]),
 });

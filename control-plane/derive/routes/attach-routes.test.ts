@@ -311,6 +311,27 @@ describe('a backend', () => {
     ]);
   });
 
+  test.each([
+    { what: 'no backends', rule: '{}', path: 'spec.rules[0]' },
+    {
+      what: 'only backends of weight 0',
+      rule: `{${to('ledger', ', weight: 0')}}`,
+      path: 'spec.rules[0].backendRefs',
+    },
+  ])('is missed in a rule with $what, which is a warning', ({ rule, path }) => {
+    const attached = attachText(LEDGER + route('HTTPRoute', 'pay/r', `${at}, rules: [${rule}]`));
+    expect(attached.problems).toMatchObject([
+      { path, severity: 'warning', effect: 'all that it matches is answered 500' },
+    ]);
+    expect(conditionOf(attached, 'HTTPRoute pay/r', 'Accepted')).toBe('True Accepted');
+  });
+
+  test('is not missed beside a redirect', () => {
+    const filter = '{type: RequestRedirect, requestRedirect: {scheme: https}}';
+    const text = route('HTTPRoute', 'pay/r', `${at}, rules: [{filters: [${filter}]}]`);
+    expect(attachText(LEDGER + text).problems).toEqual([]);
+  });
+
   describe('of another namespace, with a grant', () => {
     const grant = (spec: string, name = 'web/g'): string => objectYaml('ReferenceGrant', name, spec);
     const from = 'from: [{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: pay}]';

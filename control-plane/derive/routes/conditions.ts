@@ -1,4 +1,5 @@
 import { objectKey, type Problem, type RouteObject } from '../../source/objects.ts';
+import type { RouteFilter } from '../../source/route-objects.ts';
 import { problemAt } from '../problems.ts';
 import type { ServiceInfo } from '../services.ts';
 import type { ResolvedBackend, RouteCondition, RouteStatus } from './attached.ts';
@@ -43,7 +44,9 @@ export function attachmentProblems(
   const isOurs = parents.some(({ kind }) => kind === 'ports');
   return [
     ...parents.flatMap((parent, index) => parentProblems(resolved.route, parent, index, lost)),
-    ...(isOurs ? [...refusalProblems(resolved), ...referenceProblems(resolved)] : []),
+    ...(isOurs
+      ? [...refusalProblems(resolved), ...referenceProblems(resolved), ...emptyRuleProblems(resolved)]
+      : []),
     ...waypointProblems(attachment, hasWaypoint),
   ];
 }
@@ -121,6 +124,27 @@ function referenceProblems(resolved: ResolvedRoute): readonly Problem[] {
       effect: isMirror ? 'nothing is mirrored to it' : isHarmless ? 'it has no share' : answer,
     });
   });
+}
+
+/** Rules that send nothing anywhere: as they are written, but hardly as they are meant. */
+function emptyRuleProblems({ route, rules, refusal }: ResolvedRoute): readonly Problem[] {
+  if (refusal) return [];
+  return rules.flatMap(({ backends }, index) => {
+    const rule = route.spec.rules[index];
+    if (rule === undefined || backends.some(({ weight }) => weight > 0) || redirects(rule)) return [];
+    const message =
+      backends.length === 0
+        ? 'has no backendRefs; name a backend, or write a RequestRedirect'
+        : 'has only backends of weight 0; give one of them a weight';
+    const path = `spec.rules[${index}]${backends.length === 0 ? '' : '.backendRefs'}`;
+    const effect = 'all that it matches is answered 500';
+    return [problemAt(route, { path, message, severity: 'warning', effect })];
+  });
+}
+
+function redirects(rule: RouteObject['spec']['rules'][number]): boolean {
+  const filters: readonly RouteFilter[] = 'filters' in rule ? rule.filters : [];
+  return filters.some(({ kind }) => kind === 'redirect');
 }
 
 function refusalProblems({ route, refusal }: ResolvedRoute): readonly Problem[] {
