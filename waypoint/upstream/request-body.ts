@@ -8,6 +8,8 @@ export const REPLAY_BYTES: number = 64 * 1024;
 export interface BodyCopy {
   readonly write: (chunk: Buffer) => void;
   readonly end: (trailers: HeaderList) => void;
+  /** It will not be complete. */
+  readonly abort: () => void;
 }
 
 /**
@@ -71,6 +73,7 @@ export class RequestBody {
   /** Nobody wants the rest of it: what has begun to come is read and dropped. */
   discard(): void {
     this.#isOver = true;
+    this.#loseCopies();
     this.forget();
     this.#attempt = undefined;
     this.resume();
@@ -93,6 +96,7 @@ export class RequestBody {
         this.#attempt?.end(trailers);
       },
       onAbort: () => {
+        this.#loseCopies();
         if (!this.#isOver) this.#onLost();
       },
     });
@@ -112,6 +116,11 @@ export class RequestBody {
     // Between two tries what came last is not lost, whatever its size: the next try gets it, and no other.
     if (this.#keptBytes > REPLAY_BYTES && this.#attempt !== undefined) this.forget();
     else this.#kept.push(chunk);
+  }
+
+  #loseCopies(): void {
+    if (this.#source === undefined || this.#trailers !== undefined) return;
+    for (const copy of this.#copies) copy.abort();
   }
 
   #pause(): void {

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { newTraceparent } from '#ztunnel/hbone/headers.ts';
-import type { Caller, RequestHead } from '../exchange.ts';
+import type { Caller, HeaderList, RequestHead } from '../exchange.ts';
 import { textOf } from './target.ts';
 
 /**
@@ -15,7 +15,7 @@ const OF_MESH = /^(x-forwarded-client-cert|x-tulle-.*|x-envoy-.*|expect)$/;
 /** First letters of those, so that most names are passed over quickly. */
 const MAY_BE_OF_MESH = new Set(['x', 'e']);
 
-/** What every try of a request has in common. */
+/** What is sent of a request's headers, and known of them. */
 export interface PreparedHeaders {
   readonly headers: string[];
   readonly requestId: string;
@@ -26,9 +26,8 @@ export interface PreparedHeaders {
 /**
  * Headers of a request on its way to an application, before the route's own changes. `x-forwarded-for` stays as it came: inside the
  * mesh nobody but the application believes it, and the caller is known by name (a stock waypoint does the same).
- * @param self the waypoint's SPIFFE ID
  */
-export function prepareHeaders(head: RequestHead, caller: Caller, self: string | undefined): PreparedHeaders {
+export function prepareHeaders(head: RequestHead, caller: Caller): PreparedHeaders {
   const headers: string[] = [];
   let requestId = '';
   let traceparent = '';
@@ -56,7 +55,7 @@ export function prepareHeaders(head: RequestHead, caller: Caller, self: string |
   }
   if (!hasScheme) headers.push('x-forwarded-proto', 'http');
   traceparent = childOf(traceparent, caller.traceparent);
-  headers.push('traceparent', traceparent, 'x-forwarded-client-cert', formatClientCert(self, caller));
+  headers.push('traceparent', traceparent);
   return { headers, requestId, traceparent, userAgent };
 }
 
@@ -69,6 +68,19 @@ function childOf(ofRequest: string, ofConnection: string | undefined): string {
   if (traceId === undefined || flags === undefined) return made;
   return `00-${traceId}-${made.slice(36, 52)}-${flags}`;
 }
+
+/** Headers with the one that says who calls, whatever a route has done to it. */
+export function withClientCert(headers: HeaderList, caller: Caller, self: string | undefined): string[] {
+  const kept: string[] = [];
+  for (let index = 0; index < headers.length; index += 2) {
+    const name = headers[index] ?? '';
+    if (name !== CLIENT_CERT) kept.push(name, headers[index + 1] ?? '');
+  }
+  kept.push(CLIENT_CERT, formatClientCert(self, caller));
+  return kept;
+}
+
+const CLIENT_CERT = 'x-forwarded-client-cert';
 
 /** Envoy's format. Nothing needs quotes in a SPIFFE ID that has been parsed. */
 function formatClientCert(self: string | undefined, caller: Caller): string {

@@ -1,0 +1,238 @@
+import type { Exchange, HeaderList } from './exchange.ts';
+import type { Endpoint, HeaderMutations } from './model.ts';
+import { decideRequest, type ForwardDecision, type RequestDecision } from './route/decide-request.ts';
+import { type ChosenFaults, chooseFaults } from './route/faults.ts';
+import { isGrpc } from './route/grpc.ts';
+import { mutateHeaders } from './route/headers.ts';
+import { sessionHeaders } from './route/session.ts';
+import type { ServeDeps } from './serve-deps.ts';
+import { abortReply, replyTo } from './upstream/decided-reply.ts';
+import { whyDenied } from './upstream/denial.ts';
+import { Forwarding, type ForwardPlan, type TryFault } from './upstream/forwarding.ts';
+import { formatReply, type LocalReply, sendReply } from './upstream/local-reply.ts';
+import { type BodyCopy, RequestBody } from './upstream/request-body.ts';
+import { type PreparedHeaders, prepareHeaders, withClientCert } from './upstream/request-headers.ts';
+import { RequestLog } from './upstream/request-log.ts';
+import { textOf } from './upstream/target.ts';
+
+/** Names of the faults that an answer comes from, or was slowed by. */
+const FAULT_HEADER = 'x-tulle-fault';
+
+/**
+ * Answers one request: decides with the newest configuration, and does what was decided. The exchange is its own from now on; its
+ * record is given when it is over, however it ends.
+ */
+export function serveRequest(exchange: Exchange, deps: ServeDeps): void {
+  new Service(exchange, deps).start();
+}
+
+class Service {
+  readonly #exchange: Exchange;
+  readonly #deps: ServeDeps;
+  readonly #log: RequestLog;
+  readonly #isGrpc: boolean;
+  readonly #prepared: PreparedHeaders;
+  #forwarding: Forwarding | undefined;
+  #delay: NodeJS.Timeout | undefined;
+  #endFaults: (() => void) | undefined;
+  /** Of faults, so far. */
+  readonly #faultNames: string[] = [];
+
+  constructor(exchange: Exchange, deps: ServeDeps) {
+    this.#exchange = exchange;
+    this.#deps = deps;
+    this.#isGrpc = isGrpc(exchange.head.headers);
+    this.#prepared = prepareHeaders(exchange.head, exchange.downstream.caller);
+    const log = new RequestLog(exchange, deps.record);
+    log.isGrpc = this.#isGrpc;
+    log.requestId = this.#prepared.requestId;
+    log.userAgent = this.#prepared.userAgent;
+    log.traceparent = this.#prepared.traceparent;
+    this.#log = log;
+  }
+
+  start(): void {
+    this.#exchange.onClose = (isComplete) => this.#onClose(isComplete);
+    const decision = this.#decide();
+    if (!('route' in decision)) {
+      this.#act(decision);
+      return;
+    }
+    const { route, faults, path, query } = decision;
+    this.#log.route = route.name;
+    this.#log.origin = route.origin;
+    this.#log.path = path + query;
+    if (faults.faults.length > 0) this.#endFaults = this.#deps.faults.begin(faults.faults);
+    this.#mark(faults);
+    if (faults.delayMs === 0) this.#act(decision);
+    else this.#delay = setTimeout(() => this.#act(decision), faults.delayMs);
+  }
+
+  #decide(): RequestDecision {
+    const { downstream, head } = this.#exchange;
+    const { caller } = downstream;
+    const { config, weights, random, faults, authorize } = this.#deps;
+    return decideRequest({
+      config: config(),
+      frontend: downstream.frontend,
+      caller,
+      head,
+      nowMs: Date.now(),
+      draw: random,
+      weights,
+      activeFaults: faults.active,
+      authorize: (request) => {
+        this.#log.frontend = request.frontend;
+        return whyDenied(authorize(request.frontend, caller, request));
+      },
+    });
+  }
+
+  #act(decision: RequestDecision): void {
+    if (decision.kind === 'forward') {
+      this.#forward(decision);
+      return;
+    }
+    if (decision.kind === 'not-found') this.#log.path = decision.path + decision.query;
+    if (decision.kind === 'no-cluster') this.#log.cluster = decision.backend.cluster;
+    const { reply, details, flag } = replyTo(decision);
+    if (flag !== undefined) this.#log.flag(flag);
+    this.#reply(reply, details);
+  }
+
+  #forward(decision: ForwardDecision): void {
+    const { cluster, action } = decision;
+    this.#log.sentTo(cluster);
+    const request = this.#upstreamRequest(decision);
+    const copies = this.#mirror(decision, request);
+    const body = new RequestBody(this.#exchange.body, copies, () => this.#forwarding?.stop());
+    const plan: ForwardPlan = {
+      cluster,
+      retry: action.retry,
+      timeoutMs: action.timeoutMs,
+      hashKey: decision.hashKey,
+      sticksTo: decision.session?.endpoint,
+      requestOf: (attempt) => ({
+        ...request,
+        headers: [...request.headers, 'x-envoy-attempt-count', String(attempt)],
+      }),
+      authority: this.#exchange.downstream.authority,
+      faultOfTry: () => this.#faultOfTry(decision),
+      answer: (_status, headers, endpoint) => this.#answerHeaders(decision, headers, endpoint),
+      reply: (reply) =>
+        this.#reply(
+          { ...reply, headers: [...(reply.headers ?? []), ...decision.corsHeaders] },
+          this.#log.details,
+        ),
+      responseKbps: decision.faults.responseKbps,
+    };
+    this.#forwarding = new Forwarding(this.#deps, { exchange: this.#exchange, body, plan, log: this.#log });
+    this.#forwarding.start();
+  }
+
+  #upstreamRequest(decision: ForwardDecision): ReturnType<ForwardPlan['requestOf']> {
+    const { head, downstream, body } = this.#exchange;
+    const { upstreamTarget, upstreamAuthority, requestHeaders, path, query } = decision;
+    const identity = this.#deps.identity();
+    const self = identity === undefined ? undefined : textOf(identity);
+    const mutated = mutateHeaders(this.#prepared.headers, requestHeaders);
+    const headers = withClientCert(mutated, downstream.caller, self);
+    if (upstreamTarget !== path + query) headers.push('x-envoy-original-path', path + query);
+    return {
+      // An extended CONNECT is an upgrade of HTTP/1.1 from here on.
+      method: head.upgrade !== undefined && head.method === 'CONNECT' ? 'GET' : head.method,
+      target: upstreamTarget,
+      authority: upstreamAuthority,
+      scheme: 'http',
+      headers,
+      hasBody: body !== undefined,
+      ...(head.upgrade !== undefined && { upgrade: head.upgrade }),
+    };
+  }
+
+  #mirror(
+    { mirrors, hashKey }: ForwardDecision,
+    request: ReturnType<ForwardPlan['requestOf']>,
+  ): readonly BodyCopy[] {
+    if (mirrors.length === 0 || request.upgrade !== undefined) return [];
+    const { downstream, head } = this.#exchange;
+    const { caller, authority } = downstream;
+    const context = { caller, authority, hashKey, isHttp2: head.protocol === 'HTTP/2' };
+    return mirrors.flatMap((cluster) => this.#deps.mirrors.send(cluster, request, context) ?? []);
+  }
+
+  /** Drawn anew for each try: what retries save is seen. */
+  #faultOfTry({ attemptFaults }: ForwardDecision): TryFault | undefined {
+    if (attemptFaults.length === 0) return undefined;
+    const chosen = chooseFaults(attemptFaults, {
+      where: 'upstream',
+      headers: this.#exchange.head.headers,
+      caller: this.#exchange.downstream.caller,
+      nowMs: Date.now(),
+      draw: this.#deps.random,
+      active: this.#deps.faults.active,
+    });
+    if (chosen.faults.length === 0) return undefined;
+    this.#mark(chosen);
+    return {
+      delayMs: chosen.delayMs,
+      abort: chosen.abort && abortReply(chosen.abort),
+      responseKbps: chosen.responseKbps,
+      release: this.#deps.faults.begin(chosen.faults),
+    };
+  }
+
+  /** Whoever looks sees that it was on purpose. */
+  #mark({ names, delayMs }: ChosenFaults): void {
+    for (const name of names) {
+      this.#log.fault(name);
+      if (!this.#faultNames.includes(name)) this.#faultNames.push(name);
+    }
+    if (delayMs > 0) this.#log.flag('DI');
+  }
+
+  #answerHeaders(decision: ForwardDecision, headers: HeaderList, endpoint: Endpoint): HeaderList {
+    const { action, session, path, corsHeaders } = decision;
+    const own: string[] = ['x-envoy-upstream-service-time', String(Math.round(this.#log.upstreamMs ?? 0))];
+    if (this.#faultNames.length > 0) own.push(FAULT_HEADER, this.#faultNames.join(','));
+    const mutations = [...decision.responseHeaders, setting(own), setting(corsHeaders)];
+    const mutated = mutateHeaders(headers, mutations);
+    if (action.session === undefined) return mutated;
+    return [...mutated, ...sessionHeaders(action.session, session, { endpoint, path, nowMs: Date.now() })];
+  }
+
+  /** Answers in the waypoint's own name. */
+  #reply(reply: LocalReply, details: string): void {
+    const headers = [...(reply.headers ?? [])];
+    if (this.#faultNames.length > 0) headers.push(FAULT_HEADER, this.#faultNames.join(','));
+    const formatted = formatReply({ ...reply, headers }, this.#isGrpc);
+    this.#log.status = formatted.status;
+    this.#log.details = details;
+    this.#log.readGrpcStatus(formatted.headers);
+    sendReply(this.#exchange, formatted);
+  }
+
+  #onClose(isComplete: boolean): void {
+    clearTimeout(this.#delay);
+    this.#endFaults?.();
+    if (!isComplete && !this.#log.isOver) this.#onGone();
+    this.#log.finish();
+  }
+
+  /** The client has left, or has been answered by `downstream/` for what it did. */
+  #onGone(): void {
+    const { failure } = this.#exchange;
+    this.#forwarding?.stop();
+    this.#log.flag(failure?.flag ?? 'DC');
+    this.#log.details = failure?.details ?? 'the client left';
+    if (failure !== undefined && failure.status !== 0) this.#log.status = failure.status;
+  }
+}
+
+/** Headers in the place of those of the same names. */
+function setting(headers: HeaderList): HeaderMutations {
+  const set: [string, string][] = [];
+  for (let index = 0; index < headers.length; index += 2)
+    set.push([headers[index] ?? '', headers[index + 1] ?? '']);
+  return { set, add: [], remove: [] };
+}
