@@ -83,19 +83,22 @@ const KNOWN: Readonly<Record<string, readonly string[]>> = fieldsByMessage({
 
 /**
  * Refuses what is set and not known, at any depth but for `Any`s, whose messages are looked at when they are decoded.
- * @throws ConfigError naming the field
+ * @param path of the message inside its resource; empty for the resource itself
+ * @throws ConfigError naming the field: `virtual_hosts[0].routes[2].route.hedge_policy is not supported`
  */
-export function refuseUnknownFields(schema: DescMessage, message: Message): void {
+export function refuseUnknownFields(schema: DescMessage, message: Message, path = ''): void {
   const known = KNOWN[schema.typeName];
   if (known === undefined) return;
-  if ((message.$unknown?.length ?? 0) > 0)
-    refuse(`field number ${message.$unknown?.[0]?.no} of ${schema.typeName} is not known`);
+  const number = message.$unknown?.[0]?.no;
+  if (number !== undefined)
+    refuse(`field number ${number} of ${path === '' ? schema.name : path} is not known`);
   for (const field of schema.fields) {
     if (!isFieldSet(message, field)) continue;
-    if (!known.includes(field.name)) refuse(`${schema.name}.${field.name} is not supported`);
-    if (field.message !== undefined && KNOWN[field.message.typeName] !== undefined)
-      for (const child of childrenOf(message, field.localName, field.oneof?.localName))
-        refuseUnknownFields(field.message, child);
+    const name = path === '' ? field.name : `${path}.${field.name}`;
+    if (!known.includes(field.name)) refuse(`${name} is not supported`);
+    if (field.message === undefined || KNOWN[field.message.typeName] === undefined) continue;
+    for (const [index, child] of childrenOf(message, field.localName, field.oneof?.localName).entries())
+      refuseUnknownFields(field.message, child, field.fieldKind === 'list' ? `${name}[${index}]` : name);
   }
 }
 
