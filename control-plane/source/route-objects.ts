@@ -1,5 +1,3 @@
-import type { IntOrString } from './objects.ts';
-
 /**
  * Specs of the Gateway API's routes and of our TrafficPolicy, with the API's defaults filled in, but for `parentRef`s, which
  * status has to repeat as they are written. What is not of the API's grammar does not get here; values that are of it and that
@@ -239,11 +237,3 @@ export interface Fault {
   readonly expiresAfterMs: DurationMs;
   readonly maxConcurrent?: number;
 }
-
-/** Of a Gateway of a waypoint class, `infrastructure.parametersRef` resolved. */
-export interface WaypointParameters {
-  readonly replicas: number;
-}
-
-/** A port that something names. */
-export type PortRef = IntOrString;
