@@ -141,7 +141,6 @@ describe('a policy that is not sent', () => {
   test.each([
     ['AUDIT', '{action: AUDIT, rules: [{}]}', ''],
     ['CUSTOM', '{action: CUSTOM, provider: {name: x}, rules: [{}]}', ''],
-    ['for a waypoint', '{targetRefs: [{kind: Service, group: "", name: a}], rules: [{}]}', ''],
     ['in dry run', '{action: DENY, rules: [{}]}', 'annotations: {istio.io/dry-run: "true"}'],
   ])('%s says so, rule by rule', (_, spec, fields) => {
     expect(derive(spec, fields)).toBeUndefined();
@@ -275,7 +274,8 @@ describe('a policy that could not be read', () => {
   test('denies at its targets only, which is for a waypoint', () => {
     const targetRefs = [{ group: '', kind: 'Service', name: 'a' }];
     const snapshot = deriveBroken([broken({ targetRefs })]);
-    expect(policyOf(snapshot, 'shop/p')).toBeUndefined();
-    expect(snapshot.policies).toMatchObject([{ broken: true, ineffective: [{ rule: 0 }] }]);
+    expect(policyOf(snapshot, 'shop/p')).toMatchObject({ ...DENY_ALL, scope: 'WORKLOAD_SELECTOR' });
+    const reason = expect.stringContaining('no waypoint enforces it');
+    expect(snapshot.policies).toMatchObject([{ broken: true, nodes: [], ineffective: [{ reason }] }]);
   });
 });

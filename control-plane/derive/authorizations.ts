@@ -1,10 +1,11 @@
 import type { Authorization } from '#api/policy.ts';
-import type {
-  AuthorizationPolicyObject,
-  BrokenPolicy,
-  Position,
-  Selector,
-  StringMap,
+import {
+  type AuthorizationPolicyObject,
+  type BrokenPolicy,
+  objectKey,
+  type Position,
+  type Selector,
+  type StringMap,
 } from '../source/objects.ts';
 import { type ConvertedRule, canMatch, convertRule, type RuleFault } from './authorization-rules.ts';
 import type { MeshSettings } from './settings.ts';
@@ -17,7 +18,7 @@ export interface Ineffective {
   readonly reason: string;
 }
 
-/** What ztunnels get of an AuthorizationPolicy. */
+/** What ztunnels, or waypoints, get of an AuthorizationPolicy. */
 export type Conversion =
   | {
       readonly kind: 'sent';
@@ -25,15 +26,20 @@ export type Conversion =
       readonly ruleOrigins: readonly Position[];
       readonly ineffective: readonly Ineffective[];
     }
-  | { readonly kind: 'withheld'; readonly ineffective: readonly Ineffective[] }
+  | {
+      readonly kind: 'withheld';
+      readonly ineffective: readonly Ineffective[];
+      /** Why what it is aimed at has to refuse everything: what it asks for cannot be done there. */
+      readonly refuse?: string;
+    }
   /** A value in it is wrong, so that it can not be told what it denies; `path` from its root. */
   | { readonly kind: 'broken'; readonly faults: readonly RuleFault[] };
 
 const DRY_RUN = 'istio.io/dry-run';
-/** Why a policy with targets is not sent to ztunnels. */
-export const TARGETS = 'it has targetRefs: only a waypoint can enforce it, no ztunnel does';
+/** Who is to check a policy: one with targets is for waypoints, and for no ztunnel. */
+type Enforcer = 'ztunnel' | 'waypoint';
 
-/** Converts a policy to its form for ztunnels: {@link convertRule} rule by rule. */
+/** Converts a policy to its form for ztunnels, or for waypoints if it has targets: {@link convertRule} rule by rule. */
 export function convertAuthorizationPolicy(
   policy: AuthorizationPolicyObject,
   settings: MeshSettings,
@@ -42,25 +48,15 @@ export function convertAuthorizationPolicy(
   const everyRule = (reason: string): readonly Ineffective[] =>
     spec.rules.map((_, rule) => ({ rule, reason }));
   const dryRun = isDryRun(policy);
-  if (dryRun && !settings.dryRunPolicies)
-    return {
-      kind: 'withheld',
-      ineffective: everyRule(
-        'dry run: not sent to ztunnels while tulle.dryRunPolicies of the mesh is not true',
-      ),
-    };
-  if (spec.targetRefs.length > 0)
-    return {
-      kind: 'withheld',
-      ineffective: everyRule(TARGETS),
-    };
-  if (spec.action === 'AUDIT' || spec.action === 'CUSTOM')
-    return {
-      kind: 'withheld',
-      ineffective: everyRule(
-        `ztunnels do not know the action ${spec.action}; a waypoint and targetRefs are needed`,
-      ),
-    };
+  const enforcer: Enforcer = spec.targetRefs.length > 0 ? 'waypoint' : 'ztunnel';
+  if (dryRun && (enforcer === 'waypoint' || !settings.dryRunPolicies))
+    return { kind: 'withheld', ineffective: everyRule(DRY_RUN_REASONS[enforcer]) };
+  if (spec.action === 'AUDIT' || spec.action === 'CUSTOM') {
+    const ineffective = everyRule(actionReason(enforcer, spec.action));
+    const refuse = `${objectKey(policy)}: ${actionReason(enforcer, spec.action)}`;
+    const fails = enforcer === 'waypoint' && spec.action === 'CUSTOM';
+    return { kind: 'withheld', ineffective, ...(fails && { refuse }) };
+  }
   const rules = spec.rules.map((rule) => convertRule(rule, metadata.namespace));
   const faults = rules.flatMap((rule, index) =>
     rule.faults.map(({ path, message }) => ({ path: `spec.rules[${index}].${path}`, message })),
@@ -75,14 +71,31 @@ export function convertAuthorizationPolicy(
       kind: 'authorization',
       name: metadata.name,
       namespace: metadata.namespace,
-      scope: scopeOf(metadata.namespace, spec.selector, settings),
+      scope: enforcer === 'waypoint' ? NAMED_ONLY : scopeOf(metadata.namespace, spec.selector, settings),
       action: spec.action,
       rules: kept.map(({ rule }) => rule),
       dryRun,
     },
     ruleOrigins: kept.map(({ index }) => policy.positionOf(`spec.rules[${index}]`)),
-    ineffective: dryRun ? everyRule('dry run: logged, never enforced') : explainRules(spec.action, rules),
+    ineffective: dryRun
+      ? everyRule('dry run: logged, never enforced')
+      : explainRules(spec.action, rules, enforcer),
   };
+}
+
+/** Holds for those who name it, and nobody else. */
+const NAMED_ONLY = 'WORKLOAD_SELECTOR';
+const DRY_RUN_REASONS: Readonly<Record<Enforcer, string>> = {
+  ztunnel: 'dry run: not sent to ztunnels while tulle.dryRunPolicies of the mesh is not true',
+  waypoint: 'dry run: waypoints try no policies out',
+};
+
+function actionReason(enforcer: Enforcer, action: 'AUDIT' | 'CUSTOM'): string {
+  if (enforcer === 'ztunnel')
+    return `ztunnels do not know the action ${action}; a waypoint and targetRefs are needed`;
+  return action === 'AUDIT'
+    ? 'waypoints do not know the action AUDIT'
+    : 'waypoints do not know the action CUSTOM: everything that it is aimed at is refused';
 }
 
 /** Whether the policy is only to be tried out. */
@@ -101,15 +114,16 @@ export const DRY_RUN_PATH: string = `metadata.annotations["${DRY_RUN}"]`;
 
 /** What stands for a policy that could not be read: it denies all that it may select. */
 export function denyAll(
-  policy: Pick<BrokenPolicy, 'namespace' | 'selector'>,
+  policy: Pick<BrokenPolicy, 'namespace' | 'selector' | 'targetRefs'>,
   name: string,
   settings: MeshSettings,
 ): Authorization {
+  const isAimed = policy.targetRefs !== undefined && policy.targetRefs.length > 0;
   return {
     kind: 'authorization',
     name,
     namespace: policy.namespace,
-    scope: scopeOf(policy.namespace, policy.selector, settings),
+    scope: isAimed ? NAMED_ONLY : scopeOf(policy.namespace, policy.selector, settings),
     action: 'DENY',
     rules: [{ clauses: [] }],
     dryRun: false,
@@ -130,24 +144,36 @@ function scopeOf(
   return namespace === settings.rootNamespace ? 'GLOBAL' : 'NAMESPACE';
 }
 
-function explainRules(action: 'ALLOW' | 'DENY', rules: readonly ConvertedRule[]): readonly Ineffective[] {
+function explainRules(
+  action: 'ALLOW' | 'DENY',
+  rules: readonly ConvertedRule[],
+  enforcer: Enforcer,
+): readonly Ineffective[] {
   return rules.flatMap((rule, index) => {
-    const reason = explainRule(action, rule);
+    const reason = explainRule(action, rule, enforcer);
     return reason === undefined ? [] : [{ rule: index, reason }];
   });
 }
 
-function explainRule(action: 'ALLOW' | 'DENY', { rule, unseen }: ConvertedRule): string | undefined {
-  const cause = `ztunnels do not see ${unseen.join(', ')}`;
+function explainRule(
+  action: 'ALLOW' | 'DENY',
+  { rule, unseen }: ConvertedRule,
+  enforcer: Enforcer,
+): string | undefined {
+  const stock = enforcer === 'ztunnel' ? ` ${STOCK}` : '';
+  const cause =
+    enforcer === 'ztunnel'
+      ? `ztunnels do not see ${unseen.join(', ')}`
+      : `waypoints do not look at ${unseen.join(', ')} yet`;
   if (unseen.length > 0 && action === 'ALLOW')
     return `${cause}: the rule allows nothing, more is denied than written`;
   if (unseen.length > 0 && canMatch(rule))
     return `${cause}: the rule denies without regard to it, more than written`;
-  if (unseen.length > 0) return `${cause}: the rule denies without regard to it, more than written ${STOCK}`;
+  if (unseen.length > 0) return `${cause}: the rule denies without regard to it, more than written${stock}`;
   if (canMatch(rule)) return undefined;
   if (action === 'ALLOW')
     return 'an empty source, operation or condition matches nothing: the rule allows nothing';
-  return `an empty source, operation or condition matches everything ${STOCK}`;
+  return `an empty source, operation or condition matches everything${stock}`;
 }
 
 /** What else there is to know of a DENY of which only empty matches are left: docs/decisions/0007-empty-matches.md. */

@@ -8,6 +8,7 @@ import {
   type PeerAuthenticationObject,
   type Position,
   type StringMap,
+  type TargetRef,
 } from '../source/objects.ts';
 import {
   badDryRun,
@@ -17,7 +18,6 @@ import {
   type Ineffective,
   isDryRun,
   selectorLabels,
-  TARGETS,
 } from './authorizations.ts';
 import type { Context, Derived } from './context.ts';
 import {
@@ -37,7 +37,7 @@ import { indexSelectors, type SelectorIndex } from './selectors.ts';
 export interface PolicyOutcome {
   readonly object: ObjectKey;
   readonly position: Position;
-  /** Name of the Authorization that stands for it; absent where ztunnels get none. */
+  /** Name of the Authorization that stands for it; absent where nobody gets one. */
   readonly resource?: string;
   /** Whether it could not be read, so that it denies all that it may select. */
   readonly broken: boolean;
@@ -45,11 +45,22 @@ export interface PolicyOutcome {
   readonly ineffective: readonly Ineffective[];
   /** Labels that it selects by, if it does. */
   readonly selector?: StringMap;
+  /** What it is aimed at instead, if it is for waypoints. */
+  readonly aim?: PolicyAim;
   /** The object; absent where it could not be read. */
   readonly source?: MeshObject;
 }
 
-/** Policies as ztunnels get them, and what became of each object. */
+/** Where a policy for waypoints holds. */
+export interface PolicyAim {
+  readonly namespace: string;
+  /** Never empty. */
+  readonly targetRefs: readonly TargetRef[];
+  /** Why everything there is refused. */
+  readonly refuse?: string;
+}
+
+/** Policies as ztunnels and waypoints get them, and what became of each object. */
 export interface PolicySet {
   readonly authorizations: readonly Derived<Authorization>[];
   readonly outcomes: readonly PolicyOutcome[];
@@ -119,12 +130,16 @@ function fromPolicy(context: Context, policy: AuthorizationPolicyObject): Result
     dryRun: isDryRun(policy),
     direct: true,
     ...(selector && { selector }),
+    ...aimOf(namespace, policy.spec.targetRefs),
   };
   reportDryRun(context, policy);
   const conversion = convertAuthorizationPolicy(policy, settings);
   switch (conversion.kind) {
-    case 'withheld':
-      return { namespace, outcome: { ...shared, broken: false, ineffective: conversion.ineffective } };
+    case 'withheld': {
+      const { ineffective, refuse } = conversion;
+      const aim = shared.aim && { aim: { ...shared.aim, ...(refuse !== undefined && { refuse }) } };
+      return { namespace, outcome: { ...shared, ...aim, broken: false, ineffective } };
+    }
     case 'sent': {
       const { authorization: resource, ruleOrigins, ineffective } = conversion;
       return {
@@ -138,7 +153,8 @@ function fromPolicy(context: Context, policy: AuthorizationPolicyObject): Result
         context.report(
           problemAt(policy, { path, message, severity: 'error', effect: 'denies what it selects' }),
         );
-      const target = { namespace, ...(policy.spec.selector && { selector: policy.spec.selector }) };
+      const { selector: written, targetRefs } = policy.spec;
+      const target = { namespace, targetRefs, ...(written && { selector: written }) };
       const resource = denyAll(target, name, settings);
       return {
         namespace,
@@ -173,20 +189,23 @@ function fromPeerAuthentication(mtls: MtlsTable, policy: PeerAuthenticationObjec
   return { namespace, outcome, derived: { resource: authorization, origin, ruleOrigins, source: policy } };
 }
 
-/** One that has targets denies at these only, which is for waypoints to do. */
+/** One that has targets denies at these only. */
 function fromBroken(context: Context, policy: BrokenPolicy, name: string): Result {
   const { namespace, kind, position } = policy;
   const object = objectKey({ kind, metadata: policy });
   const selector = selectorLabels(policy.selector);
-  const shared = { object, position, broken: true, dryRun: false, direct: true };
-  if (policy.targetRefs !== undefined && policy.targetRefs.length > 0)
-    return { namespace, outcome: { ...shared, ineffective: [{ rule: 0, reason: TARGETS }] } };
+  const aim = aimOf(namespace, policy.targetRefs ?? []);
+  const shared = { object, position, broken: true, dryRun: false, direct: true, ...aim };
   const resource = denyAll(policy, name, context.settings);
   return {
     namespace,
     outcome: { ...shared, ineffective: [], resource: policyKey(resource), ...(selector && { selector }) },
     derived: { resource, origin: { object, position }, ruleOrigins: [position] },
   };
+}
+
+function aimOf(namespace: string, targetRefs: readonly TargetRef[]): { readonly aim?: PolicyAim } {
+  return targetRefs.length > 0 ? { aim: { namespace, targetRefs } } : {};
 }
 
 /** Names for broken policies that nothing else has: two that have no name of their own may be called the same. */

@@ -11,7 +11,7 @@ import { getOrAdd } from './selectors.ts';
 export interface PolicyStatus {
   readonly object: ObjectKey;
   readonly position: Position;
-  /** Name of the Authorization that stands for it; absent where ztunnels get none. */
+  /** Name of the Authorization that stands for it; absent where nobody gets one. */
   readonly resource?: string;
   /** Whether it could not be read, so that it denies all that it may select. */
   readonly broken: boolean;

@@ -37,8 +37,14 @@ test('workloads and services are those of a stock istiod, but for what is differ
   expect(resourcesOf(ADDRESS_TYPE)).toEqual(expected);
 });
 
-test('policies are those of a stock istiod, the one that it names and never sends, and one that requires a waypoint', () => {
+test('policies are those of a stock istiod, the one that it names and never sends, and those about a waypoint', () => {
   const expected = recordedAuthorizations(recorded);
+  for (const name of FOR_WAYPOINTS) {
+    const aimed = resourcesOf(AUTHORIZATION_TYPE).get(name);
+    // A ztunnel is told of it and has no workload that names it.
+    expect(aimed).toMatchObject({ scope: 'WORKLOAD_SELECTOR' });
+    if (aimed?.kind === 'authorization') expected.set(name, aimed);
+  }
   expected.set(`pay/${THROUGH_WAYPOINT.name}`, THROUGH_WAYPOINT);
   expected.set('shop/converted_peer_authentication_cart', STRICT_PORT);
   expect(resourcesOf(AUTHORIZATION_TYPE)).toEqual(expected);
@@ -52,12 +58,11 @@ test('every policy that a workload names is sent', () => {
   expect(named.filter((name) => !sent.has(name))).toEqual([]);
 });
 
-test('what ztunnels can not enforce of the recorded policies is reported, rule by rule', () => {
+test('what can not be enforced of the recorded policies is reported, rule by rule', () => {
   const ineffective = snapshot.policies
     .filter((policy) => policy.ineffective.length > 0)
     .map((policy) => [policy.object, policy.ineffective.map(({ rule }) => rule)]);
   expect(ineffective).toEqual([
-    ['AuthorizationPolicy pay/p16-target-service', [0]],
     ['AuthorizationPolicy pay/p17-target-gateway', [0]],
     ['AuthorizationPolicy shop/p06-when-all', [0]],
     ['AuthorizationPolicy shop/p07-l7-allow', [0]],
@@ -82,6 +87,8 @@ test('a rule remembers its line', async () => {
   const column = (lines[line - 1]?.indexOf('{from:') ?? 0) + 1;
   expect(derived?.ruleOrigins).toMatchObject([{ line, column }]);
 });
+
+const FOR_WAYPOINTS = ['pay/p16-target-service', 'pay/p17-target-gateway'];
 
 const STRICT_PORT: Authorization = {
   kind: 'authorization',

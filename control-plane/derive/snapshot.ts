@@ -23,6 +23,7 @@ import { type MeshSettings, readSettings } from './settings.ts';
 import type { VipAllocations } from './vips.ts';
 import { openFaultBook } from './waypoint/fault-table.ts';
 import type { FaultClock, FaultTimes } from './waypoint/fault-times.ts';
+import { openPolicyBook } from './waypoint/policy-book.ts';
 import { type WantedWaypoint, wantWaypoints } from './waypoint/wanted.ts';
 import { deriveWaypoints, type WaypointResources } from './waypoint/waypoint-resources.ts';
 import { reportWaypoints } from './waypoint-readiness.ts';
@@ -77,7 +78,8 @@ export function deriveSnapshot(input: SnapshotInput): Snapshot {
   const routes = attachRoutes({ inventory: context.inventory, services, hasWaypoint });
   problems.push(...routes.problems);
   const faults = openFaultBook(context, input.faults ?? NO_CLOCK);
-  const waypoints = deriveWaypoints({ context, services, workloads, routes, faults });
+  const aims = openPolicyBook(context, policies.outcomes);
+  const waypoints = deriveWaypoints({ context, services, workloads, routes, faults, policies: aims });
   const statuses = summarizePolicies(context, policies, workloads);
   return {
     settings: context.settings,
@@ -86,7 +88,7 @@ export function deriveSnapshot(input: SnapshotInput): Snapshot {
       [ADDRESS_TYPE, byName([...[...services.values()].map(fromService), ...workloads])],
     ]),
     enrolment: deriveEnrolment(context, policies),
-    policies: [...statuses, ...faults.statuses()],
+    policies: [...aims.withWaypoints(statuses), ...aims.statuses(), ...faults.statuses()],
     waypoints,
     wantedWaypoints: wantWaypoints(context),
     routeStatuses: routes.statuses,

@@ -16,8 +16,8 @@ import { type ActiveFault, type RouteFaults, writeFaults } from './faults.ts';
 
 /** The faults of every route of a waypoint. */
 export interface FaultTable {
-  /** Of a service's frontend: by an entry of a route, or without one for what it does without routes. */
-  readonly of: (info: ServiceInfo, entry?: HttpEntry | GrpcEntry) => RouteFaults;
+  /** Of a service's frontend: by an entry of a route, or without one for what it does without routes. Without a service: of workloads. */
+  readonly of: (info?: ServiceInfo, entry?: HttpEntry | GrpcEntry) => RouteFaults;
 }
 
 /** All faults, and what became of the policies that have them. */
@@ -69,14 +69,14 @@ const OFF = 'faults are off for the whole mesh (tulle.faults)';
 /** What a route goes by, the most particular first: its faults are tried first. */
 function namesOf(
   waypoint: string,
-  { object }: ServiceInfo,
+  info: ServiceInfo | undefined,
   entry: HttpEntry | GrpcEntry | undefined,
 ): readonly string[] {
   const rule = entry?.ruleName;
   return [
     ...(entry && rule !== undefined ? [`${entry.object}/${rule}`] : []),
     ...(entry ? [entry.object] : []),
-    objectKey(object),
+    ...(info ? [objectKey(info.object)] : []),
     `Gateway ${waypoint}`,
   ];
 }

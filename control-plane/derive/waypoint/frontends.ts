@@ -9,6 +9,7 @@ import { grpcRoutes, httpRoutes, type MadeRoute, type RouteSetting } from './htt
 import { buildListener, type TcpChain } from './listeners.ts';
 import { type Built, ownMetadata } from './messages.ts';
 import { clusterName, type ListenerKind, listenerName } from './names.ts';
+import type { ListenerPolicy } from './policy-book.ts';
 import { patienceFields } from './route-actions.ts';
 import { buildRoutes, type RouteFields } from './route-configurations.ts';
 import { MATCH_ALL } from './route-match.ts';
@@ -18,7 +19,7 @@ import { type MadeChains, tcpChains, tlsChains } from './stream-chains.ts';
 /** What is the same for all ports of a service at a waypoint. */
 export interface FrontendSetting {
   readonly book: ServiceBook;
-  readonly policy: Pick<ListenerMetadata, 'authorizations' | 'refuse'>;
+  readonly policy: ListenerPolicy;
   readonly faults: FaultTable;
 }
 

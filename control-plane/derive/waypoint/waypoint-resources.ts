@@ -3,15 +3,15 @@ import type { Workload } from '#api/workload.ts';
 import type { Context, Derived, Origin } from '../context.ts';
 import { problemAt } from '../problems.ts';
 import type { AttachedFrontend, AttachedRoutes } from '../routes/attached.ts';
-import { getOrAdd } from '../selectors.ts';
 import type { ServiceInfo } from '../services.ts';
-import type { Waypoint } from '../waypoints.ts';
-import type { Target } from './backends.ts';
+import { collectBindings } from './bindings.ts';
 import type { FaultBook } from './fault-table.ts';
 import { buildFrontend, type FrontendSetting } from './frontends.ts';
 import { isOwnGateway } from './gateway-services.ts';
 import type { Built } from './messages.ts';
-import { openServiceBook, sortBuilt } from './service-book.ts';
+import { buildPodFrontends } from './pod-frontends.ts';
+import type { ListenerPolicy, PolicyBook } from './policy-book.ts';
+import { openServiceBook, type ServiceBook, sortBuilt } from './service-book.ts';
 
 /** All that one waypoint is told. */
 export interface WaypointResources {
@@ -32,55 +32,65 @@ export interface WaypointInput {
   readonly workloads: readonly Derived<Workload>[];
   readonly routes: AttachedRoutes;
   readonly faults: FaultBook;
+  readonly policies: PolicyBook;
 }
 
 /** The resources of every waypoint of ours, by `namespace/name` of its Gateway. */
 export function deriveWaypoints(input: WaypointInput): ReadonlyMap<string, WaypointResources> {
-  const waypoints = [...input.context.waypoints.byKey.values()].filter(({ gateway }) =>
-    isOwnGateway(gateway),
-  );
+  const { context, faults, policies } = input;
+  const waypoints = [...context.waypoints.byKey.values()].filter(({ gateway }) => isOwnGateway(gateway));
   if (waypoints.length === 0) return new Map();
-  const book = openServiceBook(input.context, input.services, input.workloads);
-  const bound = bindServices(waypoints, input.services.values());
+  const book = openServiceBook(context, input.services, input.workloads);
+  const bound = collectBindings(waypoints, input.services.values(), input.workloads);
   const routes = Map.groupBy(input.routes.frontends, ({ service, port }) => `${service} ${port}`);
   return new Map(
-    waypoints.map(({ key }) => {
-      const services = bound.get(key) ?? [];
-      const setting = { book, faults: input.faults.at(key), policy: {} };
-      return [key, summarize(services, buildServices(setting, services, routes))];
+    waypoints.map((waypoint) => {
+      const table = faults.at(waypoint.key);
+      const services = (bound.services.get(waypoint.key) ?? []).map((info) => {
+        const policy = policies.at(waypoint, info);
+        return { info, policy, built: buildService({ book, faults: table, policy }, info, routes) };
+      });
+      const workloads = (bound.workloads.get(waypoint.key) ?? []).map((derived) => {
+        const policy = policies.at(waypoint);
+        const build = (): readonly Built[] => buildPodFrontends({ policy, faults: table.of() }, derived);
+        return { policy, built: tryBuild(book, derived, build) };
+      });
+      return [waypoint.key, summarize([...services, ...workloads])];
     }),
   );
 }
 
-function buildServices(
+/** All ports of a service, as callers of each namespace see them. */
+function buildService(
   setting: FrontendSetting,
-  services: readonly ServiceInfo[],
+  info: ServiceInfo,
   routes: ReadonlyMap<string, readonly AttachedFrontend[]>,
 ): readonly Built[] {
-  return services.flatMap((info) =>
-    uniquePorts(info).flatMap((port) => {
-      const attached = routes.get(`${info.key} ${port.servicePort}`) ?? [];
-      const forAll = attached.find(({ consumerNamespace }) => consumerNamespace === undefined);
-      const forSome = attached.filter(({ consumerNamespace }) => consumerNamespace !== undefined);
-      return [forAll, ...forSome].flatMap((frontend) => tryFrontend(setting, { info, port }, frontend));
-    }),
-  );
+  return uniquePorts(info).flatMap((port) => {
+    const attached = routes.get(`${info.key} ${port.servicePort}`) ?? [];
+    const forAll = attached.find(({ consumerNamespace }) => consumerNamespace === undefined);
+    const forSome = attached.filter(({ consumerNamespace }) => consumerNamespace !== undefined);
+    return [forAll, ...forSome].flatMap((frontend) =>
+      tryBuild(setting.book, { source: info.object }, () => buildFrontend(setting, { info, port }, frontend)),
+    );
+  });
 }
 
 /** What no wire can carry, a number out of its range, is left out and reported: it must not stop all the rest. */
-function tryFrontend(
-  setting: FrontendSetting,
-  target: Target,
-  frontend: AttachedFrontend | undefined,
+function tryBuild(
+  { context }: ServiceBook,
+  { source }: Pick<Derived, 'source'>,
+  build: () => readonly Built[],
 ): readonly Built[] {
   try {
-    return buildFrontend(setting, target, frontend);
+    return build();
   } catch (error) {
+    if (source === undefined) return [];
     const reason = error instanceof Error ? error.message : String(error);
-    setting.book.context.report(
-      problemAt(target.info.object, {
+    context.report(
+      problemAt(source, {
         path: 'spec',
-        message: `port ${target.port.servicePort} cannot be written for its waypoint: ${reason}`,
+        message: `it cannot be written for its waypoint: ${reason}`,
         severity: 'error',
         effect: 'the waypoint refuses its connections',
       }),
@@ -89,30 +99,23 @@ function tryFrontend(
   }
 }
 
-function summarize(services: readonly ServiceInfo[], built: readonly Built[]): WaypointResources {
-  const sorted = sortBuilt(built, ENVOY_TYPES);
-  return {
-    resources: mapValues(sorted, ({ resource }) => resource),
-    authorizations: [],
-    serves: services.map(({ key }) => key).sort(),
-    origins: mapValues(sorted, ({ origin }) => origin),
-  };
+interface Part {
+  readonly info?: ServiceInfo;
+  readonly policy: ListenerPolicy;
+  readonly built: readonly Built[];
 }
 
-/** Services by waypoint; one with a canary waypoint is at both. */
-function bindServices(
-  waypoints: readonly Waypoint[],
-  services: Iterable<ServiceInfo>,
-): ReadonlyMap<string, readonly ServiceInfo[]> {
-  const byAddress = new Map(waypoints.map(({ address, key }) => [JSON.stringify(address), key]));
-  const bound = new Map<string, ServiceInfo[]>();
-  for (const info of services) {
-    const { waypoint, weightedWaypoints } = info.service;
-    const addresses = [waypoint, ...weightedWaypoints.map(({ destination }) => destination)];
-    const keys = new Set(addresses.map((address) => byAddress.get(JSON.stringify(address))));
-    for (const key of keys) if (key !== undefined) getOrAdd(bound, key, () => []).push(info);
-  }
-  return bound;
+function summarize(parts: readonly Part[]): WaypointResources {
+  const sorted = sortBuilt(
+    parts.flatMap(({ built }) => built),
+    ENVOY_TYPES,
+  );
+  return {
+    resources: mapValues(sorted, ({ resource }) => resource),
+    authorizations: [...new Set(parts.flatMap(({ policy }) => policy.authorizations ?? []))].sort(),
+    serves: parts.flatMap(({ info }) => info?.key ?? []).sort(),
+    origins: mapValues(sorted, ({ origin }) => origin),
+  };
 }
 
 /** A port number that is there for TCP and UDP counts once. */
