@@ -8,7 +8,6 @@ import type { ServeDeps } from './serve-deps.ts';
 import type { TunnelLeg } from './tunnel-duplex.ts';
 import { whyDenied } from './upstream/denial.ts';
 import { addressOf, keyOfEndpoint } from './upstream/target.ts';
-import { WireError } from './upstream/wire.ts';
 
 /** A tunnel in which no HTTP is spoken, or whatever it is, is not looked into. */
 export interface TcpTunnel {
@@ -94,8 +93,7 @@ async function connectTo(cluster: Cluster, story: Story, deps: ServeDeps): Promi
       return { leg: await deps.upstream.openLeg(target, NEVER), release };
     } catch (error) {
       release();
-      if (!(error instanceof WireError)) throw error;
-      story.details = error.message;
+      story.details = error instanceof Error ? error.message : String(error);
     }
   }
   return fail(story, story.details, 'UF');

@@ -13,13 +13,10 @@ export interface HashRing {
 
 /** Makes the ring of endpoints, by weight: as ketama does, with at least 1024 points. */
 export function createHashRing(endpoints: readonly Endpoint[]): HashRing {
-  const total = endpoints.reduce((sum, { weight }) => sum + Math.max(1, weight), 0);
-  const least = Math.min(...endpoints.map(({ weight }) => Math.max(1, weight)));
-  // The least weight has a point of its own.
-  const size = Math.min(MAX_RING_SIZE, Math.max(MIN_RING_SIZE, Math.ceil(total / least)));
+  const perWeight = pointsPerWeight(endpoints);
   const points = endpoints
     .flatMap((endpoint) => {
-      const count = Math.ceil((Math.max(1, endpoint.weight) / total) * size);
+      const count = Math.ceil(Math.max(1, endpoint.weight) * perWeight);
       const key = keyOfEndpoint(endpoint);
       return Array.from({ length: count }, (_, index) => ({ at: hashOf(`${key}_${index}`), endpoint }));
     })
@@ -34,6 +31,15 @@ export function createHashRing(endpoints: readonly Endpoint[]): HashRing {
       return undefined;
     },
   };
+}
+
+/** A power of two: where it stays the same, no key moves between endpoints that stay. */
+function pointsPerWeight(endpoints: readonly Endpoint[]): number {
+  const total = endpoints.reduce((sum, { weight }) => sum + Math.max(1, weight), 0);
+  const wanted = 2 ** Math.ceil(Math.log2(MIN_RING_SIZE / total));
+  const least = Math.min(...endpoints.map(({ weight }) => Math.max(1, weight)));
+  // The least weight has a point of its own, unless the ring becomes too large.
+  return Math.min(Math.max(wanted, 1 / least), MAX_RING_SIZE / total);
 }
 
 function firstFrom(points: readonly { readonly at: number }[], hash: number): number {
