@@ -4,10 +4,10 @@ import { deriveSnapshot, type Snapshot } from './derive/snapshot.ts';
 import { allocateVips } from './derive/vips.ts';
 import { type FaultFile, noLaterThan, seeFaults } from './fault-file.ts';
 import { type FaultInForce, faultsInForce } from './faults-in-force.ts';
-import { type RouteSplit, splitsOfRoutes } from './route-splits.ts';
+import { positionsOfRules, type RouteSplit, splitsOfRoutes } from './route-splits.ts';
 import { type ServedSnapshot, serveSnapshot } from './serve/served-snapshot.ts';
 import type { SettingsFile } from './settings-file.ts';
-import type { ObjectKey, ObjectSet, Problem } from './source/objects.ts';
+import type { ObjectKey, ObjectSet, Position, Problem } from './source/objects.ts';
 import type { VipFile } from './vip-file.ts';
 
 /** What is in force. */
@@ -18,6 +18,8 @@ export interface MeshState {
   readonly problems: readonly Problem[];
   /** How routes divide what they match, as they are written. */
   readonly splits: ReadonlyMap<ObjectKey, readonly RouteSplit[]>;
+  /** Where the rules of routes are written. */
+  readonly rulePositions: ReadonlyMap<ObjectKey, readonly Position[]>;
   /** Faults that are injected until derived anew. */
   readonly faults: readonly FaultInForce[];
   /** Identities of the workloads on each node, as SPIFFE IDs. */
@@ -76,6 +78,7 @@ export function nextMeshState(
     snapshot,
     served,
     splits: splitsOfRoutes(objects.objects.values()),
+    rulePositions: positionsOfRules(objects.objects.values()),
     faults: faultsInForce(objects.objects.values(), snapshot.faults, { firstSeen: seen, nowMs }),
     identities: identitiesByNode(snapshot),
     problems: failures.map(({ name, message }) => unservable(name, message, snapshot)),

@@ -1,4 +1,10 @@
-import { type MeshObject, type ObjectKey, objectKey, type RouteObject } from './source/objects.ts';
+import {
+  type MeshObject,
+  type ObjectKey,
+  objectKey,
+  type Position,
+  type RouteObject,
+} from './source/objects.ts';
 import type { BackendRef } from './source/route-objects.ts';
 
 /** The share of one backend in a rule of a route, as it is written. */
@@ -17,6 +23,17 @@ export function splitsOfRoutes(objects: Iterable<MeshObject>): ReadonlyMap<Objec
     routes.map((route) => [
       objectKey(route),
       route.spec.rules.flatMap(({ backendRefs }, rule) => splitOf(rule, backendRefs)),
+    ]),
+  );
+}
+
+/** Where each rule of a route is written, by route. */
+export function positionsOfRules(objects: Iterable<MeshObject>): ReadonlyMap<ObjectKey, readonly Position[]> {
+  const routes = [...objects].filter(isRoute);
+  return new Map(
+    routes.map((route) => [
+      objectKey(route),
+      route.spec.rules.map((_, rule) => route.positionOf(`spec.rules[${rule}]`)),
     ]),
   );
 }

@@ -17,10 +17,12 @@ export interface ServedWaypoints {
       readonly origin: { readonly object: string; readonly position: string } | null;
     }[];
   }[];
+  /** Where the rules of each route are written, in their order. */
+  readonly rules: readonly { readonly object: string; readonly positions: readonly string[] }[];
 }
 
 /** Everything that waypoints are served, in the order in which it is pushed. */
-export function servedWaypoints({ served, snapshot }: MeshState): ServedWaypoints {
+export function servedWaypoints({ served, snapshot, rulePositions }: MeshState): ServedWaypoints {
   const waypoints = [...served.waypoints].map(([key, view]) => {
     const [namespace = '', name = ''] = key.split('/');
     const origins = snapshot.waypoints.get(key)?.origins;
@@ -37,5 +39,9 @@ export function servedWaypoints({ served, snapshot }: MeshState): ServedWaypoint
     );
     return { namespace, name, resources };
   });
-  return { waypoints };
+  const rules = [...rulePositions].map(([object, positions]) => ({
+    object,
+    positions: positions.map(formatPosition),
+  }));
+  return { waypoints, rules };
 }

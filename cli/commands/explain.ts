@@ -46,8 +46,13 @@ export function registerExplain(program: Command): void {
       const request = readRequest(flags);
       // Answered by a process of this very version.
       const served = (await fetchServed(flags.state, '/resources')) as ServedResources;
-      const waypoints = loadWaypoints((await fetchServed(flags.state, '/waypoints')) as ServedWaypoints);
-      const explanation = explainConnection(served, from, to, { waypoints, request, nowMs: Date.now() });
+      const toWaypoints = (await fetchServed(flags.state, '/waypoints')) as ServedWaypoints;
+      const explanation = explainConnection(served, from, to, {
+        waypoints: loadWaypoints(toWaypoints),
+        rules: toWaypoints.rules,
+        request,
+        nowMs: Date.now(),
+      });
       if (flags.output === 'json') {
         console.log(JSON.stringify(explanation, undefined, 2));
         return;

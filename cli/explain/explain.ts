@@ -71,6 +71,7 @@ export interface Route {
 
 const NO_WAYPOINTS: RequestPart = {
   waypoints: [],
+  rules: [],
   request: { method: 'GET', target: '/', headers: [] },
   nowMs: 0,
 };

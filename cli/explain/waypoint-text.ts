@@ -16,7 +16,7 @@ export function waypointLines(explanation: WaypointExplanation): readonly string
     `way   waypoint ${waypoint}: ${heard}`,
     ...(request === null ? [] : [`      ${request.method} ${request.path}${request.query}`]),
     ...passedOver.map(({ route: name, match, why }) => `      not ${name} (${match}): ${why}`),
-    ...(route === null ? [] : [`route ${route.name} (${route.match})`]),
+    ...(route === null ? [] : [`route ${route.name} (${route.match})${at(route.position)}`]),
     ...faults.map(
       ({ policy, name, percent, does, where, endsAt }) =>
         `fault ${policy} ${name}: ${does}, ${percent}% of ${where === 'upstream' ? 'attempts' : 'requests'}, until ${endsAt}`,
@@ -86,8 +86,11 @@ function endpointText({ address, workload, health, tunnel, verdict }: EndpointEx
   const place = `${workload} at ${address} (${tunnel === 'HBONE' ? 'tunnel' : 'plain TCP'}${state})`;
   if (verdict === null) return place;
   const policy = verdict.policy === null ? '' : `, ${verdict.policy}`;
-  const position = verdict.position === null ? '' : ` (${verdict.position})`;
-  return `${place}: ${verdict.kind === 'allow' ? 'let in' : 'denied'}: ${verdict.reason}${policy}${position}`;
+  return `${place}: ${verdict.kind === 'allow' ? 'let in' : 'denied'}: ${verdict.reason}${policy}${at(verdict.position)}`;
+}
+
+function at(position: string | null): string {
+  return position === null ? '' : ` (${position})`;
 }
 
 function percent(share: number): string {

@@ -1,6 +1,7 @@
 import type { HostPort } from '#api/address.ts';
 import type { Workload } from '#api/workload.ts';
 import { formatIdentity, type Identity } from '#certs/identity.ts';
+import type { ServedWaypoints } from '#control-plane/served-waypoints.ts';
 import type { Frontend } from '#waypoint/model.ts';
 import { decideCaller } from '#ztunnel/caller.ts';
 import { CALLER_HEADER } from '#ztunnel/hbone/headers.ts';
@@ -20,6 +21,8 @@ import {
 /** What a request is, and what waypoints know, for the part of the way that is theirs. */
 export interface RequestPart {
   readonly waypoints: readonly LoadedWaypoint[];
+  /** Where the rules of each route are written. */
+  readonly rules: ServedWaypoints['rules'];
   readonly request: Omit<ExplainedRequest, 'authority'>;
   readonly nowMs: number;
 }
@@ -56,6 +59,8 @@ export function explainWaypoints(
         authority,
         request: { ...call.part.request, authority: `${call.to.host}:${call.to.port}` },
         nowMs: call.part.nowMs,
+        positionOf: ({ object, rule }) =>
+          call.part.rules.find((one) => one.object === object)?.positions[rule] ?? null,
         refusalOf: (frontend) => refusalOf(call, frontend, authority),
         verdictAt: (address) => verdictAt(call, hop, address),
       }),

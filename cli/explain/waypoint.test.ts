@@ -171,6 +171,7 @@ function explain(
     { host: 'catalog.shop', port: 80 },
     {
       waypoints: [{ namespace: 'shop', name: 'waypoint', config }],
+      rules: [{ object: OBJECT, positions: ['/mesh/route.yaml:9:5', '/mesh/route.yaml:17:5'] }],
       request: { method: 'GET', target: asked.target ?? '/', headers: asked.headers ?? [] },
       nowMs: Date.parse('2026-01-01T00:00:00Z'),
     },
@@ -321,7 +322,9 @@ test('for people, each decision of a waypoint is a line', () => {
   expect(text).toMatch(
     /^ {6}not HTTPRoute shop\/catalog rule 0 match 0 \(header x-version: v2\): header x-version is not v2$/m,
   );
-  expect(text).toMatch(/^route HTTPRoute shop\/catalog rule 1 match 0 \(every request\)$/m);
+  expect(text).toMatch(
+    /^route HTTPRoute shop\/catalog rule 1 match 0 \(every request\) \(\/mesh\/route\.yaml:17:5\)$/m,
+  );
   expect(text).toMatch(/^ {6}at most 2000 ms, 2 more tries after no connection, a reset .*, 503$/m);
   expect(text).toMatch(/^to {4}75% shop\/catalog-v1:80 \(weight 3\): least-request$/m);
   expect(text).toMatch(

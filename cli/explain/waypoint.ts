@@ -2,7 +2,15 @@ import { formatHostPort, type HostPort } from '#api/address.ts';
 import type { Workload } from '#api/workload.ts';
 import type { Identity } from '#certs/identity.ts';
 import type { HeaderList } from '#waypoint/exchange.ts';
-import type { Cluster, Fault, ForwardAction, Frontend, Route, WaypointConfig } from '#waypoint/model.ts';
+import type {
+  Cluster,
+  Fault,
+  ForwardAction,
+  Frontend,
+  Origin,
+  Route,
+  WaypointConfig,
+} from '#waypoint/model.ts';
 import { decideRequest, type RequestDecision, type RequestInput } from '#waypoint/route/decide-request.ts';
 import { decideStream } from '#waypoint/route/decide-stream.ts';
 import { chooseFaults } from '#waypoint/route/faults.ts';
@@ -35,7 +43,13 @@ export interface WaypointExplanation {
   readonly request: { readonly method: string; readonly path: string; readonly query: string } | null;
   /** Routes that come first and do not fit. */
   readonly passedOver: readonly { readonly route: string; readonly match: string; readonly why: string }[];
-  readonly route: { readonly name: string; readonly object: string | null; readonly match: string } | null;
+  readonly route: {
+    readonly name: string;
+    readonly object: string | null;
+    /** Where its rule is written. */
+    readonly position: string | null;
+    readonly match: string;
+  } | null;
   /** Faults that would be injected into such a request, each into its share. */
   readonly faults: readonly {
     readonly name: string;
@@ -104,6 +118,8 @@ export interface WaypointQuestion {
   readonly nowMs: number;
   /** Why the listener's policies do not let the caller in; undefined: they do. */
   readonly refusalOf: (frontend: Frontend) => string | undefined;
+  /** Where a rule of a route is written; null where that is not known. */
+  readonly positionOf: (origin: Origin) => string | null;
   /** Asked for each endpoint in the mesh; port 0 of an endpoint is that of the authority. */
   readonly verdictAt: (address: HostPort) => EndpointVerdict | null;
 }
@@ -158,6 +174,7 @@ function explainRequest(question: WaypointQuestion, frontend: Frontend): Answer 
         route: {
           name: decision.route.name,
           object: decision.route.origin.object || null,
+          position: question.positionOf(decision.route.origin),
           match: formatMatch(decision.route.match),
         },
         faults: faultsFor(question, decision.route),
@@ -258,6 +275,7 @@ function explainStream(question: WaypointQuestion, frontend: Frontend): Answer {
     route: {
       name: route.origin.object || 'default',
       object: route.origin.object || null,
+      position: question.positionOf(route.origin),
       match: names === '' ? 'every connection' : `TLS to ${names}`,
     },
     action: {
