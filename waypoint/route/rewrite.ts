@@ -31,8 +31,11 @@ export interface Redirected {
 const DEFAULT_PORTS: Readonly<Record<'http' | 'https', number>> = { http: 80, https: 443 };
 
 /**
- * The Location of a redirect. The port is the one that is given, else that of the scheme that is given, else the service's; that
- * which a scheme has anyway is left out (Gateway API, HTTPRequestRedirectFilter). The query stays, unless a full path brings its own.
+ * The Location of a redirect. Its port is the one that is given; without any, the service's where host and scheme stay, too, and
+ * else none. One that a scheme has anyway is left out. The query stays, unless a full path brings its own.
+ *
+ * Envoy takes the port of `Host` where ours takes the service's, and writes well-known ports that are given, which the Gateway API
+ * forbids.
  */
 export function redirectLocation(action: RedirectAction, match: RequestMatch, request: Redirected): string {
   const path = redirectPath(action, match, request.path);
@@ -40,7 +43,8 @@ export function redirectLocation(action: RedirectAction, match: RequestMatch, re
   const host = action.host ?? hostOf(request.authority);
   if (host === '') return target;
   const scheme = action.scheme ?? 'http';
-  const port = action.port ?? (action.scheme === undefined ? request.port : DEFAULT_PORTS[scheme]);
+  const stays = action.host === undefined && action.scheme === undefined;
+  const port = action.port ?? (stays ? request.port : 0);
   const isDefault = port === 0 || port === DEFAULT_PORTS[scheme];
   return `${scheme}://${host}${isDefault ? '' : `:${port}`}${target}`;
 }
