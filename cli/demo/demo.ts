@@ -62,7 +62,8 @@ async function describeMesh(mesh: SampleMesh): Promise<string> {
   ]);
   const tulle = commandLine(mesh.state);
   return `
-The sample mesh runs: web calls cart, cart calls catalog, all over mutual TLS; the outsider is not in the mesh.
+The sample mesh runs: web calls cart, cart calls catalog (through a waypoint, which sends a tenth to its new version), all over
+mutual TLS; the outsider is not in the mesh.
 
 ${formatTable(rows)}
 
@@ -72,12 +73,16 @@ Try, in another terminal:
       web may call cart, and cart calls catalog
   ${tulle('exec', 'shop/web-1 -- curl -s http://catalog.shop:8080/')}
       refused: only cart may call catalog (cli/demo/mesh/policies.yaml)
+  ${tulle('exec', "shop/cart-1 -- curl -s 'http://catalog.shop:8080/[1-20]'")}
+      two of them from the new version, which a tenth is sent to (cli/demo/mesh/canary.yaml)
+  ${tulle('exec', "shop/cart-1 -- curl -si -H 'x-chaos: on' 'http://catalog.shop:8080/[1-4]'")}
+      half of them get a fault, and are told so
   ${tulle('exec', 'outside/outsider -- curl -s http://cart.shop:8080/')}
       refused: the shop wants mutual TLS
-  ${tulle('explain', '--from shop/web-1 --to catalog.shop:8080')}
-      what decides, with the line of the policy
+  ${tulle('explain', '--from shop/web-1 --to catalog.shop:8080 --header x-version=v2')}
+      what decides, with the lines of the route and of the policy
   ${tulle('status', '')}
-      nodes, workloads, certificates, policies
+      nodes, workloads, waypoints, splits, policies
   ${tulle('forward', 'shop/web-1 8080:8080')}
       then open http://127.0.0.1:8080/
 

@@ -5,19 +5,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { netnsPath } from '../local/network-namespace.ts';
 import { choosesTls13, readSegments } from './packets.ts';
-import { type SampleMesh, start } from './sample-mesh.ts';
-
-/** One promise of the mesh, and what went against it; undefined: it held. */
-export interface ProbeResult {
-  readonly promise: string;
-  readonly failure: string | undefined;
-}
-
-/** How a call from inside a workload ended. */
-interface Call {
-  readonly code: number;
-  readonly output: string;
-}
+import { type Call, call, type ProbeResult, probe, said } from './probe.ts';
+import type { SampleMesh } from './sample-mesh.ts';
+import { probeWaypoint } from './waypoint-probes.ts';
 
 const CATALOG = 'http://catalog.shop:8080/';
 const CART = 'http://cart.shop:8080/';
@@ -27,7 +17,6 @@ const SECRET_NOTE = 'two-copies-please-7d1c9b';
 const SECRET_BOOK = 'A Wizard of Earthsea';
 const PORT_HBONE = 15008;
 const PORT_CONTROL_PLANE = 15012;
-const CALL_SECONDS = 8;
 
 /** Tries everything that the sample mesh promises, and says of each whether it held. */
 export async function* probeSampleMesh(mesh: SampleMesh): AsyncGenerator<ProbeResult> {
@@ -38,6 +27,7 @@ export async function* probeSampleMesh(mesh: SampleMesh): AsyncGenerator<ProbeRe
     await between.stop();
   }
   yield* between.findings();
+  yield* probeWaypoint(mesh);
   yield* probeRefusals(mesh);
 }
 
@@ -150,33 +140,14 @@ async function* readFindings(capture: Buffer): AsyncGenerator<ProbeResult> {
   }
 }
 
-async function probe(promise: string, check: () => Promise<string | undefined>): Promise<ProbeResult> {
-  try {
-    return { promise, failure: await check() };
-  } catch (error) {
-    return { promise, failure: error instanceof Error ? error.message : String(error) };
-  }
-}
-
-async function call(mesh: SampleMesh, from: string, url: string, ...flags: readonly string[]): Promise<Call> {
-  const curl = ['curl', '-sS', '--fail-with-body', '-m', `${CALL_SECONDS}`, ...flags, url];
-  const child = start(['exec', '--state', mesh.state, from, '--', ...curl], 'pipe', 'pipe');
-  const chunks: Buffer[] = [];
-  child.stdout?.on('data', (chunk: Buffer) => chunks.push(chunk));
-  child.stderr?.on('data', (chunk: Buffer) => chunks.push(chunk));
-  const [code] = (await once(child, 'close')) as [number | null];
-  return { code: code ?? -1, output: Buffer.concat(chunks).toString().trim() };
-}
-
 function mustAnswer({ code, output }: Call): string | undefined {
   return code === 0 && output.includes('"name"') ? undefined : said(code, output);
 }
 
-/** Refused is a connection that is closed or reset: no answer, no time-out, and no name that is not found. */
+/**
+ * Refused is a connection that is closed or reset, or the answer of a waypoint that was not let in for the caller: no time-out,
+ * and no name that is not found.
+ */
 function mustBeRefused({ code, output }: Call): string | undefined {
-  return [7, 52, 56].includes(code) && !output.includes('"name"') ? undefined : said(code, output);
-}
-
-function said(code: number, output: string): string {
-  return `curl ended with ${code}: ${output}`;
+  return [7, 22, 52, 56].includes(code) && !output.includes('"name"') ? undefined : said(code, output);
 }

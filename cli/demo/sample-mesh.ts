@@ -14,6 +14,7 @@ interface SampleWorkload {
   readonly namespace: string;
   readonly name: string;
   readonly serviceAccount: string;
+  readonly version: string;
   readonly node: string;
   /** Arguments of server.ts; none: it only waits, to make calls from. */
   readonly server: readonly string[];
@@ -22,14 +23,22 @@ interface SampleWorkload {
 const CART_CALLS = 'http://catalog.shop:8080/';
 const WEB_CALLS = 'http://cart.shop:8080/';
 
-/** Three services, two of them with a replica on each node, and somebody who is not in the mesh. */
+/** Three services, two of them with a replica on each node, a new version of one, and somebody who is not in the mesh. */
 const WORKLOADS: readonly SampleWorkload[] = [
   shop('web', 1, 'n1', WEB_CALLS),
   shop('cart', 1, 'n1', CART_CALLS),
   shop('cart', 2, 'n2', CART_CALLS),
   shop('catalog', 1, 'n1'),
   shop('catalog', 2, 'n2'),
-  { namespace: 'outside', name: 'outsider', serviceAccount: 'default', node: 'n2', server: [] },
+  { ...shop('catalog', 1, 'n2'), name: 'catalog-v2-1', version: 'v2', server: ['catalog-v2-1'] },
+  {
+    namespace: 'outside',
+    name: 'outsider',
+    serviceAccount: 'default',
+    version: 'v1',
+    node: 'n2',
+    server: [],
+  },
 ];
 
 const MAIN = join(import.meta.dirname, '..', 'main.ts');
@@ -97,11 +106,11 @@ export function start(
 function shop(app: string, replica: number, node: string, calls?: string): SampleWorkload {
   const name = `${app}-${replica}`;
   const server = calls === undefined ? [name] : [name, calls];
-  return { namespace: 'shop', name, serviceAccount: app, node, server };
+  return { namespace: 'shop', name, serviceAccount: app, version: 'v1', node, server };
 }
 
 function runArguments(state: string, user: string, workload: SampleWorkload): readonly string[] {
-  const { namespace, name, serviceAccount, node, server } = workload;
+  const { namespace, name, serviceAccount, version, node, server } = workload;
   const command = server.length > 0 ? [process.execPath, SERVER, ...server] : ['sleep', 'infinity'];
   return [
     ...[
@@ -122,6 +131,8 @@ function runArguments(state: string, user: string, workload: SampleWorkload): re
       user,
       '--label',
       `app=${serviceAccount}`,
+      '--label',
+      `version=${version}`,
       '--port',
       'http=8080',
       '--',
@@ -154,8 +165,10 @@ async function allRunning(status: () => Promise<MeshStatus>, ended: Promise<stri
   const deadline = performance.now() + READY_TIMEOUT_MS;
   for (;;) {
     const { ready, workloads } = await status();
+    const names = new Set(WORKLOADS.map(({ name }) => name));
     const running = workloads.filter(
-      ({ pid, namespace, enrolled }) => pid !== null && (namespace !== 'shop' || enrolled),
+      ({ pid, name, namespace, enrolled }) =>
+        names.has(name) && pid !== null && (namespace !== 'shop' || enrolled),
     );
     if (ready && running.length === WORKLOADS.length) return;
     if (over !== undefined) throw new CliError(over);
