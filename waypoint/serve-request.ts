@@ -8,6 +8,7 @@ import { sessionHeaders } from './route/session.ts';
 import type { ServeDeps } from './serve-deps.ts';
 import { abortReply, replyTo } from './upstream/decided-reply.ts';
 import { whyDenied } from './upstream/denial.ts';
+import { isExtendedConnect, keyOfWebSocket, NO_ACCEPT } from './upstream/extended-connect.ts';
 import { Forwarding, type ForwardPlan, type TryFault } from './upstream/forwarding.ts';
 import { formatReply, type LocalReply, sendReply } from './upstream/local-reply.ts';
 import { type BodyCopy, RequestBody } from './upstream/request-body.ts';
@@ -106,6 +107,7 @@ class Service {
     const request = this.#upstreamRequest(decision);
     const copies = this.#mirror(decision, request);
     const body = new RequestBody(this.#exchange.body, copies, () => this.#forwarding?.stop());
+    if (action.retry.attempts === 0) body.forget();
     const plan: ForwardPlan = {
       cluster,
       retry: action.retry,
@@ -138,12 +140,13 @@ class Service {
     const mutated = mutateHeaders(this.#prepared.headers, requestHeaders);
     const headers = withClientCert(mutated, downstream.caller, self);
     if (upstreamTarget !== path + query) headers.push('x-envoy-original-path', path + query);
+    const isExtended = isExtendedConnect(head);
+    if (isExtended) headers.push(...keyOfWebSocket(head));
     return {
-      // An extended CONNECT is an upgrade of HTTP/1.1 from here on.
-      method: head.upgrade !== undefined && head.method === 'CONNECT' ? 'GET' : head.method,
+      method: isExtended ? 'GET' : head.method,
       target: upstreamTarget,
       authority: upstreamAuthority,
-      scheme: 'http',
+      scheme: decision.cluster.tls === undefined ? 'http' : 'https',
       headers,
       hasBody: body !== undefined,
       ...(head.upgrade !== undefined && { upgrade: head.upgrade }),
@@ -196,6 +199,7 @@ class Service {
     const own: string[] = ['x-envoy-upstream-service-time', String(Math.round(this.#log.upstreamMs ?? 0))];
     if (this.#faultNames.length > 0) own.push(FAULT_HEADER, this.#faultNames.join(','));
     const mutations = [...decision.responseHeaders, setting(own), setting(corsHeaders)];
+    if (isExtendedConnect(this.#exchange.head)) mutations.push(NO_ACCEPT);
     const mutated = mutateHeaders(headers, mutations);
     if (action.session === undefined) return mutated;
     return [...mutated, ...sessionHeaders(action.session, session, { endpoint, path, nowMs: Date.now() })];

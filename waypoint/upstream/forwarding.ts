@@ -123,7 +123,7 @@ export class Forwarding {
   start(): void {
     const { timeoutMs } = this.#plan;
     if (timeoutMs > 0) this.#timer = setTimeout(() => this.#timeOut(), timeoutMs);
-    this.#exchange.onDrain = () => this.#attempt?.resume();
+    this.#exchange.onDrain = () => (this.#slow === undefined ? this.#attempt?.resume() : this.#slow.resume());
     this.#begin();
   }
 
@@ -278,7 +278,7 @@ export class Forwarding {
     const load = this.#deps.balancer.load(cluster);
     const facts = {
       method: this.#exchange.head.method,
-      isReplayable: this.#body.isReplayable,
+      isReplayable: this.#body.canBeSentAgain(outcome.kind === 'connect-failure'),
       isAnswered: this.#hasResponded,
       remainingMs:
         timeoutMs > 0 ? timeoutMs - (performance.now() - this.#startedAt) : Number.POSITIVE_INFINITY,

@@ -99,7 +99,6 @@ export class Http1Connection {
     if (this.#current !== exchange || exchange.isSent) return;
     exchange.isSent = true;
     if (exchange.isChunked) this.#leg.write(formatLastChunk(trailers));
-    if (exchange.isAnswered) this.#free();
   }
 
   #read(bytes: Buffer): void {
@@ -109,6 +108,8 @@ export class Http1Connection {
     }
     try {
       this.#parser.read(bytes);
+      // Not before: what else came with the answer would be taken for the next one.
+      if (this.#current?.isAnswered === true) this.#free();
     } catch (error) {
       if (!(error instanceof ResponseError)) throw error;
       this.#fail({ kind: 'protocol', reason: error.message });
@@ -128,19 +129,15 @@ export class Http1Connection {
     const exchange = this.#current;
     if (exchange === undefined) return;
     exchange.isAnswered = true;
-    if (exchange.isSent) this.#free();
-    else {
-      // The rest of the request is not waited for: nobody wants it.
-      this.#current = undefined;
-      this.close();
-    }
     exchange.handlers.onEnd(trailers);
   }
 
   #free(): void {
+    const isSent = this.#current?.isSent === true;
     this.#current = undefined;
     if (this.#isClosed) return;
-    if (!this.#keepsAlive) {
+    // The rest of a request is not waited for: it has its answer.
+    if (!isSent || !this.#keepsAlive) {
       this.#leg.end();
       this.#leg.abort('NO_ERROR');
       this.#closed();
@@ -181,7 +178,7 @@ export class Http1Connection {
     const exchange = this.#current;
     this.#current = undefined;
     this.#closed();
-    exchange?.handlers.onFailure(failure);
+    if (exchange?.isAnswered === false) exchange.handlers.onFailure(failure);
   }
 
   #closed(): void {

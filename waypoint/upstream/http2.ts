@@ -78,7 +78,10 @@ export class Http2Connection {
     });
     this.#streams.add(stream);
     stream.once('close', () => this.#forget(stream));
-    return new Http2Attempt(stream, handlers, () => this.#failure);
+    return new Http2Attempt(stream, handlers, {
+      isHead: request.method === 'HEAD',
+      sessionFailure: () => this.#failure,
+    });
   }
 
   /** Takes no more requests; closes when those under way are over. */
@@ -111,19 +114,21 @@ class Http2Attempt implements Attempt {
   readonly #stream: ClientHttp2Stream;
   #handlers: AttemptHandlers | undefined;
   readonly #sessionFailure: () => AttemptFailure | undefined;
+  readonly #isHead: boolean;
   #trailers: HeaderList = [];
-  /** Of the answer's body, where it was said, less what has come. */
-  #left: number | undefined;
+  /** Of the answer's body, where its length was said, less what has come. */
+  #left = 0;
   #requestTrailers: HeaderList = [];
 
   constructor(
     stream: ClientHttp2Stream,
     handlers: AttemptHandlers,
-    sessionFailure: () => AttemptFailure | undefined,
+    options: { readonly isHead: boolean; readonly sessionFailure: () => AttemptFailure | undefined },
   ) {
     this.#stream = stream;
     this.#handlers = handlers;
-    this.#sessionFailure = sessionFailure;
+    this.#isHead = options.isHead;
+    this.#sessionFailure = options.sessionFailure;
     this.#listen();
   }
 
@@ -157,12 +162,13 @@ class Http2Attempt implements Attempt {
       this.#handlers?.onInform(status, headers);
     });
     stream.on('response', (headers, _flags, raw: string[]) => {
-      if (headers['content-length'] !== undefined) this.#left = Number(headers['content-length']);
       const head = headOf(raw);
+      const hasBody = !this.#isHead && head.status !== 204 && head.status !== 304;
+      if (hasBody) this.#left = Number(headers['content-length'] ?? 0);
       this.#handlers?.onHead(head.status, head.headers);
     });
     stream.on('data', (chunk: Buffer) => {
-      if (this.#left !== undefined) this.#left -= chunk.length;
+      this.#left -= chunk.length;
       this.#handlers?.onData(chunk);
     });
     stream.on('trailers', (_headers, _flags, raw: string[]) => {
@@ -181,6 +187,10 @@ class Http2Attempt implements Attempt {
   #onEnd(): void {
     const { rstCode } = this.#stream;
     if (rstCode !== undefined && rstCode !== NGHTTP2_NO_ERROR) return;
+    if (this.#left > 0) {
+      this.#fail({ kind: 'closed', reason: 'the answer is shorter than it said' });
+      return;
+    }
     const handlers = this.#handlers;
     this.#handlers = undefined;
     if (!this.#stream.writableEnded) this.#stream.close(NGHTTP2_NO_ERROR);

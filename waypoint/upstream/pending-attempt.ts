@@ -2,7 +2,7 @@ import type { HeaderList } from '../exchange.ts';
 import type { Attempt, AttemptFailure, AttemptHandlers, UpstreamRequest } from './attempt.ts';
 
 /** Bytes of a body that are kept for a connection that is being made; the writer waits from then on. */
-const HIGH_WATER = 64 * 1024;
+const HIGH_WATER = 32 * 1024;
 
 /** A try that has no connection yet: what is written waits. Passes everything on to the real one once there is one. */
 export class PendingAttempt implements Attempt {

@@ -2,7 +2,8 @@
 export class RateLimit {
   readonly #bytesPerMs: number;
   readonly #waiting: Buffer[] = [];
-  readonly #send: (chunk: Buffer) => void;
+  readonly #send: (chunk: Buffer) => boolean;
+  #isBlocked = false;
   readonly #onEmpty: () => void;
   #timer: NodeJS.Timeout | undefined;
   #atMs = 0;
@@ -11,9 +12,10 @@ export class RateLimit {
 
   /**
    * @param kbps kibibytes a second, as Envoy counts
+   * @param send false: it takes no more until `resume`
    * @param onEmpty nothing waits any more
    */
-  constructor(kbps: number, send: (chunk: Buffer) => void, onEmpty: () => void) {
+  constructor(kbps: number, send: (chunk: Buffer) => boolean, onEmpty: () => void) {
     this.#bytesPerMs = (Math.max(1, kbps) * 1024) / 1000;
     this.#send = send;
     this.#onEmpty = onEmpty;
@@ -24,13 +26,20 @@ export class RateLimit {
   write(chunk: Buffer): boolean {
     this.#waiting.push(chunk);
     this.#flush();
-    return this.#waiting.length === 0;
+    return this.#waiting.length === 0 && !this.#isBlocked;
   }
 
   /** Ends after what waits. */
   end(onEnd: () => void): void {
     if (this.#waiting.length === 0) onEnd();
     else this.#onEnd = onEnd;
+  }
+
+  /** There is room again where it goes. */
+  resume(): void {
+    this.#isBlocked = false;
+    if (this.#waiting.length > 0 && this.#timer === undefined) this.#arm();
+    else if (this.#waiting.length === 0) this.#onEmpty();
   }
 
   stop(): void {
@@ -44,14 +53,16 @@ export class RateLimit {
     // No more is saved up than a twentieth of a second.
     this.#credit = Math.min(this.#credit + (now - this.#atMs) * this.#bytesPerMs, this.#bytesPerMs * TICK_MS);
     this.#atMs = now;
-    for (let next = this.#waiting[0]; next !== undefined && this.#credit >= 1; next = this.#waiting[0]) {
+    while (this.#credit >= 1 && !this.#isBlocked) {
+      const next = this.#waiting[0];
+      if (next === undefined) break;
       const size = Math.min(next.length, Math.floor(this.#credit));
       this.#credit -= size;
       if (size === next.length) this.#waiting.shift();
       else this.#waiting[0] = next.subarray(size);
-      this.#send(next.subarray(0, size));
+      this.#isBlocked = !this.#send(next.subarray(0, size));
     }
-    if (this.#waiting.length > 0 && this.#timer === undefined) this.#arm();
+    if (this.#waiting.length > 0 && !this.#isBlocked && this.#timer === undefined) this.#arm();
   }
 
   #arm(): void {
@@ -59,7 +70,7 @@ export class RateLimit {
       this.#timer = undefined;
       this.#flush();
       if (this.#waiting.length > 0) return;
-      this.#onEmpty();
+      if (!this.#isBlocked) this.#onEmpty();
       this.#onEnd?.();
     }, TICK_MS);
   }

@@ -22,7 +22,8 @@ export class RequestBody {
   readonly #onLost: () => void;
   #kept: Buffer[] = [];
   #keptBytes = 0;
-  #isReplayable = true;
+  /** Whether all that has come is still there. */
+  #isKept = true;
   #hasStarted = false;
   #isPaused = false;
   #trailers: HeaderList | undefined;
@@ -40,9 +41,12 @@ export class RequestBody {
     if (source === undefined) this.#trailers = [];
   }
 
-  /** Whether another try can have all of it. */
-  get isReplayable(): boolean {
-    return this.#isReplayable;
+  /**
+   * Whether another try can have all of it. While there is no connection a little more is kept than a retry may need later: then
+   * nothing has been sent at all.
+   */
+  canBeSentAgain(wasNeverSent: boolean): boolean {
+    return this.#isKept && (wasNeverSent || this.#keptBytes <= REPLAY_BYTES);
   }
 
   /** Sends all that has come, and what will, to a try. The one before gets no more. */
@@ -66,7 +70,7 @@ export class RequestBody {
 
   /** There will be no other try. */
   forget(): void {
-    this.#isReplayable = false;
+    this.#isKept = false;
     this.#kept = [];
   }
 
@@ -110,12 +114,15 @@ export class RequestBody {
     else if (this.#attempt === undefined && this.#keptBytes >= REPLAY_BYTES) this.#pause();
   }
 
+  /** Up to one piece above the limit: those who have no connection yet ask to wait before that. */
   #keep(chunk: Buffer): void {
-    if (!this.#isReplayable) return;
+    if (!this.#isKept) return;
+    if (this.#keptBytes >= REPLAY_BYTES && this.#attempt !== undefined) {
+      this.forget();
+      return;
+    }
     this.#keptBytes += chunk.length;
-    // Between two tries what came last is not lost, whatever its size: the next try gets it, and no other.
-    if (this.#keptBytes > REPLAY_BYTES && this.#attempt !== undefined) this.forget();
-    else this.#kept.push(chunk);
+    this.#kept.push(chunk);
   }
 
   #loseCopies(): void {
