@@ -21,11 +21,12 @@ import { deriveServiceEntries } from './service-entries.ts';
 import { deriveServices, type ServiceInfo } from './services.ts';
 import { type MeshSettings, readSettings } from './settings.ts';
 import type { VipAllocations } from './vips.ts';
+import { openTlsBook } from './waypoint/backend-tls.ts';
 import { openFaultBook } from './waypoint/fault-table.ts';
 import type { FaultClock, FaultTimes } from './waypoint/fault-times.ts';
 import { openPolicyBook } from './waypoint/policy-book.ts';
 import { type WantedWaypoint, wantWaypoints } from './waypoint/wanted.ts';
-import { deriveWaypoints, type WaypointResources } from './waypoint/waypoint-resources.ts';
+import { deriveWaypoints, findClusters, type WaypointResources } from './waypoint/waypoint-resources.ts';
 import { reportWaypoints } from './waypoint-readiness.ts';
 import { collectWaypoints } from './waypoints.ts';
 import { derivePod, type Lookups, prepareLookups } from './workloads.ts';
@@ -78,8 +79,10 @@ export function deriveSnapshot(input: SnapshotInput): Snapshot {
   const routes = attachRoutes({ inventory: context.inventory, services, hasWaypoint });
   problems.push(...routes.problems);
   const faults = openFaultBook(context, input.faults ?? NO_CLOCK);
+  const tls = openTlsBook(context, services);
   const aims = openPolicyBook(context, policies.outcomes);
-  const waypoints = deriveWaypoints({ context, services, workloads, routes, faults, policies: aims });
+  const waypoints = deriveWaypoints({ context, services, workloads, routes, faults, policies: aims, tls });
+  const waypointsOf = findClusters(services, waypoints);
   const statuses = summarizePolicies(context, policies, workloads);
   return {
     settings: context.settings,
@@ -88,7 +91,12 @@ export function deriveSnapshot(input: SnapshotInput): Snapshot {
       [ADDRESS_TYPE, byName([...[...services.values()].map(fromService), ...workloads])],
     ]),
     enrolment: deriveEnrolment(context, policies),
-    policies: [...aims.withWaypoints(statuses), ...aims.statuses(), ...faults.statuses()],
+    policies: [
+      ...aims.withWaypoints(statuses),
+      ...aims.statuses(),
+      ...faults.statuses(),
+      ...tls.statuses(waypointsOf),
+    ],
     waypoints,
     wantedWaypoints: wantWaypoints(context),
     routeStatuses: routes.statuses,

@@ -5,6 +5,7 @@ import { objectKey } from '../../source/objects.ts';
 import type { Context, Derived, Origin } from '../context.ts';
 import { getOrAdd } from '../selectors.ts';
 import type { ServiceInfo } from '../services.ts';
+import type { PortTls, TlsBook } from './backend-tls.ts';
 import { readBalancing, type ServiceBalancing } from './balancing.ts';
 import { buildCluster } from './clusters.ts';
 import { drainingWorkloads } from './draining.ts';
@@ -27,6 +28,7 @@ export function openServiceBook(
   context: Context,
   services: ReadonlyMap<string, ServiceInfo>,
   workloads: readonly Derived<Workload>[],
+  tls: TlsBook,
 ): ServiceBook {
   const members = indexMembers(context, workloads);
   const balancing = new Map<ServiceInfo, ServiceBalancing>();
@@ -41,7 +43,12 @@ export function openServiceBook(
     membersOf,
     clusterOf: (info, port) =>
       getOrAdd(clusters, `${info.key} ${port.servicePort}`, () =>
-        makeCluster(info, port, balancingOf(info), membersOf(info.key)),
+        makeCluster(
+          info,
+          port,
+          { ...balancingOf(info), tls: tls.of(info, port.servicePort) },
+          membersOf(info.key),
+        ),
       ),
   };
 }
@@ -66,7 +73,7 @@ export function sortBuilt(
 function makeCluster(
   info: ServiceInfo,
   port: ServicePort,
-  { balancing }: ServiceBalancing,
+  { balancing, tls }: Pick<ServiceBalancing, 'balancing'> & { readonly tls: PortTls },
   members: readonly EndpointWorkload[],
 ): readonly Built[] {
   const { service } = info;
@@ -77,8 +84,16 @@ function makeCluster(
     service: info.key,
   };
   return [
-    buildCluster({ name, metadata, protocol: port.appProtocol, balancing, origin }),
-    buildEndpoints(name, service, port, members, origin),
+    buildCluster({
+      name,
+      metadata,
+      protocol: port.appProtocol,
+      balancing,
+      origin,
+      ...(tls.kind === 'tls' && { transportSocket: tls.socket }),
+    }),
+    // Nothing goes out in plain text that was to be protected.
+    buildEndpoints(name, service, port, tls.kind === 'broken' ? [] : members, origin),
   ];
 }
 

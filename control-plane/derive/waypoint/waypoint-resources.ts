@@ -1,14 +1,16 @@
-import { ENVOY_TYPES, type EnvoyResource, type EnvoyType } from '#api/envoy/types.ts';
+import { CLUSTER_TYPE, ENVOY_TYPES, type EnvoyResource, type EnvoyType } from '#api/envoy/types.ts';
 import type { Workload } from '#api/workload.ts';
 import type { Context, Derived, Origin } from '../context.ts';
 import { problemAt } from '../problems.ts';
 import type { AttachedFrontend, AttachedRoutes } from '../routes/attached.ts';
 import type { ServiceInfo } from '../services.ts';
+import type { TlsBook } from './backend-tls.ts';
 import { collectBindings } from './bindings.ts';
 import type { FaultBook } from './fault-table.ts';
 import { buildFrontend, type FrontendSetting } from './frontends.ts';
 import { isOwnGateway } from './gateway-services.ts';
 import type { Built } from './messages.ts';
+import { clusterName } from './names.ts';
 import { buildPodFrontends } from './pod-frontends.ts';
 import type { ListenerPolicy, PolicyBook } from './policy-book.ts';
 import { openServiceBook, type ServiceBook, sortBuilt } from './service-book.ts';
@@ -33,6 +35,7 @@ export interface WaypointInput {
   readonly routes: AttachedRoutes;
   readonly faults: FaultBook;
   readonly policies: PolicyBook;
+  readonly tls: TlsBook;
 }
 
 /** The resources of every waypoint of ours, by `namespace/name` of its Gateway. */
@@ -40,7 +43,7 @@ export function deriveWaypoints(input: WaypointInput): ReadonlyMap<string, Waypo
   const { context, faults, policies } = input;
   const waypoints = [...context.waypoints.byKey.values()].filter(({ gateway }) => isOwnGateway(gateway));
   if (waypoints.length === 0) return new Map();
-  const book = openServiceBook(context, input.services, input.workloads);
+  const book = openServiceBook(context, input.services, input.workloads, input.tls);
   const bound = collectBindings(waypoints, input.services.values(), input.workloads);
   const routes = Map.groupBy(input.routes.frontends, ({ service, port }) => `${service} ${port}`);
   return new Map(
@@ -58,6 +61,21 @@ export function deriveWaypoints(input: WaypointInput): ReadonlyMap<string, Waypo
       return [waypoint.key, summarize([...services, ...workloads])];
     }),
   );
+}
+
+/** Which waypoints have the cluster of a service's port. */
+export function findClusters(
+  services: ReadonlyMap<string, ServiceInfo>,
+  waypoints: ReadonlyMap<string, WaypointResources>,
+): (service: string, port: number) => readonly string[] {
+  return (key, port) => {
+    const info = services.get(key);
+    if (info === undefined) return [];
+    const name = clusterName(info.service, port);
+    return [...waypoints].flatMap(([waypoint, { resources }]) =>
+      resources.get(CLUSTER_TYPE)?.has(name) ? [waypoint] : [],
+    );
+  };
 }
 
 /** All ports of a service, as callers of each namespace see them. */
