@@ -48,11 +48,6 @@ export function buildPodEndpoint(name: string, member: EndpointWorkload, ip: Ip,
   return assignment(name, [{ workload: member.workload, init: toLbEndpoint(member, ip, 0, health) }], origin);
 }
 
-/** Whether one of the endpoints has a host name only, which is to be resolved. */
-export function hasHostname(members: readonly EndpointWorkload[]): boolean {
-  return members.some(({ workload }) => workload.addresses.length === 0 && workload.hostname !== '');
-}
-
 function assignment(
   name: string,
   endpoints: readonly { readonly workload: Workload; readonly init: LbEndpointInit }[],

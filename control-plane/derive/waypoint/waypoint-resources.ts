@@ -14,6 +14,7 @@ import { clusterName } from './names.ts';
 import { buildPodFrontends } from './pod-frontends.ts';
 import type { ListenerPolicy, PolicyBook } from './policy-book.ts';
 import { openServiceBook, type ServiceBook, sortBuilt } from './service-book.ts';
+import { reportUnserved } from './unserved.ts';
 
 /** All that one waypoint is told. */
 export interface WaypointResources {
@@ -51,6 +52,7 @@ export function deriveWaypoints(input: WaypointInput): ReadonlyMap<string, Waypo
       const table = faults.at(waypoint.key);
       const services = (bound.services.get(waypoint.key) ?? []).map((info) => {
         const policy = policies.at(waypoint, info);
+        reportUnserved(context, info, book.membersOf(info.key));
         return { info, policy, built: buildService({ book, faults: table, policy }, info, routes) };
       });
       const workloads = (bound.workloads.get(waypoint.key) ?? []).map((derived) => {
