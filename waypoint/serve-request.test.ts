@@ -20,6 +20,7 @@ import {
   http2App,
   httpApp,
   MemoryExchange,
+  rawApp,
   WAYPOINT,
   WEB,
 } from './upstream/testing.ts';
@@ -585,4 +586,21 @@ test('a session that is cut makes requests fail that had been sent, and the next
   expect(records[0]).toMatchObject({ flags: ['UC'], attempts: 1 });
   isSlow = false;
   expect((await asked()).text).toBe('quick');
+});
+
+test('a WebSocket over HTTP/2 is an upgrade of HTTP/1.1 upstream', async () => {
+  await using app = await rawApp((socket, text) => {
+    if (!text.startsWith('GET /chat HTTP/1.1')) return;
+    const key = /sec-websocket-key: (\S{24})\r\n/.test(text) ? 'yes' : 'no';
+    socket.write(
+      `HTTP/1.1 101 X\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-accept: x\r\nx-key: ${key}\r\n\r\n`,
+    );
+  });
+  const to = cluster([endpoint(app.port)]);
+  use([route(forwardTo([to]))], [to]);
+  const head = { method: 'CONNECT', target: '/chat', upgrade: 'websocket', protocol: 'HTTP/2' } as const;
+  const exchange = ask(head);
+  await exchange.responded;
+  expect([exchange.status, exchange.header('x-key')]).toEqual([200, 'yes']);
+  expect(exchange.header('sec-websocket-accept')).toBeUndefined();
 });

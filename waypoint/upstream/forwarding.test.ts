@@ -497,3 +497,88 @@ test('an idle connection that says when it ends is not used after that', async (
   await forward([app.port]).over;
   expect(app.sockets().made).toBe(2);
 });
+
+test('what comes behind an answer is not the answer to the request that waits', async () => {
+  const forged = 'HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nforged';
+  await using app = await rawApp((socket) => {
+    socket.write(`HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok${forged}`);
+  });
+  upstream.close();
+  upstream = createUpstream({ svid: () => undefined, settings: SETTINGS, limits: { maxConnections: 1 } });
+  const exchanges = [1, 2, 3].map(() => forward([app.port]));
+  await Promise.all(exchanges.map(({ over }) => over));
+  expect(exchanges.map(({ text }) => text)).toEqual(['ok', 'ok', 'ok']);
+});
+
+test('requests above the limit of connections wait, and fail above that of those who wait', async () => {
+  await using app = await httpApp((_request, response) => setTimeout(() => response.end('ok'), 10));
+  upstream.close();
+  const limits = { maxConnections: 2, maxPending: 3 };
+  upstream = createUpstream({ svid: () => undefined, settings: SETTINGS, limits });
+  const plan = { cluster: cluster([endpoint(app.port)]) };
+  const exchanges = Array.from({ length: 8 }, () => forward([], { plan }));
+  await Promise.all(exchanges.map(({ over }) => over));
+  const statuses = exchanges.map(({ status }) => status).sort();
+  expect(statuses.filter((status) => status === 200).length).toBeGreaterThanOrEqual(5);
+  expect(statuses.at(-1)).toBe(503);
+  expect(records.find(({ status }) => status === 503)?.flags).toEqual(['UO']);
+  expect(app.sockets().made).toBe(2);
+});
+
+test('a large body whose first endpoint does not connect goes to the next, whole', async () => {
+  let size = 0;
+  await using app = await httpApp((request, response) => {
+    request.on('data', (chunk: Buffer) => {
+      size += chunk.length;
+    });
+    request.on('end', () => response.end());
+  });
+  const exchange = forward([await deadPort(), app.port], {
+    retry: SAFE,
+    hasBody: true,
+    head: { method: 'POST' },
+  });
+  const pieces = 40;
+  for (let piece = 0; piece < pieces; piece++) {
+    exchange.send(Buffer.alloc(20_000));
+    if (exchange.isPaused) await eventually('there is room', () => !exchange.isPaused);
+  }
+  exchange.send('', true);
+  await exchange.over;
+  expect([exchange.status, size, records[0]?.attempts]).toEqual([200, pieces * 20_000, 2]);
+});
+
+test('a slow answer waits for a slow client', async () => {
+  await using app = await httpApp((_request, response) => response.end(Buffer.alloc(256 * 1024)));
+  const exchange = forward([app.port], { plan: { responseKbps: 100_000 } });
+  exchange.hasRoom = false;
+  await eventually('some has come', () => exchange.bytesSent() > 0);
+  const before = exchange.bytesSent();
+  await new Promise((resolve) => setTimeout(resolve, 120));
+  expect(exchange.bytesSent()).toBe(before);
+  exchange.hasRoom = true;
+  exchange.onDrain?.();
+  await exchange.over;
+  expect(exchange.bytesSent()).toBe(256 * 1024);
+});
+
+test('an answer may come, and end, before its request has', async () => {
+  await using app = await rawApp((socket) => {
+    socket.write('HTTP/1.1 413 Too Large\r\ncontent-length: 2\r\n\r\nno');
+  });
+  const exchange = forward([app.port], { hasBody: true, head: { method: 'POST' } });
+  await exchange.over;
+  expect([exchange.status, exchange.text, exchange.isAborted]).toEqual([413, 'no', false]);
+  await eventually('its connection is not used again', () => app.sockets().open === 0);
+});
+
+test('a client that leaves in the middle of its body takes the request with it', async () => {
+  await using app = await rawApp(() => undefined);
+  const exchange = forward([app.port], { hasBody: true, head: { method: 'POST' }, retry: ALL });
+  exchange.send('half');
+  await eventually('the request is there', () => app.sockets().open === 1);
+  exchange.sink?.onAbort();
+  exchange.leave();
+  await eventually('its connection is closed', () => app.sockets().open === 0);
+  expect(app.sockets().made).toBe(1);
+});

@@ -63,7 +63,7 @@ export class Http1Pool {
   /** Keeps nothing that is free from now on; requests under way go on. */
   drain(): void {
     this.#isDraining = true;
-    for (const connection of [...this.#idle]) connection.close();
+    for (const connection of [...this.#idle]) connection.retire();
   }
 
   /** Closes everything; requests under way fail. */
@@ -76,16 +76,18 @@ export class Http1Pool {
     const now = performance.now();
     for (let connection = this.#idle.pop(); connection !== undefined; connection = this.#idle.pop()) {
       if (now < connection.usableUntil) return connection;
-      connection.close();
+      connection.retire();
     }
     return undefined;
   }
 
+  /** Those for whom a connection is being made do not wait for another. */
   #isFull(): boolean {
     const { maxConnections, maxPending } = this.#limits;
-    if (this.size < maxConnections || this.#pending.length < maxPending) return false;
+    const most = maxPending + this.#connecting;
+    if (this.size < maxConnections || this.#pending.length < most) return false;
     this.#pending = this.#pending.filter((each) => each.isWaiting);
-    return this.#pending.length >= maxPending;
+    return this.#pending.length >= most;
   }
 
   /** Each request that finds no connection has one made; who is served first by what becomes free is another question. */
@@ -113,7 +115,7 @@ export class Http1Pool {
       if (next.begin((request, handlers) => connection.send(request, handlers))) return;
     }
     connection.idleSince = performance.now();
-    if (this.#isDraining) connection.close();
+    if (this.#isDraining) connection.retire();
     else this.#idle.push(connection);
   }
 

@@ -1,4 +1,4 @@
-import type { ByteTunnel, HeaderList } from '../exchange.ts';
+import type { HeaderList } from '../exchange.ts';
 import type { TunnelLeg } from '../tunnel-duplex.ts';
 import type { Attempt, AttemptFailure, AttemptHandlers, UpstreamRequest } from './attempt.ts';
 import { LegTunnel } from './leg-tunnel.ts';
@@ -11,6 +11,9 @@ export interface Http1Options {
   /** It takes no more requests. Called once; not before the current one is over. */
   readonly onClose: (connection: Http1Connection) => void;
 }
+
+/** How long the other end of a connection that is done with may take to close it, too. */
+const RETIRE_MS = 1_000;
 
 interface Exchange {
   readonly handlers: AttemptHandlers;
@@ -31,6 +34,7 @@ export class Http1Connection {
   #keepsAlive = true;
   #isClosed = false;
   #tunnel: LegTunnel | undefined;
+  #retiring: NodeJS.Timeout | undefined;
   /** Until when another request may go out, as the other end has said; on the clock of `performance.now`. */
   usableUntil: number = Number.POSITIVE_INFINITY;
   /** When it last became free. */
@@ -55,11 +59,6 @@ export class Http1Connection {
     });
   }
 
-  /** Whether a request may be sent now. */
-  get isFree(): boolean {
-    return this.#current === undefined && !this.#isClosed;
-  }
-
   /** Sends a request; only while it is free. */
   send(request: UpstreamRequest, handlers: AttemptHandlers): Attempt {
     const { head, isChunked } = formatHead(request);
@@ -80,6 +79,15 @@ export class Http1Connection {
         if (this.#current === exchange) this.#leg.resume();
       },
     };
+  }
+
+  /** Takes no more requests, and ends as one ends a connection, if the other end does its part. Only while it is free. */
+  retire(): void {
+    if (this.#isClosed) return;
+    this.#closed();
+    this.#leg.end();
+    this.#retiring = setTimeout(() => this.#leg.abort('NO_ERROR'), RETIRE_MS).unref();
+    this.#leg.resume();
   }
 
   /** Closes it at once; a request that is under way hears no more. */
@@ -137,10 +145,12 @@ export class Http1Connection {
     this.#current = undefined;
     if (this.#isClosed) return;
     // The rest of a request is not waited for: it has its answer.
-    if (!isSent || !this.#keepsAlive) {
-      this.#leg.end();
-      this.#leg.abort('NO_ERROR');
-      this.#closed();
+    if (!isSent) {
+      this.close();
+      return;
+    }
+    if (!this.#keepsAlive) {
+      this.retire();
       return;
     }
     // A reader that was too slow for the last answer has let go of it.
@@ -152,7 +162,7 @@ export class Http1Connection {
     const exchange = this.#current;
     if (exchange === undefined) return;
     this.#current = undefined;
-    const tunnel: ByteTunnel & LegTunnel = new LegTunnel(this.#leg, Buffer.from(rest));
+    const tunnel = new LegTunnel(this.#leg, Buffer.from(rest));
     this.#tunnel = tunnel;
     this.#closed();
     exchange.handlers.onUpgrade(head.status, head.headers, tunnel);
@@ -163,13 +173,18 @@ export class Http1Connection {
       this.#tunnel.onEnd();
       return;
     }
-    const isWhole = this.#parser.end();
-    if (!isWhole) this.#fail({ kind: 'closed', reason: 'the connection ended before the answer did' });
-    this.#leg.abort();
+    clearTimeout(this.#retiring);
+    const isMissed = this.#current?.isAnswered === false && !this.#parser.end();
+    if (isMissed) {
+      this.#fail({ kind: 'closed', reason: 'the connection ended before the answer did' });
+      this.#leg.abort();
+    } else this.#leg.end();
+    this.#current = undefined;
     this.#closed();
   }
 
   #onAbort(reason: string): void {
+    clearTimeout(this.#retiring);
     if (this.#tunnel !== undefined) this.#tunnel.onAbort(reason);
     else this.#fail({ kind: 'closed', reason });
   }

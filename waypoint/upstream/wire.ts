@@ -15,6 +15,7 @@ import type { BackendTls } from '../model.ts';
 import { TunnelDuplex, type TunnelLeg } from '../tunnel-duplex.ts';
 import type { AttemptFailure } from './attempt.ts';
 import { connectFields } from './connect-fields.ts';
+import { DuplexLeg } from './duplex-leg.ts';
 import type { UpstreamTarget } from './target.ts';
 
 /** Port on which a ztunnel serves HBONE. */
@@ -65,7 +66,7 @@ export class WireError extends Error {
 }
 
 export function asLeg(wire: Wire): TunnelLeg {
-  return wire.kind === 'leg' ? wire.leg : new SocketLeg(wire.socket);
+  return wire.kind === 'leg' ? wire.leg : new DuplexLeg(wire.socket);
 }
 
 export function asDuplex(wire: Wire, remote: HostPort): Duplex {
