@@ -23,6 +23,25 @@ export interface WorkloadStatus {
   readonly certificate: { readonly serial: string; readonly notAfter: string } | null;
 }
 
+/** What `status -o json` says of a waypoint; the fields that tests use. */
+export interface WaypointStatus {
+  readonly namespace: string;
+  readonly name: string;
+  readonly pid: number | null;
+  readonly ready: boolean;
+  readonly addresses: readonly string[];
+  readonly serves: readonly string[];
+  readonly replicas: readonly {
+    readonly name: string;
+    readonly node: string;
+    readonly netns: string;
+    readonly addresses: readonly string[];
+    readonly pid: number | null;
+    readonly ready: boolean;
+    readonly restarts: number;
+  }[];
+}
+
 /** What `status -o json` says; the fields that tests use. */
 export interface MeshStatus {
   readonly ready: boolean;
@@ -52,6 +71,7 @@ export interface MeshStatus {
       readonly rejected: readonly unknown[];
     }[];
   }[];
+  readonly waypoints: readonly WaypointStatus[];
   readonly workloads: readonly WorkloadStatus[];
   readonly services: readonly {
     readonly namespace: string;

@@ -1,14 +1,4 @@
-import { createHash } from 'node:crypto';
-import {
-  existsSync,
-  globSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  realpathSync,
-  rmSync,
-} from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
@@ -16,6 +6,7 @@ import { endProcess, mustRun, runCommand, startLogged } from '#test/kit/command.
 import { eventually } from '#test/kit/eventually.ts';
 import { type Mesh, openMesh, TULLE } from '#test/kit/mesh.ts';
 import { serverCommand } from '#test/kit/programs/programs.ts';
+import { tracesOf } from '#test/kit/traces.ts';
 import { namespaceYaml, serviceYaml } from '#test/kit/yaml.ts';
 
 const FILES = { 'mesh.yaml': namespaceYaml('shop', true) + serviceYaml('shop', 'catalog') };
@@ -30,27 +21,6 @@ async function openTracked(): Promise<Mesh> {
 afterEach(async () => {
   for (const mesh of open.splice(0)) await mesh[Symbol.asyncDispose]();
 });
-
-/** Everything of the host that a mesh could leave something in. */
-async function traces(state: string): Promise<readonly string[]> {
-  const hash = createHash('sha256').update(realpathSync(state)).digest('hex').slice(0, 6);
-  const namespaces = (await mustRun(['ip', 'netns', 'list']))
-    .split('\n')
-    .filter((line) => line.includes(hash));
-  const links = (await mustRun(['ip', '-o', 'link'])).split('\n').filter((line) => line.includes(hash));
-  const cgroups = globSync(`/sys/fs/cgroup/{,*/}*${hash}*`);
-  const etc = existsSync('/etc/netns') ? readdirSync('/etc/netns').filter((name) => name.includes(hash)) : [];
-  const processes = readdirSync('/proc')
-    .filter((name) => /^\d+$/.test(name) && name !== `${process.pid}`)
-    .filter((pid) => {
-      try {
-        return readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0').includes(state);
-      } catch {
-        return false;
-      }
-    });
-  return [...namespaces, ...links, ...cgroups, ...etc, ...processes.map((pid) => `process ${pid}`)];
-}
 
 /** What the host itself is set up with. */
 async function host(): Promise<string> {
@@ -101,7 +71,7 @@ test('down leaves nothing behind, also when everything was killed', async () => 
     true,
   );
   const { controlPlane, nodes } = await mesh.status();
-  expect((await traces(mesh.state)).length).toBeGreaterThan(0);
+  expect((await tracesOf(mesh.state)).length).toBeGreaterThan(0);
   mesh.up.kill('SIGKILL');
   for (const pid of [controlPlane.pid, ...nodes.map((node) => node.ztunnel?.pid ?? 0)].filter(
     (one) => one > 0,
@@ -113,7 +83,7 @@ test('down leaves nothing behind, also when everything was killed', async () => 
     }
   }
   expect((await mesh.tulle('down')).code).toBe(0);
-  await eventually('nothing is left', async () => (await traces(mesh.state)).length === 0);
+  await eventually('nothing is left', async () => (await tracesOf(mesh.state)).length === 0);
   expect((await mesh.tulle('down')).code).toBe(0);
 });
 
