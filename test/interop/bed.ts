@@ -1,6 +1,16 @@
 import type { ChildProcess } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { closeSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { envoyBinary } from '#test/bench/peers.ts';
@@ -18,8 +28,8 @@ import { openStage, type Stage } from './stage-client.ts';
 export interface Bed extends AsyncDisposable {
   /** Sends the case's request to one side. */
   readonly ask: (side: Side, wanted: Case) => Promise<Observation>;
-  /** What the processes have said, for a failure. */
-  readonly logs: () => string;
+  /** How many mirrored requests of that path came from one side so far. */
+  readonly mirrored: (side: Side, path: string) => Promise<number>;
 }
 
 const CONTROL_PLANE = { ip: '10.77.0.2', port: 15012 } as const;
@@ -28,6 +38,9 @@ const WAYPOINT_IP = '10.77.0.4';
 /** Namespaces that call. */
 const CALLERS = ['elsewhere', 'shop'] as const;
 const TOKEN_NAME = 'interop_waypoint';
+
+const PREFIX = 'tulle-interop-';
+const FOLDER = new RegExp(`^${PREFIX}(\\d+)-`);
 
 interface Parts {
   readonly directory: string;
@@ -39,7 +52,8 @@ interface Parts {
 /** Starts applications, control plane, Envoy and waypoint; resolves when both proxies have what they need. */
 export async function openBed(): Promise<Bed> {
   await using opened = new AsyncDisposableStack();
-  const directory = opened.adopt(mkdtempSync(join(tmpdir(), 'tulle-interop-')), (path) =>
+  sweep();
+  const directory = opened.adopt(mkdtempSync(join(tmpdir(), `${PREFIX}${process.pid}-`)), (path) =>
     rmSync(path, { recursive: true, force: true }),
   );
   const objects = readObjects();
@@ -48,16 +62,28 @@ export async function openBed(): Promise<Bed> {
   const parts = { directory, state: join(directory, 'state'), netns, objects };
   await startControlPlane(parts);
   const stage = opened.use(await startStage(parts));
-  await Promise.all([startEnvoy(parts), ...(process.env['ENVOY_ONLY'] ? [] : [startWaypoint(parts)])]);
+  try {
+    await Promise.all([startEnvoy(parts), ...(process.env['ENVOY_ONLY'] ? [] : [startWaypoint(parts)])]);
+  } catch (cause) {
+    throw new Error(
+      `the control plane says:\n${readFileSync(join(directory, 'control-plane.log'), 'utf8').slice(-4000)}`,
+      { cause },
+    );
+  }
   const stack = opened.move();
   return {
     ask: (side, wanted) => ask(stage, objects, side, wanted),
-    logs: () =>
-      ['control-plane', 'envoy', 'waypoint', 'stage']
-        .map((name) => `${name}:\n${readFileSync(join(directory, `${name}.log`), 'utf8').slice(-3000)}`)
-        .join('\n'),
+    mirrored: (side, path) => stage.mirrored(`${side}-`, path),
     [Symbol.asyncDispose]: () => stack.disposeAsync(),
   };
+}
+
+/** Removes folders of runs that have died; createNetns does so with namespaces, and what runs in them. */
+function sweep(): void {
+  for (const name of readdirSync(tmpdir())) {
+    const [, pid] = FOLDER.exec(name) ?? [];
+    if (pid !== undefined && !existsSync(`/proc/${pid}`)) rmSync(join(tmpdir(), name), { recursive: true });
+  }
 }
 
 /** Every address of 10.77/16 is the namespace's own; what goes to a hole is lost. */

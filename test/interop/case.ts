@@ -157,5 +157,5 @@ export function grpc(path: string, headers: Readonly<Record<string, string>> = {
 
 /** Lines of a request, ended as HTTP/1.1 wants, with the case's header before the empty line. */
 export function raw(lines: readonly string[], body = '', more: Omit<RawRequest, 'raw'> = {}): RawRequest {
-  return { raw: `${lines.join('\r\n')}\r\n%CASE%\r\n${body}`, ...more };
+  return { raw: `${lines.join('\r\n')}\r\n%CASE%\r\n\r\n${body}`, ...more };
 }

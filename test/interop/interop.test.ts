@@ -1,12 +1,16 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type Bed, openBed } from './bed.ts';
-import type { Case } from './case.ts';
+import { type Case, get } from './case.ts';
 import { CORS, HEADERS, MIRRORS, REDIRECTS, REWRITES } from './cases/filters.ts';
 import { ANSWERS, FORGED, MESSAGES, PATHS } from './cases/hostile.ts';
 import { MATCHING, ORDER, REGEX } from './cases/matching.ts';
 import { GRPC, PROTOCOLS, STREAMS } from './cases/protocols.ts';
+import { SPLITS } from './cases/splits.ts';
 import { FAULTS, REFERENCES, RETRIES, TIMEOUTS } from './cases/traffic.ts';
-import { differencesOf, unmetOf } from './compare.ts';
+import { differencesOf, type Side, unmetOf } from './compare.ts';
+import { inParallel } from './in-parallel.ts';
+import { cookieOf, hostOf, hostsOf } from './sessions.ts';
+import { missed } from './splits.ts';
 
 const GROUPS: readonly (readonly [string, readonly Case[]])[] = [
   ['matching', MATCHING],
@@ -30,8 +34,11 @@ const GROUPS: readonly (readonly [string, readonly Case[]])[] = [
   ['answers of all kinds', ANSWERS],
 ];
 
+const SIDES: readonly Side[] = ['envoy', 'ours'];
 /** Requests under way at a time, on each side. */
 const WIDTH = 6;
+/** With more, a retry could find the budget of its cluster used up: three at a time are always allowed. */
+const RETRY_WIDTH = 2;
 
 describe('the same configuration in Envoy and in the waypoint', () => {
   let bed: Bed;
@@ -46,9 +53,65 @@ describe('the same configuration in Envoy and in the waypoint', () => {
   });
 
   test.each(GROUPS)('%s', async (_name, cases) => {
-    const lines = await inParallel(cases, WIDTH, (each) => compare(bed, each));
+    const lines = await inParallel(cases, cases === RETRIES ? RETRY_WIDTH : WIDTH, (each) =>
+      compare(bed, each),
+    );
     compared += cases.length;
     expect(lines.flat()).toEqual([]);
+  });
+
+  test.each(SPLITS)('a split: $name', async (split) => {
+    expect(await missed(bed, split)).toEqual([]);
+  });
+
+  describe.each(SIDES)('sessions of %s', (side) => {
+    test.each(['/cookie', '/permanent'])('a cookie keeps its client at one host: %s', async (path) => {
+      const name = path === '/cookie' ? 'sticky' : 'long';
+      const { first, strangers, faithful } = await hostsOf(bed, side, {
+        name: path,
+        to: 'session',
+        path,
+        remember: (answer) => ['cookie', `${name}=${cookieOf(answer, name)?.value}`],
+      });
+      expect(strangers.size).toBeGreaterThan(1);
+      expect(faithful.size).toBe(1);
+      const lasting = path === '/permanent' ? ['max-age=3600'] : [];
+      expect(cookieOf(first, name)?.attributes).toEqual(['httponly', ...lasting, 'path=/']);
+    });
+
+    test('a header keeps its client at one host', async () => {
+      const { strangers, faithful } = await hostsOf(bed, side, {
+        name: 'header',
+        to: 'session',
+        path: '/header',
+        remember: ({ headers }) => headers.find(([name]) => name === 'x-session'),
+      });
+      expect(strangers.size).toBeGreaterThan(1);
+      expect(faithful.size).toBe(1);
+    });
+
+    test('a cookie that nobody gave is replaced', async () => {
+      const one: Case = {
+        name: 'forged',
+        to: 'session',
+        send: get('/cookie', { cookie: 'sticky=forged' }),
+        expect: {},
+      };
+      const answer = await bed.ask(side, one);
+      expect(answer.status).toBe(200);
+      expect(cookieOf(answer, 'sticky')).toBeDefined();
+    });
+
+    test('a hash keeps equal keys at one host, and spreads others', async () => {
+      const ask = async (user: string): Promise<string> => {
+        const one: Case = { name: user, to: 'hash', send: get('/', { 'x-user': user }), expect: {} };
+        return hostOf(await bed.ask(side, one));
+      };
+      const users = Array.from({ length: 24 }, (_, index) => `user-${index}`);
+      const [first, again] = [await inParallel(users, WIDTH, ask), await inParallel(users, WIDTH, ask)];
+      expect(again).toEqual(first);
+      expect(new Set(first).size).toBeGreaterThan(1);
+    });
   });
 
   test('at least 300 requests were compared', () => {
@@ -66,19 +129,4 @@ async function compare(bed: Bed, each: Case): Promise<readonly string[]> {
   } catch (error) {
     return [`${each.name}: ${String(error)}`];
   }
-}
-
-async function inParallel<T, R>(
-  items: readonly T[],
-  width: number,
-  work: (item: T) => Promise<R>,
-): Promise<readonly R[]> {
-  const results: R[] = [];
-  const rest = [...items.entries()];
-  const worker = async (): Promise<void> => {
-    for (let next = rest.shift(); next !== undefined; next = rest.shift())
-      results[next[0]] = await work(next[1]);
-  };
-  await Promise.all(Array.from({ length: width }, worker));
-  return results;
 }

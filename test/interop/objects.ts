@@ -66,7 +66,9 @@ export function readObjects(): InteropObjects {
       .filter((parent) => parent.namespace !== undefined && parent.namespace !== namespace)
       .map(({ name }) => ({ service: name, namespace })),
   );
-  const frontends = of(service).flatMap((object) => frontendsOf(object, consumers));
+  const frontends = of(service)
+    .filter((object) => object.metadata.namespace === 'interop')
+    .flatMap((object) => frontendsOf(object, consumers));
   return {
     applications: pods.flatMap(applicationOf),
     frontends,

@@ -82,7 +82,6 @@ export const MATCHING: readonly Case[] = [
   match('a DELETE', request('DELETE', '/method'), 'c'),
   match('an OPTIONS', request('OPTIONS', '/method'), 'c'),
   match('a PATCH that nothing names', request('PATCH', '/method'), null),
-  match('a method of our own making', request('BREW', '/method'), null),
   match(
     'path, method, header and query together',
     request('PUT', '/all/x?b=2', { headers: { 'x-a': '1' } }),

@@ -149,7 +149,12 @@ export const PROTOCOLS: readonly Case[] = [
     { status: 200, end: 'incomplete' },
     { script: 'half-reset' },
   ),
-  over2('an upstream that goes away', '/x', { status: 503, upstream: null }, { script: 'close' }),
+  over2(
+    'an upstream that goes away',
+    '/x',
+    { status: 503, upstream: null },
+    { to: 'h2-pair', script: 'close' },
+  ),
   over2('a timeout', '/timeout', { status: 504 }, { script: 'slow:1500' }),
   over2('a HEAD', '/x', { status: 200, body: '' }, { send: request('HEAD', '/x', { protocol: 'http2' }) }),
   over2(

@@ -1,4 +1,4 @@
-import { type Case, type Expectation, get, request } from '../case.ts';
+import { type Case, type Difference, type Expectation, get, request } from '../case.ts';
 
 const reference = (name: string, path: string, expect: Expectation): Case => ({
   name,
@@ -28,6 +28,12 @@ export const REFERENCES: readonly Case[] = [
     name: 'an unknown filter',
     to: 'refused',
     send: get('/unknown-filter'),
+    expect: { status: 500, upstream: null },
+  },
+  {
+    name: 'a filter that sets Host',
+    to: 'refused',
+    send: get('/host'),
     expect: { status: 500, upstream: null },
   },
   {
@@ -390,6 +396,16 @@ const fault = (name: string, path: string, expect: Expectation, more: Partial<Ca
   ...more,
 });
 
+/** Faults that are in our metadata, as Envoy's filter cannot say them: it injects nothing. */
+function beyond(ours: Expectation, envoysFilter: string): Difference {
+  return {
+    because: `Envoy's fault filter ${envoysFilter}`,
+    aspects: ['status', 'headers', 'body', 'upstream', 'attempts', 'seen request'],
+    envoy: { status: 200, attempts: 1 },
+    ours,
+  };
+}
+
 const CHAOS = { 'x-chaos': 'please' };
 
 export const FAULTS: readonly Case[] = [
@@ -418,16 +434,51 @@ export const FAULTS: readonly Case[] = [
   ),
   fault('by a caller of another namespace', '/by-caller', { status: 200, upstream: 'a' }),
   fault(
+    'by a caller of the namespace that is named',
+    '/by-caller',
+    {},
+    {
+      from: 'shop',
+      differs: beyond({ status: 503, upstream: null, attempts: 0 }, 'knows no callers'),
+    },
+  ),
+  fault(
     'the first of two',
     '/two',
-    { status: 501, upstream: null },
-    { send: get('/two', { 'x-chaos': 'one' }) },
+    {},
+    {
+      send: get('/two', { 'x-chaos': 'one' }),
+      differs: beyond({ status: 501, upstream: null, attempts: 0 }, 'has one fault a route'),
+    },
   ),
   fault(
     'the second of two',
     '/two',
-    { status: 502, upstream: null },
-    { send: get('/two', { 'x-chaos': 'two' }) },
+    {},
+    {
+      send: get('/two', { 'x-chaos': 'two' }),
+      differs: beyond({ status: 502, upstream: null, attempts: 0 }, 'has one fault a route'),
+    },
+  ),
+  fault(
+    'of each try',
+    '/upstream',
+    {},
+    {
+      send: get('/upstream', CHAOS),
+      differs: beyond({ status: 503, upstream: null, attempts: 0 }, 'comes before retries'),
+    },
+  ),
+  fault(
+    'a delay that varies',
+    '/jitter',
+    {},
+    {
+      differs: {
+        ...beyond({ status: 200, upstream: 'a', atLeastMs: 190, belowMs: 600 }, 'does not vary'),
+        aspects: [],
+      },
+    },
   ),
   fault('none of two', '/two', { status: 200, upstream: 'a' }),
   fault('of a try, without the header', '/upstream', { status: 200, upstream: 'pair' }),

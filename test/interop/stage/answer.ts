@@ -6,6 +6,8 @@ import type { Step } from './script.ts';
 export interface Reply {
   readonly isHead: boolean;
   readonly isGrpc: boolean;
+  /** The proxy waits no longer. */
+  readonly isGone: () => boolean;
   /** `length` undefined: of unknown length. */
   readonly head: (status: number, fields: readonly Field[], length: number | undefined) => void;
   readonly write: (text: string) => void;
@@ -54,7 +56,7 @@ export async function answer(
     else if (kind === 'hints') reply.inform();
     else last = { kind, argument };
   }
-  finish(reply, app, fields, last);
+  if (!reply.isGone()) finish(reply, app, fields, last);
 }
 
 type Last = Step & { readonly kind: Exclude<Step['kind'], 'slow' | 'header' | 'hints'> };

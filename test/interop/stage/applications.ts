@@ -157,6 +157,7 @@ function http1Reply(response: http.ServerResponse, isHead: boolean, isGrpc: bool
   return {
     isHead,
     isGrpc,
+    isGone: () => response.destroyed,
     head: (status, fields, length) => {
       const own = length === undefined ? fields : [...fields, ['content-length', `${length}`] as const];
       response.writeHead(status, own.flat());
@@ -182,6 +183,7 @@ function http2Reply(stream: http2.ServerHttp2Stream, isHead: boolean, isGrpc: bo
   return {
     isHead,
     isGrpc,
+    isGone: () => stream.destroyed,
     head: (status, fields, length) => {
       const all: Record<string, string | string[]> = {};
       for (const [name, value] of fields) {

@@ -16,6 +16,8 @@ export interface Journal {
   /** What there is so far, in order. */
   readonly seen: (id: string) => readonly Seen[];
   readonly close: (id: string) => void;
+  /** How many mirrored requests of that path there ever were, in cases whose names begin so. */
+  readonly mirrored: (prefix: string, path: string) => number;
 }
 
 interface Record {
@@ -31,6 +33,7 @@ export function isMirror(app: string): boolean {
 /** A journal in memory. */
 export function createJournal(): Journal {
   const cases = new Map<string, Record>();
+  const mirrored: { readonly id: string; readonly path: string }[] = [];
   const recordOf = (id: string): Record => {
     const record = cases.get(id) ?? { openedAt: performance.now(), seen: [] };
     cases.set(id, record);
@@ -44,6 +47,7 @@ export function createJournal(): Journal {
       const atMs = Math.round(performance.now() - openedAt);
       const entry = { ...head, atMs, body: '', trailers: [] as readonly Field[], complete: false };
       seen.push(entry);
+      if (isMirror(head.app)) mirrored.push({ id, path: head.path });
       return {
         attempt,
         body: (chunk) => {
@@ -54,6 +58,8 @@ export function createJournal(): Journal {
     },
     seen: (id) => cases.get(id)?.seen ?? [],
     close: (id) => void cases.delete(id),
+    mirrored: (prefix, path) =>
+      mirrored.filter((each) => each.id.startsWith(prefix) && each.path === path).length,
   };
 }
 

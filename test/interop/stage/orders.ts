@@ -22,8 +22,16 @@ export interface Order {
   readonly patienceMs: number;
 }
 
+/** Or: how many mirrored requests of that path were there, in cases whose names begin so? */
+export interface Count {
+  readonly id: string;
+  readonly prefix: string;
+  readonly path: string;
+}
+
 /** What the stage answers, a line each, in any order. */
 export type Report =
   | { readonly id: 'ready' }
+  | { readonly id: string; readonly count: number }
   | { readonly id: string; readonly observation: Observation }
   | { readonly id: string; readonly error: string };

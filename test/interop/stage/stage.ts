@@ -10,7 +10,7 @@ import { createDoors, type Door } from './doors.ts';
 import { converse, type Reception, requestBytes } from './http1-client.ts';
 import { askHttp2 } from './http2-client.ts';
 import { createJournal, isMirror, type Journal } from './journal.ts';
-import type { Order, Report, Setting } from './orders.ts';
+import type { Count, Order, Report, Setting } from './orders.ts';
 import { askRawStream } from './raw-stream.ts';
 import { CASE_HEADER, SCRIPT_HEADER } from './script.ts';
 
@@ -66,6 +66,9 @@ const journal = createJournal();
 await Promise.all(setting.applications.map((application) => startApplication(application, journal)));
 const open = createDoors(setting.credentials);
 say({ id: 'ready' });
-for await (const line of { [Symbol.asyncIterator]: () => lines })
-  void carryOut(JSON.parse(line) as Order, open, journal);
+for await (const line of { [Symbol.asyncIterator]: () => lines }) {
+  const order = JSON.parse(line) as Order | Count;
+  if ('prefix' in order) say({ id: order.id, count: journal.mirrored(order.prefix, order.path) });
+  else void carryOut(order, open, journal);
+}
 process.exit(0);
