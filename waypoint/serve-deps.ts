@@ -1,3 +1,4 @@
+import type { HostPort } from '#api/address.ts';
 import type { Identity } from '#certs/identity.ts';
 import type { Verdict } from '#ztunnel/policy/verdict.ts';
 import type { Caller } from './exchange.ts';
@@ -17,8 +18,15 @@ export interface ServeOptions {
   readonly upstream: Upstream;
   /** The waypoint's own, for applications; undefined: none yet. */
   readonly identity: () => Identity | undefined;
-  /** Whether a caller may make a request (undefined: a TCP connection). Asked before anything is done for it. */
-  readonly authorize: (frontend: Frontend, caller: Caller, request: AuthorizedRequest | undefined) => Verdict;
+  /**
+   * Whether a caller may make a request (undefined: a TCP connection) to what it dialled. Asked before anything is done for it.
+   */
+  readonly authorize: (
+    frontend: Frontend,
+    caller: Caller,
+    request: AuthorizedRequest | undefined,
+    authority: HostPort,
+  ) => Verdict;
   /** Gets each request and connection, once, when it is over. */
   readonly record: (record: RequestRecord) => void;
   /** From 0 up to 1. Default: `Math.random`. */

@@ -9,7 +9,8 @@ import type { ServeDeps } from './serve-deps.ts';
 import { abortReply, replyTo } from './upstream/decided-reply.ts';
 import { whyDenied } from './upstream/denial.ts';
 import { isExtendedConnect, keyOfWebSocket, NO_ACCEPT } from './upstream/extended-connect.ts';
-import { Forwarding, type ForwardPlan, type TryFault } from './upstream/forwarding.ts';
+import type { ForwardPlan, TryFault } from './upstream/forward-plan.ts';
+import { Forwarding } from './upstream/forwarding.ts';
 import { formatReply, type LocalReply, sendReply } from './upstream/local-reply.ts';
 import { type BodyCopy, RequestBody } from './upstream/request-body.ts';
 import { type PreparedHeaders, prepareHeaders, withClientCert } from './upstream/request-headers.ts';
@@ -84,7 +85,7 @@ class Service {
       activeFaults: faults.active,
       authorize: (request) => {
         this.#log.frontend = request.frontend;
-        return whyDenied(authorize(request.frontend, caller, request));
+        return whyDenied(authorize(request.frontend, caller, request, downstream.authority));
       },
     });
   }
@@ -160,7 +161,7 @@ class Service {
     if (mirrors.length === 0 || request.upgrade !== undefined) return [];
     const { downstream, head } = this.#exchange;
     const { caller, authority } = downstream;
-    const context = { caller, authority, hashKey, isHttp2: head.protocol === 'HTTP/2' };
+    const context = { caller, authority, hashKey, downstream: head };
     return mirrors.flatMap((cluster) => this.#deps.mirrors.send(cluster, request, context) ?? []);
   }
 

@@ -70,7 +70,7 @@ async function connect(story: Story, deps: ServeDeps): Promise<Connected | undef
   const { downstream, serverName } = story.tunnel;
   const config = deps.config();
   const frontend = config.frontends.named(downstream.frontend.name) ?? downstream.frontend;
-  const denied = whyDenied(deps.authorize(frontend, downstream.caller, undefined));
+  const denied = whyDenied(deps.authorize(frontend, downstream.caller, undefined, downstream.authority));
   if (denied !== undefined) return fail(story, denied);
   const decision = decideStream({ config, frontend, serverName, weights: deps.weights });
   story.decision = decision;

@@ -1,81 +1,25 @@
-import type { HostPort } from '#api/address.ts';
 import type { ByteTunnel, Exchange, HeaderList } from '../exchange.ts';
-import type { Cluster, Endpoint, RetryPolicy } from '../model.ts';
+import type { Endpoint } from '../model.ts';
 import { firstValue } from '../route/headers.ts';
 import { type AttemptOutcome, decideRetry, parseRetryAfter } from '../route/retry.ts';
-import type { Attempt, AttemptFailure, AttemptHandlers, UpstreamRequest } from './attempt.ts';
+import type { Attempt, AttemptFailure, AttemptHandlers } from './attempt.ts';
 import type { Balancer } from './balance.ts';
 import { flagOfFailure, NO_ENDPOINT, outcomeOf, replyToFailure, TIMED_OUT } from './failure-reply.ts';
+import type { ForwardPlan, TryFault } from './forward-plan.ts';
 import type { LocalReply } from './local-reply.ts';
 import { RateLimit } from './rate-limit.ts';
 import type { RequestBody } from './request-body.ts';
 import type { RequestLog } from './request-log.ts';
-import { addressOf, keyOfEndpoint } from './target.ts';
+import { addressOf, keyOfEndpoint, protocolOf } from './target.ts';
 import { joinTunnels } from './tunnel-splice.ts';
+import { Unwanted } from './unwanted.ts';
 import type { Upstream } from './upstream.ts';
-
-/** What a fault does to one try. */
-export interface TryFault {
-  readonly delayMs: number;
-  /** Instead of sending it: the application seems to answer so. */
-  readonly abort: LocalReply | undefined;
-  /** KiB a second of the answer's body. */
-  readonly responseKbps: number | undefined;
-  /** The try is over. */
-  readonly release: () => void;
-}
-
-/** What is to be done with a request whose way has been decided. */
-export interface ForwardPlan {
-  readonly cluster: Cluster;
-  readonly retry: RetryPolicy;
-  /** Of all tries together, from the start of the request, in ms; 0: none. */
-  readonly timeoutMs: number;
-  /** For ring-hash. */
-  readonly hashKey: string | undefined;
-  /** Where a session that lasts belongs: the first try goes there. */
-  readonly sticksTo: Endpoint | undefined;
-  /** As the given try, from 1, sends it. */
-  readonly requestOf: (attempt: number) => UpstreamRequest;
-  /** For endpoints without a port. */
-  readonly authority: HostPort;
-  readonly faultOfTry: () => TryFault | undefined;
-  /** Headers of the application's answer, as they go out. */
-  readonly answer: (status: number, headers: HeaderList, endpoint: Endpoint) => HeaderList;
-  /** Sends an answer of the waypoint's own. */
-  readonly reply: (reply: LocalReply) => void;
-  /** Makes the answer slow, for a fault: KiB a second. */
-  readonly responseKbps: number | undefined;
-}
 
 export interface ForwardDeps {
   readonly upstream: Upstream;
   readonly balancer: Balancer;
   /** From 0 up to 1. */
   readonly random: () => number;
-}
-
-/** An answer that nobody wants is read to its end if it is short, so that its connection can be used again. */
-class Unwanted {
-  readonly #abort: () => void;
-  readonly #timer: NodeJS.Timeout;
-  #left = 64 * 1024;
-
-  constructor(abort: () => void) {
-    this.#abort = abort;
-    this.#timer = setTimeout(abort, 1_000).unref();
-  }
-
-  take(bytes: number): void {
-    this.#left -= bytes;
-    if (this.#left >= 0) return;
-    this.over();
-    this.#abort();
-  }
-
-  over(): void {
-    clearTimeout(this.#timer);
-  }
 }
 
 /** One request on its way: try after try, until one answers, or it is time to give up. */
@@ -176,23 +120,16 @@ export class Forwarding {
 
   #send(endpoint: Endpoint): void {
     const { cluster, authority, requestOf } = this.#plan;
-    const { caller } = this.#exchange.downstream;
+    const { head, downstream } = this.#exchange;
+    const { caller } = downstream;
     const request = requestOf(this.#log.attempts);
     this.#endTry = this.#deps.balancer.begin(cluster, endpoint);
     const target = { caller, endpoint, address: addressOf(endpoint, authority), cluster };
     let attempt: Attempt | undefined;
     const handlers = this.#handlers(endpoint, () => attempt?.abort());
-    attempt = this.#deps.upstream.send(this.#protocolFor(request), target, request, handlers);
+    attempt = this.#deps.upstream.send(protocolOf(cluster, request, head), target, request, handlers);
     this.#attempt = attempt;
     this.#body.sendTo(attempt);
-  }
-
-  /** Upgrades are of HTTP/1.1. */
-  #protocolFor({ upgrade }: UpstreamRequest): 'http1' | 'http2' {
-    const { protocol } = this.#plan.cluster;
-    if (upgrade !== undefined) return 'http1';
-    if (protocol !== 'as-downstream') return protocol;
-    return this.#exchange.head.protocol === 'HTTP/2' ? 'http2' : 'http1';
   }
 
   #handlers(endpoint: Endpoint, abort: () => void): AttemptHandlers {
@@ -342,32 +279,18 @@ export class Forwarding {
     else this.#slow.end(finish);
   }
 
-  #upgrade(
-    status: number,
-    headers: HeaderList,
-    { tunnel, endpoint }: { readonly tunnel: ByteTunnel; readonly endpoint: Endpoint },
-  ): void {
+  #upgrade(status: number, headers: HeaderList, upgraded: Upgraded): void {
     if (this.#isOver) {
-      tunnel.abort();
+      upgraded.tunnel.abort();
       return;
     }
-    const log = this.#log;
-    const isOld = this.#exchange.head.protocol !== 'HTTP/2';
-    log.status = isOld ? status : 200;
-    const upgraded = this.#plan.answer(log.status, headers, endpoint);
-    const near = this.#exchange.upgrade(log.status, upgraded);
     this.#hasResponded = true;
     const endTry = this.#endTry;
     this.#endTry = undefined;
     this.#settle();
-    joinTunnels(near, tunnel, (end) => {
-      endTry?.();
-      if (end.kind === 'aborted') {
-        log.flag(end.side === 'upstream' ? 'UC' : 'DC');
-        log.details = end.reason;
-      }
-      log.finish();
-    });
+    this.#log.status = this.#exchange.head.protocol === 'HTTP/2' ? 200 : status;
+    const answer = this.#plan.answer(this.#log.status, headers, upgraded.endpoint);
+    joinUpgraded(this.#exchange, upgraded.tunnel, answer, { log: this.#log, onOver: () => endTry?.() });
   }
 
   /** Answers in the application's place. */
@@ -402,4 +325,26 @@ function responseOf(status: number, headers: HeaderList): AttemptOutcome {
   const retryAfter = status < 400 ? undefined : firstValue(headers, 'retry-after');
   const retryAfterMs = retryAfter === undefined ? undefined : parseRetryAfter(retryAfter, Date.now());
   return { kind: 'response', status, ...(retryAfterMs !== undefined && { retryAfterMs }) };
+}
+
+interface Upgraded {
+  readonly tunnel: ByteTunnel;
+  readonly endpoint: Endpoint;
+}
+
+/** Both ends speak another protocol from now on: its bytes go both ways until they end, or break. */
+function joinUpgraded(
+  exchange: Exchange,
+  upstream: ByteTunnel,
+  answer: HeaderList,
+  { log, onOver }: { readonly log: RequestLog; readonly onOver: () => void },
+): void {
+  joinTunnels(exchange.upgrade(log.status, answer), upstream, (end) => {
+    onOver();
+    if (end.kind === 'aborted') {
+      log.flag(end.side === 'upstream' ? 'UC' : 'DC');
+      log.details = end.reason;
+    }
+    log.finish();
+  });
 }

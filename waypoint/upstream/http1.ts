@@ -3,7 +3,8 @@ import type { TunnelLeg } from '../tunnel-duplex.ts';
 import type { Attempt, AttemptFailure, AttemptHandlers, UpstreamRequest } from './attempt.ts';
 import { LegTunnel } from './leg-tunnel.ts';
 import { formatChunk, formatHead, formatLastChunk } from './request-text.ts';
-import { ResponseError, type ResponseHead, ResponseParser } from './response-parser.ts';
+import { ResponseError, type ResponseHead } from './response-head.ts';
+import { ResponseParser } from './response-parser.ts';
 
 export interface Http1Options {
   /** It is free for another request. */

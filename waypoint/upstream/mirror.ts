@@ -1,10 +1,10 @@
 import type { HostPort } from '#api/address.ts';
-import type { Caller } from '../exchange.ts';
+import type { Caller, RequestHead } from '../exchange.ts';
 import type { Cluster } from '../model.ts';
 import type { Attempt, AttemptHandlers, UpstreamRequest } from './attempt.ts';
 import type { Balancer } from './balance.ts';
 import type { BodyCopy } from './request-body.ts';
-import { addressOf } from './target.ts';
+import { addressOf, protocolOf } from './target.ts';
 import type { Upstream } from './upstream.ts';
 
 /** Copies of requests under way at a time, in the process; more are left out. */
@@ -26,7 +26,8 @@ export interface MirrorContext {
   /** For endpoints without a port. */
   readonly authority: HostPort;
   readonly hashKey: string | undefined;
-  readonly isHttp2: boolean;
+  /** The request that is copied. */
+  readonly downstream: Pick<RequestHead, 'protocol'>;
 }
 
 export function createMirrors(upstream: Upstream, balancer: Balancer): Mirrors {
@@ -35,7 +36,7 @@ export function createMirrors(upstream: Upstream, balancer: Balancer): Mirrors {
   let dropped = 0;
   return {
     counts: () => ({ active, sent, dropped }),
-    send: (cluster, request, { caller, authority, hashKey, isHttp2 }) => {
+    send: (cluster, request, { caller, authority, hashKey, downstream }) => {
       const endpoint = balancer.pick(cluster, { hashKey, exclude: NONE });
       if (endpoint === undefined || active >= MAX_MIRRORS) {
         dropped += 1;
@@ -48,8 +49,7 @@ export function createMirrors(upstream: Upstream, balancer: Balancer): Mirrors {
         active -= 1;
         endTry();
       });
-      const protocol =
-        cluster.protocol === 'as-downstream' ? (isHttp2 ? 'http2' : 'http1') : cluster.protocol;
+      const protocol = protocolOf(cluster, request, downstream);
       const target = { caller, endpoint, address: addressOf(endpoint, authority), cluster };
       const shadow = { ...request, authority: shadowOf(request.authority) };
       copy.begin(upstream.send(protocol, target, shadow, copy.handlers));

@@ -1,7 +1,8 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import type { HeaderList } from '../exchange.ts';
-import { ResponseError, type ResponseHead, ResponseParser } from './response-parser.ts';
+import { ResponseError, type ResponseHead } from './response-head.ts';
+import { ResponseParser } from './response-parser.ts';
 
 interface Seen {
   readonly heads: ResponseHead[];

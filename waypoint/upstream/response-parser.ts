@@ -1,9 +1,11 @@
 import type { HeaderList } from '../exchange.ts';
-
-/** What came is not HTTP/1.1, or more of it than is taken. */
-export class ResponseError extends Error {
-  override readonly name = 'ResponseError';
-}
+import {
+  parseFields,
+  parseHead,
+  ResponseError,
+  type ResponseHead,
+  withoutConnection,
+} from './response-head.ts';
 
 /** What a parser finds. Chunks of bodies are good for the length of the call. */
 export interface ResponseEvents {
@@ -15,30 +17,14 @@ export interface ResponseEvents {
   readonly onSwitch: (head: ResponseHead, rest: Buffer) => void;
 }
 
-export interface ResponseHead {
-  readonly status: number;
-  /** All but those of the connection (RFC 9110, 7.6.1). */
-  readonly headers: HeaderList;
-  /** Whether another request may follow on this connection. */
-  readonly keepsAlive: boolean;
-  /** Of `keep-alive: timeout=…`, in ms. */
-  readonly keepAliveMs: number | undefined;
-  /** Of the protocol that is changed to. */
-  readonly upgrade: string | undefined;
-}
-
-/** Envoy's defaults: 60 KiB and 100 fields. */
-export const MAX_HEAD_BYTES: number = 60 * 1024;
-export const MAX_FIELDS = 100;
+/** Envoy's default. */
+const MAX_HEAD_BYTES: number = 60 * 1024;
 /** Of a chunk's size line. */
 const MAX_SIZE_LINE = 256;
 /** Answers before the answer. */
 const MAX_INFORMS = 16;
 
-const STATUS_LINE = /^HTTP\/1\.([01]) ([1-9]\d\d)(?: [\t\x20-\x7e\x80-\xff]*)?$/;
-const FIELD = /^([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\t\x20-\x7e\x80-\xff]*?)[ \t]*$/;
 const CHUNK_SIZE = /^([0-9a-fA-F]{1,13})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?$/;
-const KEEP_ALIVE_TIMEOUT = /(?:^|[,\s])timeout=(\d{1,6})(?:$|[,\s])/i;
 const HEAD_END = Buffer.from('\r\n\r\n');
 const EMPTY = Buffer.alloc(0);
 
@@ -61,11 +47,6 @@ export class ResponseParser {
 
   constructor(events: ResponseEvents) {
     this.#events = events;
-  }
-
-  /** Whether an answer is being waited for, or read. */
-  get isBusy(): boolean {
-    return this.#state !== 'done';
   }
 
   /** A request went out: the next answer is to it. */
@@ -227,103 +208,4 @@ export class ResponseParser {
 function checkBeginning(bytes: Buffer): void {
   const beginning = bytes.toString('latin1', 0, 7);
   if (!'HTTP/1.'.startsWith(beginning)) throw new ResponseError('the answer is not HTTP/1.1');
-}
-
-interface ParsedHead {
-  readonly head: ResponseHead;
-  readonly length: number | undefined;
-  readonly isChunked: boolean;
-}
-
-function parseHead(text: string): ParsedHead {
-  const lines = text.split('\r\n');
-  const [, minor, digits] = STATUS_LINE.exec(lines[0] ?? '') ?? [];
-  if (digits === undefined) throw new ResponseError('not a status line');
-  const fields = parseFields(lines, 1);
-  const framing = framingOf(fields, minor === '0');
-  const { connection } = framing;
-  const keepsAlive = minor === '1' ? !connection.includes('close') : connection.includes('keep-alive');
-  return {
-    head: {
-      status: Number(digits),
-      headers: withoutConnection(fields, connection),
-      keepsAlive,
-      keepAliveMs: framing.keepAliveMs,
-      upgrade: connection.includes('upgrade') ? framing.upgrade : undefined,
-    },
-    length: framing.length,
-    isChunked: framing.isChunked,
-  };
-}
-
-function parseFields(lines: readonly string[], first: number): string[] {
-  if (lines.length - first > MAX_FIELDS) throw new ResponseError('the answer has too many headers');
-  const fields: string[] = [];
-  for (let index = first; index < lines.length; index++) {
-    const [, name, value] = FIELD.exec(lines[index] ?? '') ?? [];
-    if (name === undefined || value === undefined) throw new ResponseError('a header is malformed');
-    fields.push(name.toLowerCase(), value);
-  }
-  return fields;
-}
-
-interface Framing {
-  readonly connection: readonly string[];
-  readonly length: number | undefined;
-  readonly isChunked: boolean;
-  readonly keepAliveMs: number | undefined;
-  readonly upgrade: string | undefined;
-}
-
-function framingOf(fields: HeaderList, isOld: boolean): Framing {
-  let connection: string[] = NOTHING;
-  let length: number | undefined;
-  let isChunked = false;
-  let keepAliveMs: number | undefined;
-  let upgrade: string | undefined;
-  for (let index = 0; index < fields.length; index += 2) {
-    const value = fields[index + 1] ?? '';
-    switch (fields[index]) {
-      case 'connection':
-        connection = [
-          ...connection,
-          ...value
-            .toLowerCase()
-            .split(',')
-            .map((each) => each.trim()),
-        ];
-        break;
-      case 'content-length':
-        if (length !== undefined || !/^\d{1,15}$/.test(value)) throw new ResponseError('a malformed length');
-        length = Number(value);
-        break;
-      case 'transfer-encoding':
-        if (isChunked || isOld || value.toLowerCase() !== 'chunked')
-          throw new ResponseError('an encoding that is not known');
-        isChunked = true;
-        break;
-      case 'keep-alive':
-        keepAliveMs = Number(KEEP_ALIVE_TIMEOUT.exec(value)?.[1] ?? Number.NaN) * 1000;
-        if (Number.isNaN(keepAliveMs)) keepAliveMs = undefined;
-        break;
-      case 'upgrade':
-        upgrade = value.toLowerCase();
-    }
-  }
-  if (isChunked && length !== undefined) throw new ResponseError('both a length and chunks');
-  return { connection, length, isChunked, keepAliveMs, upgrade };
-}
-
-const NOTHING: string[] = [];
-/** RFC 9110, 7.6.1. `trailer` stays: it is of the message. */
-const OF_CONNECTION = /^(connection|keep-alive|proxy-connection|transfer-encoding|upgrade|te)$/;
-
-function withoutConnection(fields: HeaderList, named: readonly string[] = NOTHING): HeaderList {
-  const kept: string[] = [];
-  for (let index = 0; index < fields.length; index += 2) {
-    const name = fields[index] ?? '';
-    if (OF_CONNECTION.test(name) || (named.length > 0 && named.includes(name))) continue;
-    kept.push(name, fields[index + 1] ?? '');
-  }
-  return kept;
 }

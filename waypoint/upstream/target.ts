@@ -1,6 +1,6 @@
 import { formatHostPort, type HostPort } from '#api/address.ts';
 import { formatIdentity, type Identity } from '#certs/identity.ts';
-import type { Caller } from '../exchange.ts';
+import type { Caller, RequestHead } from '../exchange.ts';
 import type { BackendTls, Cluster, Endpoint } from '../model.ts';
 
 /** Where a request goes, for whom. */
@@ -15,6 +15,17 @@ export interface UpstreamTarget {
 /** An endpoint's address; one without a port has that of the CONNECT. */
 export function addressOf(endpoint: Endpoint, authority: HostPort): HostPort {
   return endpoint.address.port === 0 ? { ip: endpoint.address.ip, port: authority.port } : endpoint.address;
+}
+
+/** What is spoken to an application. Upgrades are of HTTP/1.1. */
+export function protocolOf(
+  { protocol }: Pick<Cluster, 'protocol'>,
+  request: { readonly upgrade?: string },
+  downstream: Pick<RequestHead, 'protocol'>,
+): 'http1' | 'http2' {
+  if (request.upgrade !== undefined) return 'http1';
+  if (protocol !== 'as-downstream') return protocol;
+  return downstream.protocol === 'HTTP/2' ? 'http2' : 'http1';
 }
 
 /**
