@@ -20,6 +20,7 @@ const RULES = [
   `{matches: [{path: {value: /g}}], sessionPersistence: {sessionName: s, idleTimeout: 5m}, ${TO}}`,
   `{matches: [{path: {value: /h}}], filters: [{type: Later}], ${TO}}`,
   '{matches: [{path: {value: /i}}]}',
+  `{matches: [{path: {value: /j}}], sessionPersistence: {type: Header, sessionName: Host}, ${TO}}`,
 ];
 
 const MORE = [
@@ -53,7 +54,7 @@ const MORE = [
   objectYaml(
     'TrafficPolicy',
     'pay/slow',
-    '{targetRefs: [{group: "", kind: Service, name: many}], faults: [{name: f, delay: {fixed: 1s}, percent: 12.5, expiresAfter: 1m}]}',
+    '{targetRefs: [{group: "", kind: Service, name: many}], faults: [{name: f, delay: {fixed: 1s}, percent: 12.5, expiresAfter: 1m}, {name: h, match: {headers: [{name: Host, value: b}]}, delay: {fixed: 1s}, expiresAfter: 1m}]}',
   ).replace(/^apiVersion: .*$/m, 'apiVersion: tulle.dev/v1alpha1'),
 ].join('');
 

@@ -48,7 +48,7 @@ export function readBalancing(
   if (hashPolicy === undefined)
     warn(
       HASH_ON,
-      `${JSON.stringify(hashOn)} is none of source, header:NAME, cookie:NAME, query:NAME`,
+      `${JSON.stringify(hashOn)} is none of source, header:NAME (but for Host), cookie:NAME, query:NAME`,
       'the caller is hashed on',
     );
   return { balancing: written, hashPolicy: hashPolicy ?? SOURCE };
@@ -61,7 +61,9 @@ function isBalancing(text: string): text is Balancing {
 function readHashOn(text: string): ServiceBalancing['hashPolicy'] | undefined {
   if (text === 'source') return SOURCE;
   const [, kind, name = ''] = /^(header|cookie|query):(.+)$/.exec(text) ?? [];
-  if (kind !== 'query' && !TOKEN.test(name)) return undefined;
+  // Where a request goes to is not among its headers.
+  const isHost = kind === 'header' && name.toLowerCase() === 'host';
+  if (isHost || (kind !== 'query' && !TOKEN.test(name))) return undefined;
   switch (kind) {
     case 'header':
       return [{ policySpecifier: { case: 'header', value: { headerName: name.toLowerCase() } } }];

@@ -156,6 +156,11 @@ describe('annotations say how requests are spread', () => {
       'tulle.dev/hash-on',
       'the caller is hashed on',
     ],
+    [
+      'tulle.dev/load-balancing: ring-hash, tulle.dev/hash-on: "header:Host"',
+      'tulle.dev/hash-on',
+      'the caller is hashed on',
+    ],
     ['tulle.dev/hash-on: source', 'tulle.dev/hash-on', 'it is ignored'],
   ])('wrong ones are reported: %s', (annotations, name, effect) => {
     const { problems } = deriveText(annotated(annotations));

@@ -166,6 +166,15 @@ describe('a fault ends by itself', () => {
   });
 });
 
+test('a fault that cannot be matched is left out, and that is said', () => {
+  const fault = ABORT.replace('percent', 'match: {headers: [{name: Host, value: a}]}, percent');
+  const snapshot = derive(policy(fault));
+  expect(faultsOf(routesOf(snapshot)[0])).toEqual([]);
+  expect(snapshot.problems.filter(({ severity }) => severity === 'error')).toMatchObject([
+    { path: 'spec.faults[0].match.headers', effect: 'it is not injected' },
+  ]);
+});
+
 test('the switch leaves out all faults, and says so; none of them begins again after it', () => {
   const settings =
     'apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\ndata: {mesh: "tulle: {faults: off}"}\n---\n';

@@ -4,7 +4,7 @@ import {
   objectKey,
   type TrafficPolicyObject,
 } from '../../source/objects.ts';
-import type { TrafficPolicySpec } from '../../source/route-objects.ts';
+import type { Fault, TrafficPolicySpec } from '../../source/route-objects.ts';
 import type { Context } from '../context.ts';
 import type { PolicyStatus } from '../policy-status.ts';
 import { problemAt } from '../problems.ts';
@@ -40,7 +40,7 @@ export function openFaultBook(context: Context, clock: FaultClock): FaultBook {
   const enforcers = new Map<string, Set<string>>();
   const statuses = policies.map((policy) => {
     const { active, ended } = findActive(policy, clock, keys);
-    const missing = checkTargets(context, policy);
+    const missing = [...checkTargets(context, policy), ...checkMatches(context, policy)];
     if (context.settings.faultsOff) reportOff(context, policy);
     else {
       ends.push(...active.map(({ expiresAtMs }) => expiresAtMs));
@@ -105,10 +105,26 @@ function findActive(
     const key = faultKey(policy, fault);
     keys.push(key);
     const expiresAtMs = (firstSeen.get(key) ?? nowMs) + fault.expiresAfterMs;
+    if (matchesHost(fault)) continue;
     if (expiresAtMs > nowMs) active.push({ fault, policy: objectKey(policy), expiresAtMs });
     else ended.push(`fault ${fault.name} has ended, at ${new Date(expiresAtMs).toISOString()}`);
   }
   return { active, ended };
+}
+
+/** Where a request goes to is not among the headers that a fault can see. */
+function matchesHost({ match }: Fault): boolean {
+  return match.headers.some(({ name }) => name.toLowerCase() === 'host');
+}
+
+function checkMatches(context: Context, policy: TrafficPolicyObject): readonly string[] {
+  return policy.spec.faults.flatMap((fault, index) => {
+    if (!matchesHost(fault)) return [];
+    const message = `fault ${fault.name} cannot match Host; aim the policy at the service instead`;
+    const path = `spec.faults[${index}].match.headers`;
+    context.report(problemAt(policy, { path, message, severity: 'error', effect: 'it is not injected' }));
+    return [message];
+  });
 }
 
 function toStatus(policy: TrafficPolicyObject, reasons: readonly string[]): PolicyStatus {
