@@ -63,7 +63,7 @@ const TABLE: readonly { readonly files: RegExp; readonly may: readonly RegExp[] 
       /^ztunnel\/(zds|capture|tables|policy|dns)\//,
       /^ztunnel\/(main|config|next-hop|caller|worker-messages|hbone\/headers)\.ts$/,
       /^waypoint\/(config|route)\//,
-      /^waypoint\/(main|config|model|exchange)\.ts$/,
+      /^waypoint\/(main|settings|setting-flags|model|exchange)\.ts$/,
     ],
   },
   { files: /^test\//, may: [/./] },

@@ -83,6 +83,7 @@ export function createHttp1Tunnels(options: HttpServerOptions): Http1Tunnels {
         downstream,
         onRefused: (refused: RefusedRequest) => options.onRecord(refusalRecord(downstream, refused)),
       });
+      connection.noteBytes(); // the first have come
       leg.onBytes = () => connection.noteBytes();
       connections.set(socket, connection);
       server.emit('connection', socket);

@@ -24,6 +24,7 @@ export interface Http2Tunnels {
 const PSEUDO_HEADERS = 5;
 const CONNECTION_WINDOW_BYTES = 4 * 1024 * 1024;
 const LAST_STREAM_ID = 2 ** 31 - 1;
+const PING_PATIENCE_MS = 1_000;
 
 /**
  * What one client may cost, on purpose: a caller is authenticated and may be hostile all the same. Envoy's guards are of the
@@ -78,11 +79,15 @@ export function createHttp2Tunnels(options: HttpServerOptions): Http2Tunnels {
   };
 }
 
-/** In two steps: what was sent before the client could know is served too. */
+/** In two steps: what was sent before the client could know is served too. Some clients answer no PING once they go away. */
 function drain(session: ServerHttp2Session): void {
   if (session.closed || session.destroyed) return;
+  const timer = setTimeout(() => session.close(), PING_PATIENCE_MS).unref();
   session.goaway(constants.NGHTTP2_NO_ERROR, LAST_STREAM_ID);
-  session.ping(() => session.close());
+  session.ping(() => {
+    clearTimeout(timer);
+    session.close();
+  });
 }
 
 class Http2Connection implements Watched {

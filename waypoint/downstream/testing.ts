@@ -12,10 +12,11 @@ import { SETTINGS } from '#ztunnel/hbone/testing.ts';
 import type { Exchange, HeaderList } from '../exchange.ts';
 import type { Frontend, FrontendIndex } from '../model.ts';
 import type { RequestRecord } from '../request-record.ts';
+import type { TcpTunnel } from '../serve-tcp.ts';
 import { TunnelDuplex } from '../tunnel-duplex.ts';
 import { HboneListener } from './hbone-listener.ts';
 import { DEFAULT_LIMITS, type DownstreamLimits } from './limits.ts';
-import { type RefusedTunnel, type TcpTunnel, Tunnels } from './tunnels.ts';
+import { type RefusedTunnel, Tunnels } from './tunnels.ts';
 
 export const WAYPOINT: Identity = {
   trustDomain: 'cluster.local',

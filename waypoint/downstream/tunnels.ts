@@ -5,6 +5,7 @@ import type { TunnelStream } from '#ztunnel/hbone/stream.ts';
 import type { Caller, Downstream, Exchange } from '../exchange.ts';
 import type { FrontendIndex } from '../model.ts';
 import type { RequestRecord } from '../request-record.ts';
+import type { TcpTunnel } from '../serve-tcp.ts';
 import type { TunnelLeg } from '../tunnel-duplex.ts';
 import { readClientHello } from './client-hello.ts';
 import { detectProtocol } from './detect.ts';
@@ -13,15 +14,6 @@ import { createHttp2Tunnels, type Http2Tunnels } from './http2-server.ts';
 import { type DownstreamLimits, Watch } from './limits.ts';
 import { type Peek, PeekedLeg } from './peeked-leg.ts';
 import { callerOf, decideTunnel } from './tunnel-request.ts';
-
-/** A tunnel in which no HTTP is spoken. */
-export interface TcpTunnel {
-  readonly downstream: Downstream;
-  /** Not started yet; the taker's. */
-  readonly leg: TunnelLeg;
-  /** Of a ClientHello, lower case. */
-  readonly serverName?: string;
-}
 
 /** A CONNECT that led nowhere. */
 export interface RefusedTunnel {

@@ -1,0 +1,155 @@
+import { readFileSync } from 'node:fs';
+import pino, { type Logger } from 'pino';
+import { subscribeEnvoyApi } from '#api/envoy-client.ts';
+import { formatIdentity, type Identity } from '#certs/identity.ts';
+import { createSignerClient, type SignerClient } from '#certs/signer-client.ts';
+import { type HttpRoute, listenHttp } from '#ztunnel/http-listener.ts';
+import { adminRoutes, metricsRoutes, readinessRoutes, socketRoutes } from './admin.ts';
+import { readRoots, requestHeaders } from './credentials.ts';
+import { describeSettings, trustDomainOf, type WaypointSettings } from './settings.ts';
+import { Waypoint } from './waypoint.ts';
+
+/** A waypoint cannot start; the message says why and what to do. The process ends with `exitCode`. */
+export class WaypointStartError extends Error {
+  override readonly name = 'WaypointStartError';
+  readonly exitCode = 1;
+}
+
+/**
+ * Runs a waypoint until the signal aborts and what was in flight has ended. It takes callers when it has its certificate and all
+ * of its configuration, and serves with what it last knew while the control plane is away.
+ * @throws WaypointStartError, WaypointSettingsError
+ */
+export async function runWaypoint(
+  settings: WaypointSettings,
+  signal: AbortSignal,
+  logger: Logger = pino({ level: settings.logLevel }),
+): Promise<void> {
+  const identity = ownIdentity(settings);
+  logger.info({ ...describeSettings(settings), identity: formatIdentity(identity) }, 'waypoint starting');
+  await using opened = new AsyncDisposableStack();
+  const background = new AbortController();
+  opened.defer(() => background.abort());
+  const signer = createSigner(settings);
+  opened.defer(() => signer.close());
+  const waypoint = opened.use(new Waypoint({ settings, identity, version: ownVersion(), signer, logger }));
+  await openListeners(settings, waypoint, opened, logger);
+  const defect = followControlPlane(settings, waypoint, background.signal, logger);
+  const address = await Promise.race([openForCallers(waypoint, settings, signal), defect]);
+  if (address !== undefined) logger.info({ listen: address }, 'waypoint ready');
+  await Promise.race([untilAborted(signal), defect]);
+  logger.info({ deadline_ms: settings.drainMs }, 'waypoint draining');
+  await waypoint.drain();
+  logger.info('waypoint ended');
+}
+
+async function openForCallers(
+  waypoint: Waypoint,
+  settings: WaypointSettings,
+  signal: AbortSignal,
+): Promise<unknown> {
+  try {
+    return await waypoint.open(signal);
+  } catch (cause) {
+    const message = `cannot listen for callers on port ${settings.listen.port}: ${messageOf(cause)}`;
+    throw new WaypointStartError(message, { cause });
+  }
+}
+
+/** Serves operators. The socket comes last: who waits for it finds everything else there. */
+async function openListeners(
+  { ports, listen: { ip }, adminSocket }: WaypointSettings,
+  waypoint: Waypoint,
+  opened: AsyncDisposableStack,
+  logger: Logger,
+): Promise<void> {
+  const view = waypoint.view(() => logger.level);
+  const listen = async (
+    where: Parameters<typeof listenHttp>[0],
+    routes: readonly HttpRoute[],
+    what: string,
+  ): Promise<void> => {
+    try {
+      const onError = (error: Error): void =>
+        logger.error({ listener: what, error: error.message }, 'request failed');
+      opened.use(await listenHttp(where, routes, onError));
+    } catch (cause) {
+      const place = 'path' in where ? where.path : `port ${where.port}`;
+      throw new WaypointStartError(`cannot listen for ${what} on ${place}: ${messageOf(cause)}`, { cause });
+    }
+  };
+  await listen({ host: '127.0.0.1', port: ports.admin }, adminRoutes(view), 'admin');
+  await listen({ host: ip, port: ports.metrics }, metricsRoutes(view), 'metrics');
+  await listen({ host: ip, port: ports.readiness }, readinessRoutes(view), 'readiness');
+  if (adminSocket !== undefined) await listen({ path: adminSocket }, socketRoutes(view), 'the supervisor');
+}
+
+/** Never resolves before the signal aborts; rejects on a defect only. */
+async function followControlPlane(
+  settings: WaypointSettings,
+  waypoint: Waypoint,
+  signal: AbortSignal,
+  logger: Logger,
+): Promise<void> {
+  const { namespace, name, instance, alternativeName, listen } = settings;
+  await subscribeEnvoyApi({
+    address: settings.controlPlane,
+    rootsPem: () => readRoots(settings.roots),
+    ...(alternativeName !== undefined && { alternativeName }),
+    headers: () => requestHeaders(settings),
+    node: {
+      type: 'waypoint',
+      ip: listen.ip,
+      podName: `${name}-${instance}`,
+      podNamespace: namespace,
+      nodeName: '',
+    },
+    onUpdate: (update) => waypoint.apply(update),
+    interest: () => waypoint.configuration.interest(),
+    onState: ({ kind }) => {
+      if (kind === 'connected') waypoint.svids.retryNow();
+    },
+    metrics: waypoint.metrics.xds,
+    logger,
+    signal,
+  });
+}
+
+/** @throws WaypointStartError when the roots cannot be read */
+function ownIdentity(settings: WaypointSettings): Identity {
+  const { namespace, serviceAccount } = settings;
+  if (settings.trustDomain !== undefined)
+    return { trustDomain: settings.trustDomain, namespace, serviceAccount };
+  try {
+    return { trustDomain: trustDomainOf(readRoots(settings.roots)), namespace, serviceAccount };
+  } catch (cause) {
+    throw new WaypointStartError(`cannot tell the trust domain: ${messageOf(cause)}`, { cause });
+  }
+}
+
+function createSigner(settings: WaypointSettings): SignerClient {
+  const { alternativeName } = settings;
+  return createSignerClient({
+    address: settings.controlPlane,
+    rootsPem: () => readRoots(settings.roots),
+    headers: async () => requestHeaders(settings),
+    ...(alternativeName !== undefined && { alternativeName }),
+  });
+}
+
+async function untilAborted(signal: AbortSignal): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  if (signal.aborted) return;
+  signal.addEventListener('abort', () => resolve(), { once: true });
+  await promise;
+}
+
+function ownVersion(): string {
+  const text = readFileSync(new URL('../package.json', import.meta.url), 'utf8');
+  const { version } = JSON.parse(text) as { readonly version: string };
+  return version;
+}
+
+function messageOf(cause: unknown): string {
+  return cause instanceof Error ? cause.message : String(cause);
+}

@@ -1,0 +1,66 @@
+import type { HostPort } from '#api/address.ts';
+import type { Identity } from '#certs/identity.ts';
+import type { Svid } from '#certs/svid.ts';
+import type { ConnectionSettings } from '#ztunnel/hbone/connection.ts';
+import type { Verdict } from '#ztunnel/policy/verdict.ts';
+import type { Caller, Exchange } from './exchange.ts';
+import type { Frontend, WaypointConfig } from './model.ts';
+import type { RequestRecord } from './request-record.ts';
+import { createServeDeps, keepOnlyConfigured } from './serve-deps.ts';
+import { serveRequest } from './serve-request.ts';
+import { serveTcp, type TcpTunnel } from './serve-tcp.ts';
+import { createUpstream, type UpstreamDeps } from './upstream/upstream.ts';
+
+export interface ServingOptions {
+  /** The newest. */
+  readonly config: () => WaypointConfig;
+  readonly authorize: (frontend: Frontend, caller: Caller, authority: HostPort) => Verdict;
+  readonly identity: Identity;
+  readonly svid: () => Svid | undefined;
+  readonly hbone: ConnectionSettings;
+  readonly onRecord: (record: RequestRecord) => void;
+  /** How applications are reached; default: on the network. */
+  readonly sockets?: Pick<UpstreamDeps, 'dial' | 'hopOf'>;
+}
+
+/** Answers requests and carries connections: what is behind the tunnels. Closed by whoever made it. */
+export interface Serving {
+  readonly serveRequest: (exchange: Exchange) => void;
+  readonly serveTcp: (tunnel: TcpTunnel) => void;
+  /** Another configuration is in force. */
+  readonly follow: (config: WaypointConfig) => void;
+  /** Connections to applications, by kind. */
+  readonly connections: () => { readonly sessions: number; readonly http1: number; readonly http2: number };
+  readonly mirrors: () => { readonly active: number; readonly sent: number; readonly dropped: number };
+  readonly close: () => void;
+}
+
+export function createServing(options: ServingOptions): Serving {
+  const { config, authorize, identity, svid, hbone, onRecord, sockets } = options;
+  const upstream = createUpstream({ svid, settings: hbone, ...sockets });
+  /** What each caller dialled: policies look at it. */
+  const dialled = new WeakMap<Caller, HostPort>();
+  const deps = createServeDeps({
+    config,
+    upstream,
+    identity: () => identity,
+    authorize: (frontend, caller) =>
+      authorize(frontend, caller, dialled.get(caller) ?? { ip: '0.0.0.0', port: frontend.port }),
+    record: onRecord,
+  });
+  return {
+    serveRequest: (exchange) => {
+      const { caller, authority } = exchange.downstream;
+      dialled.set(caller, authority);
+      serveRequest(exchange, deps);
+    },
+    serveTcp: (tunnel) => {
+      dialled.set(tunnel.downstream.caller, tunnel.downstream.authority);
+      serveTcp(tunnel, deps).catch(() => tunnel.leg.abort());
+    },
+    follow: (newest) => keepOnlyConfigured(deps, newest),
+    connections: () => upstream.size(),
+    mirrors: () => deps.mirrors.counts(),
+    close: () => upstream.close(),
+  };
+}
