@@ -604,3 +604,37 @@ test('a WebSocket over HTTP/2 is an upgrade of HTTP/1.1 upstream', async () => {
   expect([exchange.status, exchange.header('x-key')]).toEqual([200, 'yes']);
   expect(exchange.header('sec-websocket-accept')).toBeUndefined();
 });
+
+test("an answer that is cut short is the application's doing in the record, not the client's", async () => {
+  await using app = await rawApp((socket) => socket.end('HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf'));
+  const to = cluster([endpoint(app.port)]);
+  use([route(forwardTo([to]))], [to]);
+  const exchange = await asked();
+  expect(exchange.isAborted).toBe(true);
+  expect(records).toHaveLength(1);
+  expect(records[0]).toMatchObject({ status: 200, flags: ['UC'], bytesSent: 4 });
+});
+
+test('a retry goes to an endpoint that came meanwhile', async () => {
+  await using app = await echo();
+  const dead = await deadPort();
+  const to = cluster([endpoint(dead)]);
+  const action = forwardTo([to], { retry: { ...SAFE_RETRY, backoffMs: 30 } });
+  use([route(action)], [to]);
+  const exchange = ask();
+  await eventually('the first try', () => deps.balancer.load(to).retries === 1);
+  config = configOf([route(action)], [{ ...to, endpoints: [endpoint(app.port)] }]);
+  await exchange.over;
+  expect([exchange.status, records[0]?.attempts]).toEqual([200, 2]);
+});
+
+test('a caller is seen with its own address at each connection', async () => {
+  await using app = await echo();
+  const to = cluster([endpoint(app.port)]);
+  use([route(forwardTo([to]))], [to]);
+  for (const ip of ['10.244.1.7', '10.244.1.8', '10.244.1.7']) {
+    const from = downstream({ caller: { address: { ip, port: 40_000 } } });
+    await ask({}, { downstream: from }).over;
+  }
+  expect(app.sockets().made).toBe(2);
+});

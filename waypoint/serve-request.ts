@@ -111,6 +111,7 @@ class Service {
     if (action.retry.attempts === 0) body.forget();
     const plan: ForwardPlan = {
       cluster,
+      newest: () => this.#deps.config().clusters.get(cluster.name) ?? cluster,
       retry: action.retry,
       timeoutMs: action.timeoutMs,
       hashKey: decision.hashKey,

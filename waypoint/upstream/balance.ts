@@ -2,14 +2,14 @@ import type { Cluster, Endpoint } from '../model.ts';
 import { createHashRing, type HashRing } from './hash-ring.ts';
 import { keyOfEndpoint } from './target.ts';
 
-/** How often another endpoint is looked for where those of earlier tries are to be left out: as Envoy is told. */
-const PICKS = 5;
-
 /** What a pick depends on beside the cluster. */
 export interface PickOptions {
   /** For ring-hash; without one any point of the ring is as good. */
   readonly hashKey: string | undefined;
-  /** {@link keyOfEndpoint} of those of earlier tries: left out if it can be done. */
+  /**
+   * {@link keyOfEndpoint} of those of earlier tries: left out while there are others. (Envoy draws up to five times, and may come
+   * back to one by chance.)
+   */
   readonly exclude: ReadonlySet<string>;
 }
 
@@ -137,26 +137,34 @@ function pickAnother(
     const key = options.hashKey ?? String(random());
     return state.ring().pick(key, isNew) ?? state.ring().pick(key, () => true);
   }
-  let picked: Endpoint | undefined;
-  for (let attempt = 0; attempt < PICKS; attempt++) {
-    picked = cluster.balancing === 'round-robin' ? state.nextInTurn() : leastOfTwo(state, random);
-    if (picked !== undefined && isNew(picked)) return picked;
-  }
-  return picked;
+  const isRetry = options.exclude.size > 0 && state.healthy.some(isNew);
+  if (cluster.balancing === 'least-request')
+    return leastOfTwo(state, isRetry ? state.healthy.filter(isNew) : state.healthy, random);
+  for (let picked = state.nextInTurn(); ; picked = state.nextInTurn())
+    if (!isRetry || picked === undefined || isNew(picked)) return picked;
 }
 
 /** Two at random; the one that has fewer requests, for its weight. */
-function leastOfTwo(state: ClusterState, random: () => number): Endpoint | undefined {
-  const [a, b] = [anyOf(state, random), anyOf(state, random)];
+function leastOfTwo(
+  state: ClusterState,
+  endpoints: readonly Endpoint[],
+  random: () => number,
+): Endpoint | undefined {
+  const any = (): Endpoint | undefined => anyOf(endpoints, state.hasWeights, random);
+  const [a, b] = [any(), any()];
   if (a === undefined || b === undefined) return a ?? b;
   const load = (endpoint: Endpoint): number => (state.active(endpoint) + 1) / weightOf(endpoint);
   return load(b) < load(a) ? b : a;
 }
 
-function anyOf({ healthy, hasWeights }: ClusterState, random: () => number): Endpoint | undefined {
-  if (!hasWeights) return healthy[Math.floor(random() * healthy.length)];
-  let left = random() * healthy.reduce((sum, endpoint) => sum + weightOf(endpoint), 0);
-  return healthy.find((endpoint) => {
+function anyOf(
+  endpoints: readonly Endpoint[],
+  hasWeights: boolean,
+  random: () => number,
+): Endpoint | undefined {
+  if (!hasWeights) return endpoints[Math.floor(random() * endpoints.length)];
+  let left = random() * endpoints.reduce((sum, endpoint) => sum + weightOf(endpoint), 0);
+  return endpoints.find((endpoint) => {
     left -= weightOf(endpoint);
     return left < 0;
   });

@@ -18,6 +18,8 @@ export interface TryFault {
 /** What is to be done with a request whose way has been decided. */
 export interface ForwardPlan {
   readonly cluster: Cluster;
+  /** As it is now: endpoints come and go while a request waits to be tried again. */
+  readonly newest: () => Cluster;
   readonly retry: RetryPolicy;
   /** Of all tries together, from the start of the request, in ms; 0: none. */
   readonly timeoutMs: number;

@@ -54,8 +54,10 @@ function forward(ports: readonly number[], options: Options = {}): MemoryExchang
   const log = new RequestLog(exchange, (record) => records.push(record));
   const body = new RequestBody(exchange.body, [], () => forwarding.stop());
   const { method, target, authority, headers } = exchange.head;
+  const to = overrides?.cluster ?? cluster(ports.map((port) => endpoint(port)));
   const plan: ForwardPlan = {
-    cluster: cluster(ports.map((port) => endpoint(port))),
+    cluster: to,
+    newest: () => to,
     retry,
     timeoutMs: 0,
     hashKey: undefined,

@@ -113,9 +113,9 @@ export class Forwarding {
   }
 
   #pick(): Endpoint | undefined {
-    const { cluster, hashKey, sticksTo } = this.#plan;
+    const { newest, hashKey, sticksTo } = this.#plan;
     if (sticksTo !== undefined && this.#tried.size === 0) return sticksTo;
-    return this.#deps.balancer.pick(cluster, { hashKey, exclude: this.#tried });
+    return this.#deps.balancer.pick(newest(), { hashKey, exclude: this.#tried });
   }
 
   #send(endpoint: Endpoint): void {
@@ -306,8 +306,9 @@ export class Forwarding {
   /** The client gets to see that the answer is not complete. */
   #break(): void {
     this.#settle();
-    this.#exchange.abort();
+    // First, or it would look as if the client had left.
     this.#log.finish();
+    this.#exchange.abort();
   }
 
   #settle(): void {
