@@ -3,7 +3,7 @@ import { CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE, SECRET_TYPE } f
 import { AUTHORIZATION_TYPE } from '#api/resource.ts';
 import { policy } from '#test/kit/resources.ts';
 import { type ServedSnapshot, serveSnapshot } from './served-snapshot.ts';
-import type { ServedView } from './served-view.ts';
+import type { ServedType, ServedView } from './served-view.ts';
 import { type PlannedResponse, Session, WAYPOINT_ORDER } from './session.ts';
 import type { SubscriptionRequest } from './subscription.ts';
 import { type WaypointContents, waypointInput } from './testing.ts';
@@ -20,6 +20,13 @@ const V1 = FIRST.waypoints.get(GATE) ?? {};
 const V2 = view({
   [CLUSTER_TYPE]: { v2: 1 },
   [ENDPOINT_TYPE]: { v2: 1 },
+  [LISTENER_TYPE]: { l: 1 },
+  [ROUTE_TYPE]: { l: 2 },
+});
+/** The cluster is another one, its endpoints are the same. */
+const V1_CHANGED = view({
+  [CLUSTER_TYPE]: { v1: 2 },
+  [ENDPOINT_TYPE]: { v1: 1 },
   [LISTENER_TYPE]: { l: 1 },
   [ROUTE_TYPE]: { l: 2 },
 });
@@ -113,15 +120,25 @@ test('a cluster that comes back before it was taken away stays', () => {
   ]);
 });
 
-test('a cluster that the client has in another version is not waited for', () => {
+test('a cluster that the client has in another version is not waited for, and its endpoints follow it', () => {
   const session = settled();
-  const changed = view({
-    [CLUSTER_TYPE]: { v1: 2 },
-    [ENDPOINT_TYPE]: { v1: 1 },
-    [LISTENER_TYPE]: { l: 1 },
-    [ROUTE_TYPE]: { l: 2 },
+  expect(session.plan(V1_CHANGED).map(brief)).toEqual([
+    [CLUSTER_TYPE, ['v1'], []],
+    [ENDPOINT_TYPE, ['v1'], []],
+    [ROUTE_TYPE, ['l'], []],
+  ]);
+});
+
+test('endpoints follow a changed cluster on a new stream as well, though the client holds them', () => {
+  const held = (type: ServedType): Pick<SubscriptionRequest, 'initialVersions'> => ({
+    initialVersions: new Map([...(V1[type] ?? [])].map(([name, { version }]) => [name, version])),
   });
-  expect(types(session.plan(changed))).toEqual([CLUSTER_TYPE, ROUTE_TYPE]);
+  const session = new Session({ order: WAYPOINT_ORDER, maxNames: 10 });
+  session.request(CLUSTER_TYPE, request(held(CLUSTER_TYPE)));
+  expect(planAndAnswer(session, V1_CHANGED).map(brief)).toEqual([[CLUSTER_TYPE, ['v1'], []]]);
+  session.request(ENDPOINT_TYPE, request({ ...held(ENDPOINT_TYPE), subscribe: ['v1'] }));
+  expect(planAndAnswer(session, V1_CHANGED).map(brief)).toEqual([[ENDPOINT_TYPE, ['v1'], []]]);
+  expect(session.plan(V1_CHANGED)).toEqual([]);
 });
 
 test('a client is configured when it has answered for everything, be it with a rejection', () => {

@@ -65,8 +65,9 @@ const WARMING_GRACE_MS = 500;
  * taken back after, in the opposite order. No I/O.
  *
  * A waypoint's listeners and routes wait until it has answered for the endpoints of every cluster that is new to it, which
- * it asks for once it knows the cluster: a route to a cluster that is still without endpoints would fail its requests. Nothing
- * but listeners and routes is taken back before it has taken the listeners and routes that do without: where it rejects one, the
+ * it asks for once it knows the cluster: a route to a cluster that is still without endpoints would fail its requests. A cluster
+ * that it has and that has changed is followed by its endpoints, changed or not, as an Envoy waits for them anew and does not ask.
+ * Nothing but listeners and routes is taken back before it has taken the listeners and routes that do without: where it rejects one, the
  * version before, which it keeps, still has what it names.
  */
 export class Session {
@@ -78,6 +79,8 @@ export class Session {
   #isPolicyGraceOver = false;
   /** Clusters that the client was sent and had not before, as long as it has not answered for their endpoints. */
   readonly #warming = new Set<string>();
+  /** Clusters that the client was sent before it asked for endpoints. */
+  readonly #unfollowed = new Set<string>();
   /** What is to be taken back once nothing is held back any more. */
   readonly #removals = new Map<ServedType, Set<string>>();
 
@@ -99,7 +102,12 @@ export class Session {
   request(type: ServedType, request: SubscriptionRequest): Answer {
     const subscription = this.#subscriptions.get(type) ?? new Subscription(type, this.#maxNames);
     this.#subscriptions.set(type, subscription);
-    return subscription.request(request);
+    const answer = subscription.request(request);
+    if (type === ENDPOINT_TYPE) {
+      for (const name of this.#unfollowed) subscription.renew(name);
+      this.#unfollowed.clear();
+    }
+    return answer;
   }
 
   /** What was not planned so that something else can come before it; undefined: nothing. */
@@ -173,8 +181,11 @@ export class Session {
     this.#removals.set(type, removals);
     if (type === CLUSTER_TYPE) {
       const endpoints = resourcesOf(view, ENDPOINT_TYPE);
-      for (const { name } of changes.updated)
-        if (!isHeldByClient(name) && !removals.has(name) && endpoints.has(name)) this.#warming.add(name);
+      for (const { name } of changes.updated) {
+        if (!endpoints.has(name)) continue;
+        if (!isHeldByClient(name) && !removals.has(name)) this.#warming.add(name);
+        this.#follow(name);
+      }
     }
     for (const { name } of changes.updated) removals.delete(name);
     const [gone, absent] = partition(changes.removed, isHeldByClient);
@@ -183,6 +194,13 @@ export class Session {
     return updated.length > 0 || absent.length > 0 || gone.length === 0
       ? { updated, removed: absent }
       : undefined;
+  }
+
+  /** Has the endpoints of a cluster sent after it. */
+  #follow(cluster: string): void {
+    const endpoints = this.#subscriptions.get(ENDPOINT_TYPE);
+    if (endpoints) endpoints.renew(cluster);
+    else this.#unfollowed.add(cluster);
   }
 
   /** Forgets clusters whose endpoints were answered for, that the client does not take, or that are gone. */

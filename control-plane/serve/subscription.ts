@@ -62,7 +62,7 @@ export class Subscription {
   /** Names to be answered, whether they changed or not. */
   readonly #owed = new Set<string>();
   #owesAll = false;
-  #initialVersions: ReadonlyMap<string, string> = new Map();
+  #initialVersions: Map<string, string> = new Map();
   #synced: ServedView | undefined;
   /** What the client held from before the stream: the resources of that view but those. */
   #carried: { readonly view: ServedView; readonly except: Set<string> } | undefined;
@@ -103,7 +103,7 @@ export class Subscription {
   request(request: SubscriptionRequest): Answer {
     const answer = this.#isFirst ? 'none' : this.#takeAnswer(request.nonce, request.error);
     if (this.#isFirst) {
-      this.#initialVersions = request.initialVersions;
+      this.#initialVersions = new Map(request.initialVersions);
       this.#wantsAll = request.subscribe.length === 0;
       this.#owesAll = true;
       this.#isFirst = false;
@@ -114,6 +114,13 @@ export class Subscription {
       throw new TooManyNamesError(`more than ${this.#maxNames} resource names`);
     }
     return answer;
+  }
+
+  /** That resource goes out with what is taken next, whether the client has it or not, if it is wanted. */
+  renew(name: string): void {
+    if (!this.#wants(name)) return;
+    this.#owed.add(name);
+    this.#initialVersions.delete(name);
   }
 
   /** What the client lacks of the view, which it has from then on; undefined: nothing, and no answer is due. */
