@@ -288,8 +288,12 @@ export class Forwarding {
     const endTry = this.#endTry;
     this.#endTry = undefined;
     this.#settle();
-    this.#log.status = this.#exchange.head.protocol === 'HTTP/2' ? 200 : status;
-    const answer = this.#plan.answer(this.#log.status, headers, upgraded.endpoint);
+    const { protocol, upgrade = '' } = this.#exchange.head;
+    const isHttp2 = protocol === 'HTTP/2';
+    this.#log.status = isHttp2 ? 200 : status;
+    const ofConnection = isHttp2 ? [] : ['connection', 'Upgrade', 'upgrade', upgrade];
+    const kept = this.#plan.answer(this.#log.status, headers, upgraded.endpoint);
+    const answer = [...ofConnection, ...kept];
     joinUpgraded(this.#exchange, upgraded.tunnel, answer, { log: this.#log, onOver: () => endTry?.() });
   }
 

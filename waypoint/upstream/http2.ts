@@ -80,7 +80,7 @@ export class Http2Connection {
     stream.once('close', () => this.#forget(stream));
     return new Http2Attempt(stream, handlers, {
       isHead: request.method === 'HEAD',
-      sessionFailure: () => this.#failure,
+      sessionFailure: () => this.#failure ?? (this.#session.destroyed ? GONE : undefined),
     });
   }
 
@@ -109,6 +109,9 @@ export class Http2Connection {
     this.#options.onClose(this);
   }
 }
+
+/** Node.js gives streams whose connection has ended the code of a stream that was reset. */
+const GONE: AttemptFailure = { kind: 'closed', reason: 'the connection ended before the answer did' };
 
 class Http2Attempt implements Attempt {
   readonly #stream: ClientHttp2Stream;
@@ -166,10 +169,11 @@ class Http2Attempt implements Attempt {
       const hasBody = !this.#isHead && head.status !== 204 && head.status !== 304;
       if (hasBody) this.#left = Number(headers['content-length'] ?? 0);
       this.#handlers?.onHead(head.status, head.headers);
-    });
-    stream.on('data', (chunk: Buffer) => {
-      this.#left -= chunk.length;
-      this.#handlers?.onData(chunk);
+      // Not before: Node.js tells of data at once, and of heads a little later.
+      stream.on('data', (chunk: Buffer) => {
+        this.#left -= chunk.length;
+        this.#handlers?.onData(chunk);
+      });
     });
     stream.on('trailers', (_headers, _flags, raw: string[]) => {
       this.#trailers = headOf(raw).headers;

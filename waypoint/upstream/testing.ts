@@ -276,12 +276,14 @@ export class MemoryExchange implements Exchange {
   }
 
   write(chunk: Buffer): boolean {
+    this.#checkOrder('a body');
     this.#sent += chunk.length;
     if (this.#sent < 1_000_000) this.#pieces.push(chunk);
     return this.hasRoom;
   }
 
   end(trailers: HeaderList = []): void {
+    this.#checkOrder('an end');
     this.trailers = trailers;
     this.onClose?.(true);
     this.#over.resolve();
@@ -297,6 +299,11 @@ export class MemoryExchange implements Exchange {
     this.respond(status, headers);
     this.upgraded = new MemoryTunnel();
     return this.upgraded;
+  }
+
+  /** A real one would pass over it. */
+  #checkOrder(what: string): void {
+    if (this.status === 0 || this.trailers !== undefined) throw new TypeError(`${what} out of order`);
   }
 
   bytesReceived(): number {
