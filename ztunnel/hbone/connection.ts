@@ -53,6 +53,8 @@ const CLIENT_HEADER_BYTES = 16_384;
 /** Payloads of the PINGs of keepalive, and of the one that tells when the peer has seen the first GOAWAY of a drain. */
 const KEEPALIVE_PING = Buffer.from('is alive');
 const DRAIN_PING = Buffer.from('draining');
+/** How long the answer to the PING of a drain is waited for: a peer that is gone, unheard, must not hold a restart up. */
+const DRAIN_PING_TIMEOUT_MS = 1_000;
 /** How long a connection that is closed may take to send what is left. */
 const CLOSE_TIMEOUT_MS = 1_000;
 
@@ -74,6 +76,7 @@ export class Connection {
   /** The last GOAWAY of a drain went: no new requests of the peer's. */
   #refusesStreams = false;
   #isClosed = false;
+  #drainTimer: NodeJS.Timeout | undefined;
 
   /** @param socket a TLS socket after its handshake; the connection's from now on */
   constructor(socket: Socket, options: ConnectionOptions) {
@@ -160,6 +163,7 @@ export class Connection {
     if (this.#isServer) {
       this.#writer.control(goawayFrame(MAX_STREAM_ID, 'NO_ERROR'));
       this.#writer.control(pingFrame(DRAIN_PING, false));
+      this.#drainTimer ??= setTimeout(() => this.#finishDrain(), DRAIN_PING_TIMEOUT_MS).unref();
     } else this.#finishDrain();
   }
 
@@ -260,6 +264,8 @@ export class Connection {
   }
 
   #finishDrain(): void {
+    clearTimeout(this.#drainTimer);
+    if (this.#refusesStreams || this.#isClosed) return;
     this.#refusesStreams = true;
     this.#writer.control(goawayFrame(this.#isServer ? this.#streams.lastId : 0, 'NO_ERROR'));
     this.#closeWhenIdle();
@@ -275,6 +281,7 @@ export class Connection {
   #lose(reason: string): void {
     if (this.#isClosed) return;
     this.#isClosed = true;
+    clearTimeout(this.#drainTimer);
     this.#keepalive.stop();
     for (const stream of this.#streams.all()) this.#streams.drop(stream, `session lost: ${reason}`, true);
     const socket = this.#socket;

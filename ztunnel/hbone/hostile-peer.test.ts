@@ -101,6 +101,24 @@ async function goawayCode({ frames, closed }: Attack): Promise<string> {
   return nameOfCode(goaway.payload.readUInt32BE(4));
 }
 
+test('a drain does not wait for a peer that answers nothing', async () => {
+  const { server, closed } = await attack(hello);
+  server.drain();
+  await eventually('the connection is over', () => closed.length > 0, 3_000);
+  expect(closed).toEqual(['drained']);
+});
+
+test('a drain waits for what is in flight, also when the peer does not answer its PING', async () => {
+  const { socket, server, requests, frames, closed } = await attack(hello, open(1));
+  await eventually('the request is there', () => requests.length > 0);
+  server.drain();
+  const goaways = (): number => frames.filter(({ type }) => type === FRAME.GOAWAY).length;
+  await eventually('both GOAWAYs', () => goaways() === 2, 3_000);
+  expect(closed).toEqual([]);
+  socket.write(resetFrame(1, 'CANCEL'));
+  await eventually('the connection is over', () => closed.length > 0);
+});
+
 test.each<{ readonly what: string; readonly bytes: readonly Buffer[]; readonly code: ErrorCode }>([
   { what: 'HTTP/1.1', bytes: [Buffer.from('GET / HTTP/1.1\r\nHost: x\r\n\r\n')], code: 'PROTOCOL_ERROR' },
   {
