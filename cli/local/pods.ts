@@ -1,9 +1,11 @@
 import { randomUUID } from 'node:crypto';
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { CliError } from '../cli-error.ts';
 import { nextPodNumber, podAddress, podGateway } from './addresses.ts';
 import { cgroupRoot, makeCgroup, removeCgroup } from './cgroups.ts';
+import { readNodeEnrolment } from './enrolment.ts';
 import type { FabricNode } from './fabric.ts';
 import type { PodRecord } from './inventory.ts';
 import { podObject } from './kubernetes-objects.ts';
@@ -25,6 +27,8 @@ export type PodRequest = Pick<
 
 /** How often the workloads' `tulle run` are looked after. */
 const WATCH_INTERVAL_MS = 500;
+const LET_GO_MS = 1_000;
+const LET_GO_POLL_MS = 20;
 
 /** A connection that waits to be accepted by a process that ends goes to the one that took its place. */
 const WAYPOINT_SYSCTLS: Readonly<Record<string, string>> = { 'net/ipv4/tcp_migrate_req': '1' };
@@ -187,8 +191,22 @@ export class Pods {
   async #removePlace(record: PodRecord): Promise<void> {
     rmSync(podFile(this.#state, record), { force: true });
     await removeCgroup(this.#cgroupOf(record));
+    await this.#letGo(record);
     await removePodNetwork(this.#placeOf(record));
     rmSync(resolverFile(this.#state, record), { force: true });
+  }
+
+  /**
+   * Leaves the network standing until the node agent has taken the pod out, for a while: what its processes had open ends
+   * with them, and whoever is at the other end has to hear of it. Without that, waypoints and ztunnels would hold their ends.
+   */
+  async #letGo({ uid, node }: PodRecord): Promise<void> {
+    const deadline = performance.now() + LET_GO_MS;
+    while (performance.now() < deadline) {
+      const report = readNodeEnrolment(this.#state, node).done?.pods.find((pod) => pod.uid === uid);
+      if (report === undefined || report.state === 'out') return;
+      await delay(LET_GO_POLL_MS);
+    }
   }
 
   async #removeAbandoned(): Promise<void> {

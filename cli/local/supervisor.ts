@@ -21,6 +21,9 @@ import { reportWaypoints } from './waypoint-report.ts';
 import { isSettled } from './waypoint-status.ts';
 import { Waypoints } from './waypoints.ts';
 
+/** Time that waypoints have when there is no ztunnel any more. */
+const WAYPOINT_LAST_MS = 1_000;
+
 /** What a supervisor takes over: a fabric that stands, and workloads that live. */
 export interface SupervisorOptions {
   readonly state: StateFolder;
@@ -126,7 +129,12 @@ export class Supervisor {
     await this.#closeSocket?.();
     const isZtunnel = (one: SupervisedProcess): boolean => one.spec.name.startsWith('ztunnel/');
     const ztunnels = this.#processes.filter(isZtunnel).map((process) => process.stop());
-    await Promise.all([...ztunnels, this.#waypoints.stop()]);
+    const waypoints = this.#waypoints.stop();
+    await Promise.all(ztunnels);
+    await Promise.race([waypoints, delay(WAYPOINT_LAST_MS, undefined, { ref: false })]);
+    // Nothing comes to a waypoint any more, whatever it waits for.
+    for (const { spec } of this.#waypoints.processes) signalCgroup(spec.cgroup, 'SIGKILL');
+    await waypoints;
     await Promise.all(this.#processes.filter((one) => !isZtunnel(one)).map((process) => process.stop()));
     this.#pods.close();
     closeSync(this.#hostNetnsFd);
