@@ -91,6 +91,13 @@ function formFault(path: string): string | undefined {
   return `${shown(path)} has characters that are not allowed in a path; escape them with %`;
 }
 
+/** What is wrong with a path that is put in the place of a request's, if anything: it is sent on as it is written. */
+export function newPathFault(path: string): string | undefined {
+  if (!path.startsWith('/')) return `${shown(path)} does not begin with /`;
+  if (PATH_CHARACTERS.test(path)) return undefined;
+  return `${shown(path)} has characters that are not allowed in a path; escape them with %`;
+}
+
 /**
  * A path with its escapes as those of a request are before they are compared: escapes of unreserved characters decoded, others in
  * upper case (RFC 3986, 6.2.2).

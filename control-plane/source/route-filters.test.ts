@@ -113,6 +113,26 @@ describe('a filter', () => {
       filter: rewrite('{path: {type: ReplaceFullPath, replaceFullPath: /, replacePrefixMatch: /}}'),
       at: 'urlRewrite.path.replacePrefixMatch',
     },
+    {
+      fault: 'whose path has a line break',
+      filter: redirect('{path: {type: ReplaceFullPath, replaceFullPath: "/x\\r\\nSet-Cookie: a=b"}}'),
+      at: 'requestRedirect.path.replaceFullPath',
+    },
+    {
+      fault: 'whose path has a space',
+      filter: rewrite('{path: {type: ReplaceFullPath, replaceFullPath: "/x HTTP/1.1"}}'),
+      at: 'urlRewrite.path.replaceFullPath',
+    },
+    {
+      fault: 'whose path is empty',
+      filter: rewrite('{path: {type: ReplaceFullPath, replaceFullPath: ""}}'),
+      at: 'urlRewrite.path.replaceFullPath',
+    },
+    {
+      fault: 'whose path does not begin with a slash',
+      filter: rewrite('{path: {type: ReplacePrefixMatch, replacePrefixMatch: x}}'),
+      at: 'urlRewrite.path.replacePrefixMatch',
+    },
     { fault: 'that mirrors more than all', filter: mirror(', percent: 101'), at: 'requestMirror.percent' },
     {
       fault: 'that mirrors a fraction above one',

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { headerName, headerValue, preciseHostname, textUpTo } from './gateway-words.ts';
+import { headerName, headerValue, newPathFault, preciseHostname, textUpTo } from './gateway-words.ts';
 import type { HttpHeader } from './route-objects.ts';
 import { fields, portNumber } from './schema-parts.ts';
 import { backendReference, type WrittenBackendRef } from './schema-route-parts.ts';
@@ -106,12 +106,21 @@ const PATH_FIELDS = [
   ['ReplacePrefixMatch', 'replacePrefixMatch'],
 ] as const;
 
-const modifiedPath = z.string().max(1024, 'is longer than 1024 characters');
+/** A path to be put in the place of another; without text it takes a prefix away. */
+function newPath(mayBeEmpty: boolean): z.ZodType<string> {
+  return z
+    .string()
+    .max(1024, 'is longer than 1024 characters')
+    .superRefine((text, context) => {
+      const message = text === '' && mayBeEmpty ? undefined : newPathFault(text);
+      if (message !== undefined) context.addIssue(message);
+    });
+}
 
 const pathModifier: z.ZodType<WrittenPath> = fields({
   type: z.string(),
-  replaceFullPath: modifiedPath.exactOptional(),
-  replacePrefixMatch: modifiedPath.exactOptional(),
+  replaceFullPath: newPath(false).exactOptional(),
+  replacePrefixMatch: newPath(true).exactOptional(),
 }).superRefine((path, context) => {
   for (const [type, field] of PATH_FIELDS) fieldOfType(context, { type, field, ...described(path, field) });
 });

@@ -23,7 +23,7 @@ const cookie = fields({
   name: headerName.exactOptional(),
   path: z
     .string()
-    .regex(/^\/[^;\s]*$/, 'is not a path')
+    .regex(/^\/[!-:<-~]*$/, 'is not a path')
     .exactOptional(),
   lifetimeType: z.string().exactOptional(),
 });
