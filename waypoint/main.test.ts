@@ -1,4 +1,4 @@
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import pino from 'pino';
@@ -11,6 +11,7 @@ import { openState } from '#control-plane/testing-state.ts';
 import { eventually } from '#test/kit/eventually.ts';
 import { namespaceYaml, serviceYaml } from '#test/kit/yaml.ts';
 import { runWaypoint } from './main.ts';
+import { SETTING_FLAGS } from './setting-flags.ts';
 import { parseWaypointSettings, trustDomainOf } from './settings.ts';
 
 const GATEWAY = `apiVersion: gateway.networking.k8s.io/v1
@@ -102,6 +103,15 @@ test('the trust domain is that of the roots', async () => {
   await using ca = await temporaryAuthority({ trustDomain: 'mesh.example' });
   const { identity, rootsPem } = await ca.svid('spiffe://mesh.example/ns/a/sa/b');
   expect(formatIdentity(identity)).toContain(trustDomainOf(rootsPem));
+});
+
+test('docs/operations.md has every flag', () => {
+  const text = readFileSync(new URL('../docs/operations.md', import.meta.url), 'utf8');
+  const [, section = ''] = text.split('### tulle waypoint\n');
+  const written = [...(section.split('\n### ')[0] ?? '').matchAll(/^\| `--([a-z-]+)/gm)].map(
+    ([, flag]) => flag,
+  );
+  expect(written).toEqual(SETTING_FLAGS.map(({ flag }) => flag));
 });
 
 test('settings that cannot be are told of all at once', () => {
