@@ -37,6 +37,12 @@ export const headerValue: z.ZodType<string> = textUpTo(4096).superRefine((text, 
   if ([...text].some(isControl)) context.addIssue(`${shown(text)} has control characters in it`);
 });
 
+/** A number of times: at least 1, and no more than the wire has room for. */
+export const count: z.ZodType<number> = z
+  .int()
+  .min(1, 'must be at least 1')
+  .max(0xffff_ffff, `is more than ${0xffff_ffff}`);
+
 /** Text of at least one character and at most so many. */
 export function textUpTo(length: number): z.ZodType<string> {
   return z.string().superRefine((text, context) => {

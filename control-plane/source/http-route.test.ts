@@ -290,6 +290,7 @@ describe('a rule', () => {
     { fault: 'a code that is no status', rule: '{retry: {codes: [600]}}', at: 'retry.codes[0]' },
     { fault: 'a code twice', rule: '{retry: {codes: [500, 503, 500]}}', at: 'retry.codes[2]' },
     { fault: 'no attempt', rule: '{retry: {attempts: 0}}', at: 'retry.attempts' },
+    { fault: 'too many attempts', rule: '{retry: {attempts: 4294967296}}', at: 'retry.attempts' },
     {
       fault: 'a permanent cookie without end',
       rule: '{sessionPersistence: {cookieConfig: {lifetimeType: Permanent}}}',

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { BACKEND_FILTERS, HTTP_FILTERS, toFilters, toSessionPersistence } from './convert-filters.ts';
-import { canonicalEscapes, duration, pathFault, regexFault } from './gateway-words.ts';
+import { canonicalEscapes, count, duration, pathFault, regexFault } from './gateway-words.ts';
 import { defineConvertedKind, type KindDefinition } from './kind.ts';
 import { repeatedNames } from './repeated-names.ts';
 import type { HttpMatch, HttpRouteSpec, HttpRule, Retry } from './route-objects.ts';
@@ -62,7 +62,7 @@ const retry = fields({
         if (codes.indexOf(code) < index)
           context.addIssue({ code: 'custom', path: [index], message: `${code} is there twice` });
     }),
-  attempts: z.int().min(1, 'must be at least 1; for none leave retry away').default(1),
+  attempts: count.default(1),
   backoff: duration.exactOptional(),
 });
 

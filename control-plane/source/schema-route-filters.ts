@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { headerName, headerValue, newPathFault, preciseHostname, textUpTo } from './gateway-words.ts';
+import { count, headerName, headerValue, newPathFault, preciseHostname, textUpTo } from './gateway-words.ts';
 import type { HttpHeader } from './route-objects.ts';
 import { fields, portNumber } from './schema-parts.ts';
 import { backendReference, type WrittenBackendRef } from './schema-route-parts.ts';
@@ -162,7 +162,7 @@ const cors: z.ZodType<WrittenCors> = fields({
   allowMethods: words(z.string(), 9),
   allowHeaders: words(headerName, 64),
   exposeHeaders: words(headerName, 64),
-  maxAge: z.int().min(1, 'must be at least 1').default(5),
+  maxAge: count.default(5),
 });
 
 const FILTER_FIELDS = [

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { duration } from './gateway-words.ts';
+import { count, duration } from './gateway-words.ts';
 import { defineConvertedKind, type KindDefinition } from './kind.ts';
 import type { Fault, TrafficPolicySpec } from './route-objects.ts';
 import { dnsLabel, dnsSubdomain, fields, shown } from './schema-parts.ts';
@@ -74,7 +74,7 @@ const fault = fields({
   percent: z.number().min(0, 'must not be negative').max(100, 'is more than 100').default(100),
   where: z.enum(['downstream', 'upstream']).default('downstream'),
   expiresAfter: duration.optional(),
-  maxConcurrent: z.int().min(1, 'must be at least 1').exactOptional(),
+  maxConcurrent: count.exactOptional(),
 }).superRefine((one, context) => {
   const required = 'is required: a fault ends by itself; write a time such as 10m';
   if (one.expiresAfter === undefined)

@@ -87,6 +87,7 @@ describe('a TrafficPolicy', () => {
     { fault: 'more than 100 percent', rest: `${ABORT}, percent: 100.5`, at: '.percent' },
     { fault: 'less than 0 percent', rest: `${ABORT}, percent: -1`, at: '.percent' },
     { fault: 'an unknown place', rest: `${ABORT}, where: here`, at: '.where' },
+    { fault: 'too many at a time', rest: `${ABORT}, maxConcurrent: 4294967296`, at: '.maxConcurrent' },
     { fault: 'no request at a time', rest: `${ABORT}, maxConcurrent: 0`, at: '.maxConcurrent' },
     {
       fault: 'an unknown way to compare',
