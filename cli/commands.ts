@@ -17,6 +17,7 @@ const COMMANDS: ReadonlyMap<string, () => Promise<(program: Command) => void>> =
   ['demo', async () => (await import('./commands/demo.ts')).registerDemo],
   ['control-plane', async () => (await import('./commands/control-plane.ts')).registerControlPlane],
   ['ztunnel', async () => (await import('./commands/ztunnel.ts')).registerZtunnel],
+  ['waypoint', async () => (await import('./commands/waypoint.ts')).registerWaypoint],
   ['node-agent', async () => (await import('./commands/node-agent.ts')).registerNodeAgent],
 ]);
 
