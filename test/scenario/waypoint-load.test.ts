@@ -66,8 +66,9 @@ async function under(
   await eventually('the load runs', () => live().ok > 100, 20_000);
   await action(more);
   process.kill((await workload(client.name)).pid, 'SIGTERM');
+  const text = await eventually('the load says what it saw', () => readFileSync(file, 'utf8'), 20_000);
   await endProcess(client.child);
-  return JSON.parse(readFileSync(file, 'utf8')) as RateReport;
+  return JSON.parse(text) as RateReport;
 }
 
 async function workload(name: string): Promise<{ readonly pid: number }> {
@@ -142,7 +143,7 @@ test('one of two waypoints is killed: what it had in hand is lost at most, and n
     await more(600);
   });
   // Each connection can lose what it had in flight, and no more.
-  expect(report.failed).toBeLessThanOrEqual(connections);
+  expect(report.failed, report.errors.join('\n')).toBeLessThanOrEqual(connections);
   await eventually('both run again', async () => (await waypoints()).every(({ ready }) => ready), 30_000);
 });
 
@@ -165,7 +166,7 @@ test('a server is killed: nothing that is not safe to repeat reaches another twi
     process.kill((await workload('echo-b')).pid, 'SIGKILL');
     await more(600);
   });
-  expect(report.failed).toBeLessThanOrEqual(32);
+  expect(report.failed, report.errors.join('\n')).toBeLessThanOrEqual(32);
   expect(await repeated('echo-a', 'echo-c')).toBe(0);
 });
 

@@ -31,7 +31,8 @@ export interface ClusterParts {
 const CONNECT_TIMEOUT_MS = 5000;
 const NO_LIMIT = 0xffff_ffff;
 const BUDGET_PERCENT = 20;
-const BUDGET_FLOOR = 3;
+/** As many retries may be under way whatever the load: when a server dies, all that it had in hand is tried again at once. */
+const BUDGET_FLOOR = 50;
 const HTTP_OPTIONS = 'envoy.extensions.upstreams.http.v3.HttpProtocolOptions';
 
 const POLICIES: Readonly<Record<Balancing, Cluster_LbPolicy>> = {
@@ -82,20 +83,23 @@ export function buildCluster({
 }
 
 /** As the port declares it; where it does not, as the caller speaks. */
+/** Trailers pass, as our waypoint lets them. */
+const HTTP1 = { enableTrailers: true };
+
 function protocolOptions(protocol: AppProtocol): Fields<typeof HttpProtocolOptionsSchema> {
   switch (protocol) {
     case 'HTTP2':
     case 'GRPC':
       return explicitly({ case: 'http2ProtocolOptions', value: {} });
     case 'HTTP11':
-      return explicitly({ case: 'httpProtocolOptions', value: {} });
+      return explicitly({ case: 'httpProtocolOptions', value: HTTP1 });
     case 'UNKNOWN':
     case 'TCP':
     case 'TLS':
       return {
         upstreamProtocolOptions: {
           case: 'useDownstreamProtocolConfig',
-          value: { httpProtocolOptions: {}, http2ProtocolOptions: {} },
+          value: { httpProtocolOptions: HTTP1, http2ProtocolOptions: {} },
         },
       };
   }
