@@ -250,6 +250,7 @@ test('headers are changed on the way there and back', async () => {
   const exchange = await asked({ target: '/v1/x?y=z', headers: ['x-b', '2'] });
   expect(exchange.text).toBe('GET /v2/x?y=z ');
   expect(seen[0]).toMatchObject({ host: 'other', 'x-a': '1', 'x-envoy-original-path': '/v1/x?y=z' });
+  expect(seen[0]?.['x-envoy-original-host']).toBe('ledger.pay');
   expect(seen[0]).not.toHaveProperty('x-b');
   expect([exchange.header('x-c'), exchange.header('date')]).toEqual(['3', undefined]);
 });

@@ -142,6 +142,7 @@ class Service {
     const mutated = mutateHeaders(this.#prepared.headers, requestHeaders);
     const headers = withClientCert(mutated, downstream.caller, self);
     if (upstreamTarget !== path + query) headers.push('x-envoy-original-path', path + query);
+    if (upstreamAuthority !== head.authority) headers.push('x-envoy-original-host', head.authority);
     const isExtended = isExtendedConnect(head);
     if (isExtended) headers.push(...keyOfWebSocket(head));
     return {

@@ -585,3 +585,20 @@ test('a client that leaves in the middle of its body takes the request with it',
   await eventually('its connection is closed', () => app.sockets().open === 0);
   expect(app.sockets().made).toBe(1);
 });
+
+test('half a head is 502', async () => {
+  await using app = await rawApp((socket) => socket.end('HTTP/1.1 200 OK\r\ncontent-le'));
+  const exchange = forward([app.port]);
+  await exchange.over;
+  expect([exchange.status, records[0]?.flags]).toEqual([502, ['UPE']]);
+});
+
+test('a connection on which an upgrade was refused is not used again', async () => {
+  await using app = await rawApp((socket) => {
+    socket.write('HTTP/1.1 403 No\r\ncontent-length: 2\r\n\r\nno');
+  });
+  await forward([app.port], { head: { upgrade: 'websocket' } }).over;
+  const exchange = forward([app.port]);
+  await exchange.over;
+  expect([exchange.status, app.sockets().made]).toEqual([403, 2]);
+});

@@ -312,7 +312,8 @@ export class Forwarding {
     this.#settle();
     // First, or it would look as if the client had left.
     this.#log.finish();
-    this.#exchange.abort();
+    // What of the answer has been written, perhaps in this very turn, goes out before.
+    setImmediate(() => this.#exchange.abort());
   }
 
   #settle(): void {

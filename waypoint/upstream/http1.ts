@@ -65,6 +65,8 @@ export class Http1Connection {
     const { head, isChunked } = formatHead(request);
     const exchange: Exchange = { handlers, isChunked, isSent: !request.hasBody, isAnswered: false };
     this.#current = exchange;
+    // Many servers let go of a connection that asked for an upgrade, also where they refuse it.
+    if (request.upgrade !== undefined) this.#keepsAlive = false;
     this.#parser.expect(request.method, request.upgrade !== undefined);
     this.#leg.write(Buffer.from(head, 'latin1'));
     return {
@@ -177,7 +179,8 @@ export class Http1Connection {
     clearTimeout(this.#retiring);
     const isMissed = this.#current?.isAnswered === false && !this.#parser.end();
     if (isMissed) {
-      this.#fail({ kind: 'closed', reason: 'the connection ended before the answer did' });
+      const kind = this.#parser.isInHead ? 'protocol' : 'closed';
+      this.#fail({ kind, reason: 'the connection ended before the answer did' });
       this.#leg.abort();
     } else this.#leg.end();
     this.#current = undefined;

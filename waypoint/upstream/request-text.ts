@@ -19,7 +19,6 @@ export function formatHead(request: UpstreamRequest): { readonly head: string; r
   for (let index = 0; index < headers.length; index += 2) {
     const name = headers[index] ?? '';
     if (name === 'content-length') hasLength = true;
-    if (name === 'te') continue;
     head += `${name}: ${checked(headers[index + 1] ?? '')}\r\n`;
   }
   const isChunked = hasBody && !hasLength;

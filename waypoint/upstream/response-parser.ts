@@ -49,6 +49,11 @@ export class ResponseParser {
     this.#events = events;
   }
 
+  /** Whether a part of a head has come, and is waiting for the rest. */
+  get isInHead(): boolean {
+    return this.#state === 'head' && this.#partial.length > 0;
+  }
+
   /** A request went out: the next answer is to it. */
   expect(method: string, mayUpgrade: boolean): void {
     this.#state = 'head';
