@@ -4,7 +4,7 @@ import type { ServedResources } from '#control-plane/status.ts';
 import { CliError, usageError } from '../cli-error.ts';
 import { explainConnection } from '../explain/explain.ts';
 import { formatExplanation } from '../explain/explanation-text.ts';
-import type { ExplainedRequest } from '../explain/waypoint.ts';
+import type { ExplainedRequest } from '../explain/waypoint-explanation.ts';
 import { parseWorkloadRef } from '../local/names.ts';
 import { controlPlaneSocket } from '../local/state-folder.ts';
 import { loadWaypoints } from '../local/waypoint-configs.ts';

@@ -13,7 +13,7 @@ import type { Tables } from '#ztunnel/tables/tables.ts';
 import { CliError } from '../cli-error.ts';
 import { formatWorkloadRef, type WorkloadRef } from '../local/names.ts';
 import { type ExplainedVerdict, explainVerdict, isEnrolled, positionOf } from './verdicts.ts';
-import type { WaypointExplanation } from './waypoint.ts';
+import type { WaypointExplanation } from './waypoint-explanation.ts';
 import { endsOf, explainWaypoints, type RequestPart } from './waypoint-way.ts';
 
 /** Every decision that a connection would meet, in the order in which it meets them. */

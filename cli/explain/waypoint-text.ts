@@ -3,7 +3,7 @@ import type {
   EndpointExplanation,
   ForwardExplanation,
   WaypointExplanation,
-} from './waypoint.ts';
+} from './waypoint-explanation.ts';
 
 /** What a waypoint decides, for people: a line a decision, in the order in which it takes them. */
 export function waypointLines(explanation: WaypointExplanation): readonly string[] {

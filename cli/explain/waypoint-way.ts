@@ -10,13 +10,13 @@ import { authorizeAgainst } from '#ztunnel/policy/authorize.ts';
 import { formatWorkloadRef } from '../local/names.ts';
 import type { LoadedWaypoint } from '../local/waypoint-configs.ts';
 import { explainVerdict, isEnrolled, objectOf, type VerdictSources } from './verdicts.ts';
-import {
-  type BackendExplanation,
-  type EndpointVerdict,
-  type ExplainedRequest,
-  explainWaypoint,
-  type WaypointExplanation,
-} from './waypoint.ts';
+import { explainWaypoint } from './waypoint.ts';
+import type {
+  BackendExplanation,
+  EndpointVerdict,
+  ExplainedRequest,
+  WaypointExplanation,
+} from './waypoint-explanation.ts';
 
 /** What a request is, and what waypoints know, for the part of the way that is theirs. */
 export interface RequestPart {

@@ -15,7 +15,7 @@ import type {
 } from '#waypoint/model.ts';
 import { type Explanation, explainConnection } from './explain.ts';
 import { formatExplanation } from './explanation-text.ts';
-import type { ForwardExplanation } from './waypoint.ts';
+import type { ForwardExplanation } from './waypoint-explanation.ts';
 
 const WAYPOINT = {
   destination: { kind: 'hostname', namespace: 'shop', hostname: 'waypoint.shop.svc.cluster.local' },
