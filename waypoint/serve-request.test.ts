@@ -639,3 +639,15 @@ test('a caller is seen with its own address at each connection', async () => {
   }
   expect(app.sockets().made).toBe(2);
 });
+
+test('a route changes also the answer that the waypoint gives in the place of an application', async () => {
+  const to = cluster([]);
+  const responseHeaders = { ...NO_CHANGES, set: [['x-local', '1'] as const] };
+  use([route(forwardTo([to]), { responseHeaders })], [to]);
+  const exchange = await asked();
+  expect([exchange.status, exchange.header('x-local'), exchange.header('content-length')]).toEqual([
+    503,
+    '1',
+    '19',
+  ]);
+});

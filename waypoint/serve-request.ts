@@ -123,11 +123,7 @@ class Service {
       authority: this.#exchange.downstream.authority,
       faultOfTry: () => this.#faultOfTry(decision),
       answer: (_status, headers, endpoint) => this.#answerHeaders(decision, headers, endpoint),
-      reply: (reply) =>
-        this.#reply(
-          { ...reply, headers: [...(reply.headers ?? []), ...decision.corsHeaders] },
-          this.#log.details,
-        ),
+      reply: (reply) => this.#replyInstead(decision, reply),
       responseKbps: decision.faults.responseKbps,
     };
     this.#forwarding = new Forwarding(this.#deps, { exchange: this.#exchange, body, plan, log: this.#log });
@@ -206,6 +202,12 @@ class Service {
     const mutated = mutateHeaders(headers, mutations);
     if (action.session === undefined) return mutated;
     return [...mutated, ...sessionHeaders(action.session, session, { endpoint, path, nowMs: Date.now() })];
+  }
+
+  /** Answers where the application does not: a route changes such answers, too, as in Envoy. */
+  #replyInstead({ responseHeaders, corsHeaders }: ForwardDecision, reply: LocalReply): void {
+    const headers = mutateHeaders(reply.headers ?? [], [...responseHeaders, setting(corsHeaders)]);
+    this.#reply({ ...reply, headers }, this.#log.details);
   }
 
   /** Answers in the waypoint's own name. */
