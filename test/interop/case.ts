@@ -73,7 +73,7 @@ export interface Expectation {
   readonly upstream?: string | null;
   /** Attempts that reached an application, mirrors not counted. */
   readonly attempts?: number;
-  /** How many hosts the attempts went to. */
+  /** How many hosts our attempts went to. Envoy draws one up to five times, and may always draw the same. */
   readonly hosts?: number;
   readonly body?: string;
   /** Of the answer; null: not there. Several of a name are joined by `, `. */
@@ -126,6 +126,8 @@ export interface Case {
   readonly script?: string;
   readonly expect: Expectation;
   readonly differs?: Difference;
+  /** What depends on which of several hosts comes first: not compared. */
+  readonly chance?: readonly Aspect[];
   /** How long to wait for the answer; 5 s when absent. */
   readonly patienceMs?: number;
 }

@@ -5,8 +5,8 @@ import { isMirror } from './stage/journal.ts';
 export type Side = 'envoy' | 'ours';
 
 /**
- * Headers of answers that are not compared: they say when, how long, by whom and over which connection, and which of several
- * equal hosts it was.
+ * Headers of answers that are not compared: they say when, how long, by whom and over which connection, which of several
+ * equal hosts it was, and which fault (`x-tulle-fault`, which the cases of faults look at).
  */
 const OWN_ANSWER_HEADERS: ReadonlySet<string> = new Set([
   'connection',
@@ -15,6 +15,7 @@ const OWN_ANSWER_HEADERS: ReadonlySet<string> = new Set([
   'server',
   'transfer-encoding',
   'x-endpoint',
+  'x-tulle-fault',
   'x-envoy-upstream-service-time',
 ]);
 
@@ -33,15 +34,20 @@ const OWN_REQUEST_HEADERS: ReadonlySet<string> = new Set([
   'x-request-id',
 ]);
 
+/** Answers with which a proxy refuses what it was sent: ours says what was wrong, Envoy repeats the name of the status. */
+const REFUSALS: ReadonlySet<number> = new Set([400, 403, 413, 417, 426, 431, 501]);
+const WORDS: ReadonlySet<string> = new Set([...OWN_ANSWER_HEADERS, 'content-length', 'content-type']);
+
 /** Everything that is compared of an observation, as text. */
 export function aspectsOf(observation: Observation): ReadonlyMap<Aspect, string> {
   const { seen, status, end, earlier } = observation;
   const attempts = seen.filter(({ app }) => !isMirror(app));
   const last = attempts.at(-1);
+  const isRefusal = upstreamOf(observation) === undefined && REFUSALS.has(status);
   return new Map<Aspect, string>([
     ['status', `${status}`],
-    ['headers', fieldsText(observation.headers, OWN_ANSWER_HEADERS)],
-    ['body', observation.body],
+    ['headers', fieldsText(observation.headers, isRefusal ? WORDS : OWN_ANSWER_HEADERS)],
+    ['body', isRefusal ? '' : observation.body],
     ['trailers', fieldsText(observation.trailers, new Set())],
     ['end', end],
     ['earlier', earlier.join(' ')],
@@ -54,19 +60,30 @@ export function aspectsOf(observation: Observation): ReadonlyMap<Aspect, string>
 
 /** What differs between the two, a line each; what differs on purpose is left out. */
 export function differencesOf(
-  { name, differs }: Case,
+  { name, differs, chance }: Case,
   envoy: Observation,
   ours: Observation,
 ): readonly string[] {
   const other = aspectsOf(ours);
-  return [...aspectsOf(envoy)].flatMap(([aspect, text]) => {
-    const own = other.get(aspect) ?? '';
-    if (text === own || differs?.aspects.includes(aspect) === true) return [];
-    return differentLines(text, own).map(
-      ([theirs, ourLine]) => `${name}: ${aspect}: envoy=${theirs} ours=${ourLine}`,
+  const different = [...aspectsOf(envoy)].filter(
+    ([aspect, text]) =>
+      text !== other.get(aspect) &&
+      differs?.aspects.includes(aspect) !== true &&
+      chance?.includes(aspect) !== true,
+  );
+  // With another status everything else is another answer's.
+  const isOther = different.some(([aspect]) => aspect === 'status');
+  return different
+    .filter(([aspect]) => !isOther || BRIEF.has(aspect))
+    .flatMap(([aspect, text]) =>
+      differentLines(aspect, text, other.get(aspect) ?? '').map(
+        ([theirs, own]) => `${name}: ${aspect}: envoy=${theirs} ours=${own}`,
+      ),
     );
-  });
 }
+
+const BRIEF: ReadonlySet<Aspect> = new Set<Aspect>(['status', 'upstream', 'attempts', 'end']);
+const LISTS: ReadonlySet<Aspect> = new Set<Aspect>(['headers', 'trailers', 'seen request']);
 
 /** What does not hold on one side, a line each. */
 export function unmetOf(
@@ -74,8 +91,11 @@ export function unmetOf(
   { name, expect, differs }: Case,
   observation: Observation,
 ): readonly string[] {
-  const expectation = { ...expect, ...differs?.[side] };
-  return claimsOf(expectation, observation)
+  const { hosts, ...expectation }: Expectation = { ...expect, ...differs?.[side] };
+  return claimsOf(
+    side === 'ours' && hosts !== undefined ? { ...expectation, hosts } : expectation,
+    observation,
+  )
     .filter(({ wanted, got }) => wanted !== got)
     .map(({ what, wanted, got }) => `${name}: ${side}: ${what}: wanted ${show(wanted)}, got ${show(got)}`);
 }
@@ -152,7 +172,8 @@ function mirrorsOf(seen: readonly Seen[]): readonly string[] {
 function fieldsText(fields: readonly Field[], ignored: ReadonlySet<string>): string {
   const byName = new Map<string, string[]>();
   for (const [name, value] of fields) {
-    if (!ignored.has(name)) byName.set(name, [...(byName.get(name) ?? []), value]);
+    if (!ignored.has(name) && !isEmptyLength(name, value))
+      byName.set(name, [...(byName.get(name) ?? []), value]);
   }
   return [...byName]
     .map(
@@ -163,13 +184,19 @@ function fieldsText(fields: readonly Field[], ignored: ReadonlySet<string>): str
     .join('\n');
 }
 
+/** The same as no length, where there is no body. */
+function isEmptyLength(name: string, value: string): boolean {
+  return name === 'content-length' && value === '0';
+}
+
 function seenText({ method, path, httpVersion, headers, body, trailers }: Seen): string {
   const trailing = trailers.length === 0 ? '' : `\ntrailers ${fieldsText(trailers, new Set())}`;
   return `${method} ${path} HTTP/${httpVersion}\n${fieldsText(headers, OWN_REQUEST_HEADERS)}\nbody ${body}${trailing}`;
 }
 
-/** Lines that only one has, paired where the part before the colon is the same. */
-function differentLines(envoy: string, ours: string): readonly (readonly [string, string])[] {
+/** Of lists the lines that only one has, paired where the part before the colon is the same. */
+function differentLines(aspect: Aspect, envoy: string, ours: string): readonly (readonly [string, string])[] {
+  if (!LISTS.has(aspect)) return [[show(envoy), show(ours)]];
   const [theirs, own] = [envoy.split('\n'), ours.split('\n')];
   const [only, onlyOwn] = [
     theirs.filter((line) => !own.includes(line)),

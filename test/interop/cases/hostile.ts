@@ -1,4 +1,5 @@
-import { type Case, type Expectation, type Field, get, raw, request } from '../case.ts';
+import { type Case, type Difference, type Expectation, get, raw, request } from '../case.ts';
+import { stripped, TRAILERS } from './own-headers.ts';
 
 const HOST = 'Host: paths.interop.svc.cluster.local';
 
@@ -12,6 +13,26 @@ const path = (name: string, target: string, expect: Expectation): Case => ({
 const lands = (upstream: string, seenPath: string): Expectation => ({ status: 200, upstream, seenPath });
 const REFUSED: Expectation = { status: 400, upstream: null, attempts: 0 };
 const NOWHERE: Expectation = { status: 404, upstream: null, attempts: 0 };
+
+/** Ours refuses what can be read in two ways: the application may read it otherwise than the rules. */
+function ambiguous(what: string, envoy: Expectation): Difference {
+  return {
+    because: `${what} can be read in two ways`,
+    aspects: ['status', 'headers', 'body', 'upstream', 'attempts', 'seen request'],
+    envoy,
+    ours: REFUSED,
+  };
+}
+
+/** Ours writes what is encoded in capitals, so that rules and application see one path. */
+function capitals(envoy: Expectation, ours: Expectation): Difference {
+  return {
+    because: 'the digits of an encoded byte mean the same in small letters (RFC 3986, 6.2.2.1)',
+    aspects: ['status', 'headers', 'body', 'upstream', 'attempts', 'seen request'],
+    envoy,
+    ours,
+  };
+}
 
 export const PATHS: readonly Case[] = [
   path('as it is', '/public/x', lands('a', '/public/x')),
@@ -36,21 +57,52 @@ export const PATHS: readonly Case[] = [
   path('an encoded slash', '/public%2fadmin', REFUSED),
   path('an encoded slash, in capitals', '/public%2Fadmin', REFUSED),
   path('an encoded backslash', '/public%5cadmin', REFUSED),
-  path('a backslash', '/public\\admin', {}),
-  path('a backslash and dots', '/public\\..\\secret', {}),
+  {
+    ...path('a backslash', '/public\\admin', {}),
+    differs: ambiguous('a backslash', { status: 200, upstream: 'b', seenPath: '/public/admin' }),
+  },
+  {
+    ...path('a backslash and dots', '/public\\..\\secret', {}),
+    differs: ambiguous('a backslash', { status: 200, upstream: 'c', seenPath: '/secret' }),
+  },
   path('encoded twice', '/public/%2561dmin', lands('a', '/public/%2561dmin')),
-  path('an encoded slash, twice', '/public%252fadmin', NOWHERE),
+  {
+    ...path('an encoded slash, twice', '/public%252fadmin', NOWHERE),
+    expect: {},
+    differs: ambiguous('what is encoded twice', NOWHERE),
+  },
   path('an encoded per cent sign', '/public/%25', lands('a', '/public/%25')),
-  path('per cent and no digits', '/public/%zz', {}),
-  path('per cent at the end', '/public/%', {}),
+  {
+    ...path('per cent and no digits', '/public/%zz', {}),
+    differs: ambiguous('a per cent sign that begins no code', { status: 200, upstream: 'a' }),
+  },
+  {
+    ...path('per cent at the end', '/public/%', {}),
+    differs: ambiguous('a per cent sign that begins no code', { status: 200, upstream: 'a' }),
+  },
   path('an encoded NUL', '/public/%00', {}),
-  path('an encoded line feed', '/public/%0a', {}),
+  {
+    ...path('an encoded line feed', '/public/%0a', {}),
+    differs: ambiguous('an encoded control character', { status: 200, upstream: 'a' }),
+  },
   path('an encoded blank', '/public/a%20b', lands('a', '/public/a%20b')),
   path('encoded UTF-8', '/caf%C3%A9', lands('c', '/caf%C3%A9')),
-  path('encoded UTF-8, in small letters', '/caf%c3%a9', {}),
-  path('overlong UTF-8 of a slash', '/public%c0%afadmin', {}),
-  path('overlong UTF-8 of dots', '/public/%c0%ae%c0%ae/secret', {}),
-  path('a parameter after dots', '/public/..;/secret', {}),
+  {
+    ...path('encoded UTF-8, in small letters', '/caf%c3%a9', {}),
+    differs: capitals(NOWHERE, lands('c', '/caf%C3%A9')),
+  },
+  {
+    ...path('overlong UTF-8 of a slash', '/public%c0%afadmin', {}),
+    differs: ambiguous('overlong UTF-8', NOWHERE),
+  },
+  {
+    ...path('overlong UTF-8 of dots', '/public/%c0%ae%c0%ae/secret', {}),
+    differs: ambiguous('overlong UTF-8', { status: 200, upstream: 'a' }),
+  },
+  {
+    ...path('a parameter after dots', '/public/..;/secret', {}),
+    differs: ambiguous('a parameter after dots', { status: 200, upstream: 'c' }),
+  },
   path('a parameter', '/public/x;v=1', lands('a', '/public/x;v=1')),
   path('a parameter at the prefix', '/public;v=1', NOWHERE),
   path('a parameter in the middle', '/public;v=1/admin', NOWHERE),
@@ -58,7 +110,11 @@ export const PATHS: readonly Case[] = [
   path('an encoded fragment', '/public/%23', lands('a', '/public/%23')),
   path('a tilde that is encoded', '/public/%7Euser', {}),
   path('signs that need no code', "/public/!$&'()*+,;=:@", {}),
-  path('an encoded question mark', '/public/x%3fy', lands('a', '/public/x%3fy')),
+  {
+    ...path('an encoded question mark', '/public/x%3fy', lands('a', '/public/x%3fy')),
+    expect: {},
+    differs: capitals(lands('a', '/public/x%3fy'), lands('a', '/public/x%3Fy')),
+  },
   path('dots in the query', '/public?x=../..//%2f', lands('a', '/public?x=../..//%2f')),
   path('bytes above ASCII', '/public/\xe9', {}),
   path('an absolute form', 'http://paths.interop.svc.cluster.local/public/x', lands('a', '/public/x')),
@@ -80,6 +136,32 @@ export const PATHS: readonly Case[] = [
     expect: { upstream: null },
   },
 ];
+
+/** Ours refuses what Envoy's parser forgives. */
+function strict(because: string, status = 400): Difference {
+  return {
+    because,
+    aspects: ['status', 'headers', 'body', 'upstream', 'attempts', 'end', 'seen request'],
+    envoy: { status: 200, upstream: 'a' },
+    ours: { status, upstream: null },
+  };
+}
+
+/** Both refuse, for another reason. */
+function otherStatus(because: string, envoy: number, ours: number): Difference {
+  return {
+    because,
+    aspects: ['status', 'headers', 'body'],
+    envoy: { status: envoy, upstream: null, attempts: 0 },
+    ours: { status: ours, upstream: null, attempts: 0 },
+  };
+}
+
+const CHUNKED_ONCE = otherStatus(
+  'a coding that is not chunked once and last is malformed (RFC 9112, 6.1)',
+  501,
+  400,
+);
 
 const message = (
   name: string,
@@ -116,14 +198,23 @@ export const MESSAGES: readonly Case[] = [
   message('an empty length', [POST, A, 'Content-Length:'], REFUSED),
   message('a length beyond all numbers', [POST, A, 'Content-Length: 99999999999999999999'], REFUSED),
   message('an unknown coding', [POST, A, 'Transfer-Encoding: gzip'], {}, 'abc'),
-  message('chunked twice', [POST, A, 'Transfer-Encoding: chunked, chunked'], {}, '0\r\n\r\n'),
-  message('chunked, but not last', [POST, A, 'Transfer-Encoding: chunked, identity'], {}, '0\r\n\r\n'),
-  message(
-    'chunked in two lines',
-    [POST, A, 'Transfer-Encoding: chunked', 'Transfer-Encoding: chunked'],
-    {},
-    '0\r\n\r\n',
-  ),
+  {
+    ...message('chunked twice', [POST, A, 'Transfer-Encoding: chunked, chunked'], {}, '0\r\n\r\n'),
+    differs: CHUNKED_ONCE,
+  },
+  {
+    ...message('chunked, but not last', [POST, A, 'Transfer-Encoding: chunked, identity'], {}, '0\r\n\r\n'),
+    differs: CHUNKED_ONCE,
+  },
+  {
+    ...message(
+      'chunked in two lines',
+      [POST, A, 'Transfer-Encoding: chunked', 'Transfer-Encoding: chunked'],
+      {},
+      '0\r\n\r\n',
+    ),
+    differs: CHUNKED_ONCE,
+  },
   message('chunked with a tab', [POST, A, 'Transfer-Encoding:\tchunked'], {}, '0\r\n\r\n'),
   message(
     'chunked with a blank before the colon',
@@ -131,18 +222,25 @@ export const MESSAGES: readonly Case[] = [
     REFUSED,
     '0\r\n\r\n',
   ),
-  message(
-    'a chunk without digits',
-    [POST, A, 'Transfer-Encoding: chunked'],
-    { upstream: null },
-    'x\r\nabc\r\n0\r\n\r\n',
-  ),
-  message(
-    'a chunk that is longer than it says',
-    [POST, A, 'Transfer-Encoding: chunked'],
-    { upstream: null },
-    '2\r\nabc\r\n0\r\n\r\n',
-  ),
+  {
+    ...message(
+      'a chunk without digits',
+      [POST, A, 'Transfer-Encoding: chunked'],
+      { upstream: null },
+      'x\r\nabc\r\n0\r\n\r\n',
+    ),
+    chance: ['attempts', 'seen request'],
+  },
+  {
+    ...message(
+      'a chunk that is longer than it says',
+      [POST, A, 'Transfer-Encoding: chunked'],
+      { upstream: null },
+      '2\r\nabc\r\n0\r\n\r\n',
+    ),
+    expect: {},
+    differs: strict('a chunk ends with CR LF (RFC 9112, 7.1)'),
+  },
   message(
     'a chunk with an extension',
     [POST, A, 'Transfer-Encoding: chunked'],
@@ -157,11 +255,21 @@ export const MESSAGES: readonly Case[] = [
   ),
   message('a body with GET', [GET, A, 'Content-Length: 3'], { status: 200, seenBody: 'abc' }, 'abc'),
   message('no Host', [GET], REFUSED),
-  message('two Hosts', [GET, A, 'Host: other.example'], REFUSED),
-  message('an empty Host', [GET, 'Host:'], {}),
+  {
+    ...message('two Hosts', [GET, A, 'Host: other.example'], REFUSED),
+    expect: {},
+    differs: strict('a request with two Hosts is refused (RFC 9112, 3.2)'),
+  },
+  {
+    ...message('an empty Host', [GET, 'Host:'], {}),
+    differs: strict('an http URI has a host (RFC 9110, 4.2.1)'),
+  },
   message('a Host with a blank', [GET, 'Host: a b'], REFUSED),
   message('a Host with a slash', [GET, 'Host: a/b'], REFUSED),
-  message('a Host with a user', [GET, 'Host: user@a.example'], {}),
+  {
+    ...message('a Host with a user', [GET, 'Host: user@a.example'], {}),
+    differs: strict('user information in a Host is not one (RFC 9110, 7.2)'),
+  },
   message('a Host with a port', [GET, 'Host: a.example:8080'], {
     status: 200,
     seenHeaders: { host: 'a.example:8080' },
@@ -172,11 +280,22 @@ export const MESSAGES: readonly Case[] = [
   message('a header without name', [GET, A, ': value'], REFUSED),
   message('a blank in a name', [GET, A, 'x y: 1'], REFUSED),
   message('a blank before the colon', [GET, A, 'x-y : 1'], REFUSED),
-  message('a line that is folded', [GET, A, 'x-folded: a', ' b'], REFUSED),
+  {
+    ...message('a line that is folded', [GET, A, 'x-folded: a', ' b'], REFUSED),
+    expect: {},
+    differs: strict('folded lines are refused (RFC 9112, 5.2)'),
+  },
   message('a line that is folded at once', [GET, ' x: 1', A], REFUSED),
   message('NUL in a value', [GET, A, 'x-nul: a\0b'], REFUSED),
-  message('a bare CR in a value', [GET, A, 'x-cr: a\rb'], REFUSED),
-  message('a bare LF at the end of a line', [`${GET}\r\n${A}\nx-lf: 1`], {}),
+  {
+    ...message('a bare CR in a value', [GET, A, 'x-cr: a\rb'], REFUSED),
+    expect: {},
+    differs: strict('a bare CR is invalid (RFC 9112, 2.2)'),
+  },
+  {
+    ...message('a bare LF at the end of a line', [`${GET}\r\n${A}\nx-lf: 1`], {}),
+    differs: strict('lines end with CR LF: what ends them otherwise is read in two ways'),
+  },
   message('a control character in a value', [GET, A, 'x-bell: a\x07b'], {}),
   message('bytes above ASCII in a value', [GET, A, 'x-high: \xe9'], { status: 200 }),
   message('an underscore in a name', [GET, A, 'x_under: 1'], { status: 200 }),
@@ -192,23 +311,33 @@ export const MESSAGES: readonly Case[] = [
     attempts: 0,
   }),
   message('HTTP/1.0', ['GET / HTTP/1.0', A], {}),
-  message('HTTP/1.2', ['GET / HTTP/1.2', A], {}),
+  {
+    ...message('HTTP/1.2', ['GET / HTTP/1.2', A], {}),
+    differs: otherStatus('a version that does not exist', 426, 400),
+  },
   message('HTTP/2.0 in words', ['GET / HTTP/2.0', A], { upstream: null }),
   message('HTTP/0.9', ['GET /'], { upstream: null }),
   message('no version', ['GET /x', A], { upstream: null }),
   message('a version in small letters', ['GET / http/1.1', A], REFUSED),
   message('two blanks', ['GET  / HTTP/1.1', A], {}),
-  message('a tab', ['GET\t/ HTTP/1.1', A], { upstream: null }),
+  {
+    ...message('a tab', ['GET\t/ HTTP/1.1', A], { upstream: null }),
+    expect: {},
+    differs: strict('one blank stands between the parts of a request line (RFC 9112, 3)'),
+  },
   message('a blank in the path', ['GET /a b HTTP/1.1', A], REFUSED),
   message('an empty line first', ['', GET, A], { status: 200 }),
   message('a method that is unknown', ['BREW / HTTP/1.1', A], {}),
   message('a method in small letters', ['get / HTTP/1.1', A], {}),
   message('a method with a sign', ['G(T / HTTP/1.1', A], REFUSED),
   message('TRACE', ['TRACE / HTTP/1.1', A], {}),
-  message('CONNECT', ['CONNECT other.example:443 HTTP/1.1', 'Host: other.example:443'], {
-    upstream: null,
-    attempts: 0,
-  }),
+  {
+    ...message('CONNECT', ['CONNECT other.example:443 HTTP/1.1', 'Host: other.example:443'], {
+      upstream: null,
+      attempts: 0,
+    }),
+    differs: otherStatus('CONNECT is refused, whatever the routes are', 404, 403),
+  },
   message('not HTTP at all', ['\x16\x03\x01\x00\x05hello'], { upstream: null, attempts: 0 }),
   message('two requests at once', [GET, A], { status: 200, earlier: [200] }, `${GET}\r\n${A}\r\n\r\n`, {
     answers: 2,
@@ -228,7 +357,11 @@ export const MESSAGES: readonly Case[] = [
   message('Expect: something else', [POST, A, 'Expect: miracles', 'Content-Length: 3'], {}, 'abc'),
   message('headers of the connection', [GET, A, 'Connection: x-hop, close', 'X-Hop: 1', 'Keep-Alive: 5'], {
     status: 200,
-    seenHeaders: { 'keep-alive': null },
+    seenHeaders: { 'keep-alive': null, 'x-hop': null },
+  }),
+  message('headers of the connection', [GET, A, 'Connection: x-hop, close', 'X-Hop: 1', 'Keep-Alive: 5'], {
+    status: 200,
+    seenHeaders: { 'keep-alive': null, 'x-hop': null },
   }),
   message('TE: trailers', [GET, A, 'TE: trailers'], { status: 200 }),
   message('TE: gzip', [GET, A, 'TE: gzip'], { status: 200 }),
@@ -244,28 +377,40 @@ export const MESSAGES: readonly Case[] = [
   ),
 ];
 
-const forged = (name: string, fields: readonly Field[], expect: Expectation): Case => ({
+const forged = (name: string, value: string, differs?: Difference): Case => ({
   name,
   to: 'a',
-  send: get('/forged', fields),
-  expect: { status: 200, upstream: 'a', ...expect },
+  send: get('/forged', [[name, value]]),
+  expect: { status: 200, upstream: 'a' },
+  ...(differs === undefined ? {} : { differs }),
 });
 
+const own = (name: string, value: string): Case => forged(name, value, stripped(name, value));
+
 export const FORGED: readonly Case[] = [
-  forged('x-envoy-original-path', [['x-envoy-original-path', '/other']], {}),
-  forged('x-envoy-internal', [['x-envoy-internal', 'true']], {}),
-  forged('x-envoy-attempt-count', [['x-envoy-attempt-count', '7']], {}),
-  forged('x-envoy-decorator-operation', [['x-envoy-decorator-operation', 'x']], {}),
-  forged('x-envoy-upstream-rq-timeout-ms', [['x-envoy-upstream-rq-timeout-ms', '1']], {}),
-  forged('x-envoy-expected-rq-timeout-ms', [['x-envoy-expected-rq-timeout-ms', '1']], {}),
-  forged('x-envoy-external-address', [['x-envoy-external-address', '1.2.3.4']], {}),
-  forged('x-forwarded-for', [['x-forwarded-for', '1.2.3.4']], {}),
-  forged('x-forwarded-proto', [['x-forwarded-proto', 'https']], {}),
-  forged('x-forwarded-host', [['x-forwarded-host', 'other.example']], {}),
-  forged('forwarded', [['forwarded', 'for=1.2.3.4']], {}),
-  forged('x-request-id', [['x-request-id', 'mine']], {}),
-  forged('via', [['via', '1.1 somebody']], {}),
+  own('x-envoy-original-path', '/other'),
+  own('x-envoy-decorator-operation', 'x'),
+  own('x-envoy-external-address', '1.2.3.4'),
+  forged('x-envoy-internal', 'true'),
+  forged('x-envoy-attempt-count', '7'),
+  forged('x-envoy-upstream-rq-timeout-ms', '1'),
+  forged('x-envoy-expected-rq-timeout-ms', '1'),
+  forged('x-forwarded-for', '1.2.3.4'),
+  forged('x-forwarded-proto', 'https'),
+  forged('x-forwarded-host', 'other.example'),
+  forged('forwarded', 'for=1.2.3.4'),
+  forged('x-request-id', 'mine'),
+  forged('via', '1.1 somebody'),
 ];
+
+function answered(because: string, envoy: Expectation, ours: Expectation): Difference {
+  return {
+    because,
+    aspects: ['status', 'headers', 'body', 'trailers', 'end', 'earlier', 'upstream'],
+    envoy,
+    ours,
+  };
+}
 
 const answer = (name: string, script: string, expect: Expectation, more: Partial<Case> = {}): Case => ({
   name,
@@ -286,10 +431,17 @@ export const ANSWERS: readonly Case[] = [
   answer('a header without colon', 'raw:no-colon', BROKEN),
   answer('two lengths', 'raw:two-lengths', BROKEN),
   answer('length and chunked', 'raw:length-and-chunked', {}),
-  answer('a bad chunk', 'raw:bad-chunk', { end: 'incomplete' }),
+  answer('a bad chunk', 'raw:bad-chunk', {}),
   answer('a bad length', 'raw:bad-length', BROKEN),
   answer('NUL in a value', 'raw:nul-in-value', BROKEN),
-  answer('a folded line', 'raw:folded', {}),
+  {
+    ...answer('a folded line', 'raw:folded', {}),
+    differs: answered(
+      'folded lines are refused (RFC 9112, 5.2)',
+      { status: 200 },
+      { status: 502, upstream: null },
+    ),
+  },
   answer('a body until the connection ends', 'raw:until-close', {
     status: 200,
     body: 'until the end',
@@ -300,13 +452,35 @@ export const ANSWERS: readonly Case[] = [
   answer('two hundred headers', 'raw:many-headers', BROKEN),
   answer('half a head', 'raw:head-only-half', BROKEN),
   answer('more than was promised', 'raw:too-much', { status: 200, body: 'ok', end: 'complete' }),
-  answer('a 101 that nobody asked for', 'raw:unasked-101', {}),
-  answer('a 204 with a body', 'raw:status-204-with-body', { status: 204, body: '' }),
-  answer('headers of the connection', 'raw:hop-by-hop', {
-    status: 200,
-    body: 'ok',
-    headers: { 'proxy-connection': null },
-  }),
+  {
+    ...answer('a 101 that nobody asked for', 'raw:unasked-101', {}),
+    differs: answered(
+      'a change of protocol that nobody asked for is no answer',
+      { status: 101 },
+      { status: 502, upstream: null, end: 'complete' },
+    ),
+  },
+  {
+    ...answer('a 204 with a body', 'raw:status-204-with-body', { status: 204, body: '' }),
+    expect: {},
+    differs: answered(
+      'a 204 has no body, whatever is said of its length',
+      { status: 502, upstream: null },
+      { status: 204, body: '' },
+    ),
+  },
+  {
+    ...answer('headers of the connection', 'raw:hop-by-hop', {
+      status: 200,
+      body: 'ok',
+      headers: { 'proxy-connection': null },
+    }),
+    differs: answered(
+      'what Connection names is for one hop (RFC 9110, 7.6.1)',
+      { headers: { 'x-hop': '1' } },
+      { headers: { 'x-hop': null } },
+    ),
+  },
   answer('half of the body', 'half', { status: 200, end: 'incomplete', body: 'ten bytes.' }),
   answer('half of the body, then a reset', 'half-reset', {
     status: 200,
@@ -315,8 +489,18 @@ export const ANSWERS: readonly Case[] = [
   }),
   answer('nothing', 'close', { status: 503, upstream: null }),
   answer('a reset', 'reset', { status: 503, upstream: null }),
-  answer('trailers', 'trailers', { status: 200, body: 'with trailers\n', trailers: { 'x-trailer': 'yes' } }),
-  answer('early hints', 'hints', { status: 200 }),
+  {
+    ...answer('trailers', 'trailers', { status: 200, body: 'with trailers\n' }),
+    differs: TRAILERS,
+  },
+  {
+    ...answer('early hints', 'hints', { status: 200 }),
+    differs: answered(
+      'answers before the answer are passed on (RFC 9110, 15.2)',
+      { earlier: [] },
+      { earlier: [103] },
+    ),
+  },
   answer('204', '204', { status: 204, body: '' }),
   answer('304', '304', { status: 304, body: '' }),
   answer('a status of our own making', '599', { status: 599, upstream: 'a' }),

@@ -81,7 +81,9 @@ function upgrade(
 ): void {
   socket.on('error', () => socket.destroy());
   if (script !== undefined) {
-    socket.end(`HTTP/1.1 ${String(script)} No\r\nx-upstream: ${app}\r\ncontent-length: 2\r\n\r\nno`);
+    socket.end(
+      `HTTP/1.1 ${String(script)} No\r\nx-upstream: ${app}\r\nconnection: close\r\ncontent-length: 2\r\n\r\nno`,
+    );
     return;
   }
   const fields = answerFields(app, `${ip}:${port}`)
