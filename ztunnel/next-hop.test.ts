@@ -256,6 +256,38 @@ test('weighted waypoints share the connections, and the plain one takes all when
   expect(hopWith(0, 0)).toMatchObject({ hop: { ip: '10.244.2.7' } });
 });
 
+test('an instance that was tried in vain gives way to one that is less preferred', () => {
+  const near = { ...waypointPod, node: 'n1' };
+  const far = workload({
+    ...waypointPod,
+    name: 'wp-2',
+    uid: 'far',
+    node: 'n2',
+    addresses: ['10.244.3.7'],
+    services: { [WAYPOINT]: {} },
+  });
+  const preferring = service({
+    ...waypointService,
+    loadBalancing: { mode: 'FAILOVER', routingPreference: ['NODE'], healthPolicy: 'ONLY_HEALTHY' },
+  });
+  const tables = tablesOf(WEB, service(BOUND), preferring, near, far);
+  const from = {
+    tables,
+    source: WEB,
+    sourceIp: '10.244.1.9',
+    destination: VIP,
+    network: '',
+    random: () => 0.5,
+  };
+  expect(decideNextHop(from)).toMatchObject({ hop: { ip: '10.244.2.7' } });
+  expect(decideNextHop({ ...from, exclude: new Set([near.uid]) })).toMatchObject({
+    hop: { ip: '10.244.3.7' },
+  });
+  expect(decideNextHop({ ...from, exclude: new Set([near.uid, 'far']) })).toMatchObject({
+    reason: 'waypoint-not-ready',
+  });
+});
+
 test('a workload wins over a service of the same address, whose waypoint is then not used', () => {
   const at = { network: '', ip: '10.244.2.2' };
   const pod = echoPod({ services: {} });

@@ -20,6 +20,8 @@ export interface OutboundConnection {
   readonly network: string;
   /** From 0 to below 1. */
   readonly random: () => number;
+  /** Workloads (by uid) that were tried in vain for this connection. */
+  readonly exclude?: ReadonlySet<string>;
 }
 
 /** Where a connection goes, and why: plain data, the same in the data path, `explain`, the log and the tests. */
@@ -138,8 +140,8 @@ function toWaypoint(
   reason: 'service-waypoint' | 'workload-waypoint',
   service?: Service,
 ): NextHop {
-  const { tables, source, destination, random } = connection;
-  const instance = chooseInstance(tables, waypoint, source, destination.ip, random);
+  const { tables, source, destination, random, exclude } = connection;
+  const instance = chooseInstance(tables, waypoint, source, destination.ip, random, exclude);
   if (instance.kind === 'none') {
     const { refusal, why } = WHY_NO_WAYPOINT[instance.reason];
     return refuse(connection, refusal, `waypoint ${formatGateway(waypoint)} ${why}`, service);
@@ -167,9 +169,9 @@ const WHY_NO_WAYPOINT = {
 
 /** To one of a service's endpoints. */
 function toEndpoint(connection: OutboundConnection, service: Service): NextHop {
-  const { tables, source, destination, random } = connection;
+  const { tables, source, destination, random, exclude } = connection;
   const choice = chooseEndpoint(
-    { tables, service, port: destination.port, source, purpose: 'application' },
+    { tables, service, port: destination.port, source, purpose: 'application', exclude },
     random,
   );
   if (choice.kind === 'none') return refuse(connection, choice.reason, WHY_NONE[choice.reason], service);

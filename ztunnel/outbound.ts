@@ -72,7 +72,10 @@ async function knownSource(path: DataPath, pod: ServedPod): Promise<Workload | u
   return isSynced && (await workloadOf(path, pod));
 }
 
-async function decide({ path, source, client, destination }: Call): Promise<NextHop> {
+async function decide(
+  { path, source, client, destination }: Call,
+  exclude: ReadonlySet<string> = NONE,
+): Promise<NextHop> {
   const hop = decideNextHop({
     tables: path.tables,
     source,
@@ -80,6 +83,7 @@ async function decide({ path, source, client, destination }: Call): Promise<Next
     destination,
     network: path.config.network,
     random: Math.random,
+    exclude,
   });
   if (hop.kind !== 'resolve') return hop;
   return completeNextHop(hop, await path.resolveHostname(hop.hostname), Math.random);
@@ -104,29 +108,19 @@ async function follow(call: Call, hop: NextHop): Promise<void> {
  */
 async function tunnelSomewhere(call: Call, first: TunnelHop): Promise<void> {
   const tried = new Set<string>();
-  let hop: TunnelHop | undefined = first;
-  while (hop !== undefined) {
-    tried.add(formatHostPort(hop.hop));
-    const mayTryAgain = tried.size < MOST_TRIES;
+  let hop: NextHop = first;
+  while (hop.kind === 'tunnel' && tried.size < MOST_TRIES && !tried.has(hop.destinationWorkload.uid)) {
+    tried.add(hop.destinationWorkload.uid);
     if ((await tunnel(call, hop)) === 'over') return;
-    hop = mayTryAgain && !call.socket.destroyed ? await elsewhere(call, tried) : undefined;
+    if (call.socket.destroyed) return;
+    hop = await decide(call, tried);
   }
   call.leg.abort();
 }
 
-/** Hops that are tried for one connection. */
+/** Endpoints that are tried for one connection. */
 const MOST_TRIES = 3;
-/** Draws after which it is taken that there is no other endpoint. */
-const DRAWS = 16;
-
-async function elsewhere(call: Call, tried: ReadonlySet<string>): Promise<TunnelHop | undefined> {
-  for (let draw = 0; draw < DRAWS; draw += 1) {
-    const hop = await decide(call);
-    if (hop.kind !== 'tunnel') return undefined;
-    if (!tried.has(formatHostPort(hop.hop))) return hop;
-  }
-  return undefined;
-}
+const NONE: ReadonlySet<string> = new Set();
 
 /** `unreachable`: nothing was sent, and the application waits still. */
 async function tunnel(call: Call, hop: TunnelHop): Promise<'over' | 'unreachable'> {

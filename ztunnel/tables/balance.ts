@@ -12,10 +12,13 @@ export interface BalanceRequest {
   readonly source: Workload;
   /** A waypoint behind a ztunnel need not have the port on its service. */
   readonly purpose: 'application' | 'waypoint';
+  /** Workloads (by uid) that were tried in vain for this connection; mostly none. */
+  readonly exclude?: ReadonlySet<string> | undefined;
 }
 
 /** Why an endpoint is not among those that the dice are thrown for. */
 export type Exclusion =
+  | 'tried-in-vain'
   | 'no-address'
   | 'port-not-mapped'
   | 'other-network'
@@ -116,6 +119,7 @@ interface Prepared {
 const PREPARED = new WeakMap<readonly Endpoint[], Map<string, Prepared>>();
 
 function prepare(request: BalanceRequest): Prepared {
+  if (request.exclude !== undefined && request.exclude.size > 0) return prepareAnew(request);
   const endpoints = request.tables.endpointsOf(request.service);
   const known = PREPARED.get(endpoints) ?? new Map<string, Prepared>();
   PREPARED.set(endpoints, known);
@@ -158,6 +162,7 @@ function exclusionOf(
   meetsAll: boolean,
 ): Exclusion | undefined {
   const { workload } = candidate.endpoint;
+  if (request.exclude?.has(workload.uid) === true) return 'tried-in-vain';
   const remote = workload.network !== request.source.network;
   if (remote) return workload.networkGateway ? 'other-network' : 'other-network-without-gateway';
   if (usableAddresses(workload, request.service).length === 0 && workload.hostname === '')

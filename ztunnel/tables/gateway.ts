@@ -23,6 +23,7 @@ export type Instance =
  * Chooses an instance of the waypoint that the reference points at.
  * @param asked where the application dialled: an instance's address of the same family is preferred.
  * @param random from 0 to below 1.
+ * @param exclude workloads (by uid) that are not to be chosen.
  */
 export function chooseInstance(
   tables: Tables,
@@ -30,6 +31,7 @@ export function chooseInstance(
   source: Workload,
   asked: Ip,
   random: () => number,
+  exclude?: ReadonlySet<string>,
 ): Instance {
   const gateway = findGateway(tables, reference, source.namespace);
   const port = reference.hboneMtlsPort;
@@ -40,7 +42,7 @@ export function chooseInstance(
       return instanceAt(gateway.workload, { ip: addressIn(reference) ?? asked, port }, source);
     case 'service': {
       const { service } = gateway;
-      const choice = chooseEndpoint({ tables, service, port, source, purpose: 'waypoint' }, random);
+      const choice = chooseEndpoint({ tables, service, port, source, purpose: 'waypoint', exclude }, random);
       if (choice.kind === 'none') return { kind: 'none', reason: whyNone(choice.reason) };
       const ip = chooseAddress(choice.workload, service, addressIn(reference) ?? asked);
       if (ip === undefined) return { kind: 'none', reason: 'not-ready' };

@@ -3,6 +3,7 @@
  * connections, until SIGTERM; then FILE gets a {@link RateReport} as JSON. FILE.live is rewritten with the same all the time.
  * Each request carries an `x-request-id` of its own, so that servers can tell what reached them twice.
  */
+import { randomUUID } from 'node:crypto';
 import { renameSync, writeFileSync } from 'node:fs';
 import http from 'node:http';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -17,6 +18,7 @@ const report = { sent: 0, ok: 0, failed: 0, statuses: {}, answeredBy: {}, errors
   readonly answeredBy: Record<string, number>;
   readonly errors: string[];
 };
+const run = randomUUID();
 let running = true;
 let inFlight = 0;
 process.once('SIGTERM', () => {
@@ -56,7 +58,7 @@ function send(): void {
     if (!isOver) finish(problem);
     isOver = true;
   };
-  const headers = { 'x-request-id': `rate-${process.pid}-${report.sent}` };
+  const headers = { 'x-request-id': `${run}-${report.sent}` };
   const body = method === 'POST' ? 'hello' : undefined;
   const request = http.request(url, { agent, method, headers, timeout: 10_000 }, (response) => {
     const status = response.statusCode ?? 0;
