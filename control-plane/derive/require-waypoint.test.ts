@@ -144,6 +144,83 @@ describe('a waypoint is required', () => {
   });
 });
 
+describe('a workload with a waypoint of its own', () => {
+  const forAll = gateway().replace('name: wp,', 'name: wp, labels: {istio.io/waypoint-for: all},');
+  const atGateway = aimedAt('{group: gateway.networking.k8s.io, kind: Gateway, name: wp}');
+  const anywhere = [[[WP], undefined]];
+
+  test.each([
+    ['by a policy that is aimed at its waypoint', namespace() + forAll + pod + atGateway],
+    ['by its namespace', namespace(`, ${REQUIRE}: "true"`) + forAll + pod],
+    ['by itself', namespace() + forAll + pod.replace('app: cart', `app: cart, ${REQUIRE}: "true"`)],
+    [
+      'before the waypoint is there',
+      namespace() + atGateway + pod.replace('app: cart', 'istio.io/use-waypoint: wp'),
+    ],
+  ])('is guarded at all ports %s', (_how, text) => {
+    expect(openTo(deriveText(text))).toEqual(anywhere);
+  });
+
+  test('is open to the waypoints of its services as well', () => {
+    const other = gateway('shop/other') + cart('labels: {istio.io/use-waypoint: other}');
+    expect(openTo(deriveText(namespace() + forAll + pod + atGateway + other))).toEqual([
+      [['cluster.local/ns/shop/sa/other', WP], undefined],
+    ]);
+  });
+
+  test.each([
+    ['nothing is said', namespace() + forAll + pod],
+    ['it says so itself', namespace() + forAll + atGateway + pod.replace('app: cart', `${REQUIRE}: "false"`)],
+    ['the waypoint is for services', base + atGateway],
+  ])('is not guarded when %s', (_when, text) => {
+    expect(required(deriveText(text))).toEqual([]);
+  });
+});
+
+test('a Service that is called like a gateway of another kind is guarded', () => {
+  const ingress = objectYaml(
+    'Gateway',
+    'shop/cart',
+    '{gatewayClassName: istio, listeners: [{name: http, port: 80, protocol: HTTP}]}',
+    '',
+    '{addresses: [{type: IPAddress, value: 10.9.9.9}]}',
+  );
+  expect(openTo(deriveText(base + ingress + cart() + aimedAt(AT_CART)))).toEqual([[[WP], [8080]]]);
+});
+
+test('of a headless Service it is said that nobody reaches it any more', () => {
+  const headless = cart().replace('{selector', '{clusterIP: None, selector');
+  const { problems } = deriveText(base + headless + aimedAt(AT_CART));
+  expect(problems.map(({ object, effect }) => `${object}: ${effect}`)).toContain(
+    'Service shop/cart: connections to it are refused',
+  );
+});
+
+describe('a waypoint that is known by its address', () => {
+  const at = (ip: string): string =>
+    namespace() +
+    pod +
+    cart(`labels: {${REQUIRE}: "true"}`) +
+    gateway('shop/wp', 'other')
+      .trimEnd()
+      .replace(/\n---$/, `\nstatus: {addresses: [{type: IPAddress, value: ${ip}}]}\n---\n`) +
+    podYaml('shop/proxy', '10.1.0.9', 'labels: {app: proxy}', 'serviceAccountName: proxy') +
+    objectYaml(
+      'Service',
+      'shop/proxy',
+      '{clusterIP: 10.96.0.9, selector: {app: proxy}, ports: [{port: 15008}]}',
+    );
+  const PROXY = 'cluster.local/ns/shop/sa/proxy';
+
+  test.each([
+    ['that of a Service', '10.96.0.9', PROXY],
+    ['that of a pod', '10.1.0.9', PROXY],
+    ['that of nobody', '10.1.0.77', 'nobody'],
+  ])('comes under the identity behind it: %s', (_whose, ip, principal) => {
+    expect(openTo(deriveText(at(ip)))).toEqual([[[principal], [8080]]]);
+  });
+});
+
 describe('a waypoint is not required', () => {
   test.each([
     ['of a service that nothing is said about', cart()],
@@ -153,6 +230,10 @@ describe('a waypoint is not required', () => {
     ],
     ['by a policy for another service', cart() + aimedAt('{group: "", kind: Service, name: other}')],
     ['by a policy of another namespace', cart() + aimedAt(AT_CART, '', 'pay/p')],
+    [
+      'by a policy that audits only',
+      cart() + aimedAt(AT_CART).replace('{targetRefs', '{action: AUDIT, targetRefs'),
+    ],
     ['by a policy in dry run', cart() + aimedAt(AT_CART, 'annotations: {istio.io/dry-run: "true"}')],
     [
       'of a service that has none, and that is said where it asks for it',
