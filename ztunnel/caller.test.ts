@@ -91,6 +91,18 @@ test.each([
     'a waypoint that is bound to something else',
     { known: tablesOf(instance, waypointService, behindService, service({})) },
   ],
+  [
+    'the waypoint of a service of another namespace that lists the workload',
+    {
+      known: tablesOf(
+        instance,
+        waypointService,
+        workload({ services: { 'evil/echo.evil.svc.cluster.local': { 80: 8080 } } }),
+        service({ namespace: 'evil', hostname: 'echo.evil.svc.cluster.local', waypoint: gateway(HOST) }),
+      ),
+      destination: workload({ services: { 'evil/echo.evil.svc.cluster.local': { 80: 8080 } } }),
+    },
+  ],
 ])('the header counts for nothing from %s', (_who, options) => {
   const outcome = decide(options);
   expect(outcome).toEqual({ kind: 'peer', identity: 'peer' in options ? options.peer : WAYPOINT });

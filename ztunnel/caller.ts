@@ -68,10 +68,11 @@ function readyInstances(tables: Tables, reference: GatewayAddress, namespace: st
     : tables.endpointsOf(gateway.service).map((endpoint) => endpoint.workload);
 }
 
+/** Only services of the workload's namespace count: one of another that lists it must not speak for its callers. */
 function waypointsOf(tables: Tables, workload: Workload): readonly GatewayAddress[] {
   const references = [...workload.services.keys()].flatMap((key) => {
     const service = tables.serviceByKey(key);
-    if (service === undefined) return [];
+    if (service === undefined || service.namespace !== workload.namespace) return [];
     const canaries = service.weightedWaypoints.map(({ destination }) => destination);
     return service.waypoint === undefined ? canaries : [service.waypoint, ...canaries];
   });

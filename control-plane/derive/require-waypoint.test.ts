@@ -177,6 +177,27 @@ describe('a workload with a waypoint of its own', () => {
   });
 });
 
+test('a Service of another namespace that lists a pod does not cut it off', () => {
+  const foreign =
+    gateway('evil/wp') +
+    objectYaml(
+      'Service',
+      'evil/trap',
+      '{clusterIP: 10.96.0.7, ports: [{name: http, port: 80, targetPort: 8080}]}',
+      `labels: {istio.io/use-waypoint: wp, ${REQUIRE}: "true"}`,
+    ) +
+    `apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: trap, namespace: evil, labels: {kubernetes.io/service-name: trap}}
+addressType: IPv4
+ports: [{name: http, port: 8080}]
+endpoints: [{addresses: [10.1.0.1], targetRef: {kind: Pod, name: cart-1, namespace: shop}}]
+`;
+  const snapshot = deriveText(base + cart() + foreign);
+  expect([...podOf(snapshot, 'shop/cart-1').services.keys()]).toContain('evil/trap.evil.svc.cluster.local');
+  expect(required(snapshot)).toEqual([]);
+});
+
 test('a Service that is called like a gateway of another kind is guarded', () => {
   const ingress = objectYaml(
     'Gateway',

@@ -73,7 +73,10 @@ export function ownGuard(
   { services, principalsOf }: GuardBook,
 ): readonly Guard[] {
   if (cause === undefined || workload.waypoint === undefined) return [];
-  const ofServices = [...workload.services.keys()].flatMap((key) => waypointsOf(services.get(key)?.service));
+  const ofServices = [...workload.services.keys()].flatMap((key) => {
+    const service = services.get(key)?.service;
+    return service?.namespace === workload.namespace ? waypointsOf(service) : [];
+  });
   const addresses = [workload.waypoint, ...ofServices];
   const principals = addresses.flatMap((address) => principalsOf(address, workload.trustDomain));
   return [{ cause, principals, ports: undefined }];
@@ -81,7 +84,7 @@ export function ownGuard(
 
 /**
  * What a workload is guarded by for its services. A port that several of them share is open to the waypoints of each; one that a
- * service without a requirement has, too, is guarded all the same.
+ * service without a requirement has, too, is guarded all the same. A service of another namespace that lists the workload has no say.
  */
 export function serviceGuards(
   workload: Workload,
@@ -90,14 +93,13 @@ export function serviceGuards(
   return [...workload.services.keys()].sort(compareText).flatMap((key): Guard[] => {
     const cause = required.get(key);
     const service = services.get(key)?.service;
-    if (cause === undefined || service === undefined) return [];
+    if (cause === undefined || service?.namespace !== workload.namespace) return [];
     const principals = waypointsOf(service).flatMap((address) => principalsOf(address, workload.trustDomain));
     return [{ cause, principals, ports: targetPorts(workload, service) }];
   });
 }
 
-function waypointsOf(service: Service | undefined): readonly GatewayAddress[] {
-  if (service === undefined) return [];
+function waypointsOf(service: Service): readonly GatewayAddress[] {
   const canaries = service.weightedWaypoints.map(({ destination }) => destination);
   return service.waypoint === undefined ? canaries : [service.waypoint, ...canaries];
 }
