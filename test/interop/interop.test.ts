@@ -114,7 +114,9 @@ describe('the same configuration in Envoy and in the waypoint', () => {
     });
   });
 
-  test('at least 300 requests were compared', () => {
+  test('at least 300 different requests were compared', () => {
+    const onPurpose = GROUPS.flatMap(([, cases]) => cases).filter(({ differs }) => differs !== undefined);
+    process.stdout.write(`${compared} cases compared, ${onPurpose.length} of them differ on purpose\n`);
     expect(compared).toBeGreaterThanOrEqual(300);
   });
 });
@@ -122,7 +124,6 @@ describe('the same configuration in Envoy and in the waypoint', () => {
 /** What differs, or does not hold, a line each. */
 async function compare(bed: Bed, each: Case): Promise<readonly string[]> {
   try {
-    if (process.env['ENVOY_ONLY']) return unmetOf('envoy', each, await bed.ask('envoy', each));
     const [envoy, ours] = await Promise.all([bed.ask('envoy', each), bed.ask('ours', each)]);
     const unmet = [...unmetOf('envoy', each, envoy), ...unmetOf('ours', each, ours)];
     return [...unmet, ...differencesOf(each, envoy, ours)];

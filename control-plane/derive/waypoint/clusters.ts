@@ -82,10 +82,10 @@ export function buildCluster({
   );
 }
 
-/** As the port declares it; where it does not, as the caller speaks. */
 /** Trailers pass, as our waypoint lets them. */
 const HTTP1 = { enableTrailers: true };
 
+/** As the port declares it; where it does not, as the caller speaks. */
 function protocolOptions(protocol: AppProtocol): Fields<typeof HttpProtocolOptionsSchema> {
   switch (protocol) {
     case 'HTTP2':

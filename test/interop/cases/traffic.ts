@@ -559,10 +559,10 @@ export const FAULTS: readonly Case[] = [
     null,
     {},
     {
-      differs: beyond(
-        { status: 200, upstream: 'a', attempts: 1, atLeastMs: 190, belowMs: 600 },
-        'does not vary',
-      ),
+      differs: {
+        ...beyond({ status: 200, upstream: 'a', attempts: 1, atLeastMs: 190, belowMs: 600 }, 'does not vary'),
+        aspects: [],
+      },
     },
   ),
   fault('a rate, small answer', '/rate', 'rate', { status: 200, upstream: 'a' }),
