@@ -1,5 +1,5 @@
 import type { Logger } from 'pino';
-import { type FaultTimes, faultKey } from './derive/waypoint/fault-times.ts';
+import { endOf, type FaultClock, type FaultTimes, faultKey } from './derive/waypoint/fault-times.ts';
 import { type MeshObject, type ObjectKey, objectKey, type TrafficPolicyObject } from './source/objects.ts';
 
 /** A fault that is injected at this time. */
@@ -18,7 +18,7 @@ export interface FaultInForce {
 export function faultsInForce(
   objects: Iterable<MeshObject>,
   { nextExpiryMs }: FaultTimes,
-  clock: { readonly firstSeen: ReadonlyMap<string, number>; readonly nowMs: number },
+  clock: FaultClock,
 ): readonly FaultInForce[] {
   if (nextExpiryMs === undefined) return [];
   return [...objects]
@@ -26,8 +26,8 @@ export function faultsInForce(
     .flatMap((policy) =>
       policy.spec.faults.flatMap((fault) => {
         const key = faultKey(policy, fault);
-        const endsAtMs = (clock.firstSeen.get(key) ?? clock.nowMs) + fault.expiresAfterMs;
-        if (endsAtMs <= clock.nowMs) return [];
+        const { endsAtMs, isOver } = endOf(clock, key, fault);
+        if (isOver) return [];
         return [{ key, policy: objectKey(policy), name: fault.name, targets: targetsOf(policy), endsAtMs }];
       }),
     );

@@ -2,7 +2,7 @@ import { ADDRESS_TYPE, type Resource } from '#api/resource.ts';
 import { formatIdentity, type Identity } from '#certs/identity.ts';
 import { deriveSnapshot, type Snapshot } from './derive/snapshot.ts';
 import { allocateVips } from './derive/vips.ts';
-import { type FaultFile, noLaterThan, seeFaults } from './fault-file.ts';
+import { type FaultFile, faultClock, seeFaults } from './fault-file.ts';
 import { type FaultInForce, faultsInForce } from './faults-in-force.ts';
 import { positionsOfRules, type RouteSplit, splitsOfRoutes } from './route-splits.ts';
 import { type ServedSnapshot, serveSnapshot } from './serve/served-snapshot.ts';
@@ -58,8 +58,9 @@ export function nextMeshState(
   const vips = allocateVips(objects, context.vips.current());
   const previousSettings = context.previous?.snapshot.settings ?? context.settings?.current();
   const { nowMs } = context;
-  const firstSeen = noLaterThan(context.faults?.current() ?? new Map(), nowMs);
-  const snapshot = deriveSnapshot({ objects, vips, previousSettings, faults: { firstSeen, nowMs } });
+  const seenBefore = context.faults?.current() ?? new Map();
+  const faults = faultClock(seenBefore, nowMs);
+  const snapshot = deriveSnapshot({ objects, vips, previousSettings, faults });
   const { trustDomain } = snapshot.settings;
   if (context.trustDomain !== undefined && trustDomain !== context.trustDomain) {
     throw new MeshStateError(
@@ -68,8 +69,7 @@ export function nextMeshState(
   }
   context.vips.save(vips);
   context.settings?.save(snapshot.settings);
-  const seen = seeFaults(snapshot.faults.keys, firstSeen, nowMs);
-  context.faults?.save(seen);
+  context.faults?.save(seeFaults(snapshot.faults, faults));
   const { snapshot: served, failures } = serveSnapshot(
     { resources: resourcesOf(snapshot), waypoints: snapshot.waypoints },
     context.previous?.served,
@@ -79,7 +79,7 @@ export function nextMeshState(
     served,
     splits: splitsOfRoutes(objects.objects.values()),
     rulePositions: positionsOfRules(objects.objects.values()),
-    faults: faultsInForce(objects.objects.values(), snapshot.faults, { firstSeen: seen, nowMs }),
+    faults: faultsInForce(objects.objects.values(), snapshot.faults, faults),
     identities: identitiesByNode(snapshot),
     problems: failures.map(({ name, message }) => unservable(name, message, snapshot)),
   };

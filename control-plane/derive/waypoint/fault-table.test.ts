@@ -154,10 +154,20 @@ describe('a fault ends by itself', () => {
     const ended = seenBefore(10);
     expect(faultsOf(routesOf(ended)[0])).toEqual([]);
     expect(filterOf(routesOf(ended)[0])).toBeUndefined();
-    expect(ended.faults).toEqual({ keys: [keyOf(policy(ABORT))] });
+    const keys = [keyOf(policy(ABORT))];
+    expect(ended.faults).toEqual({ keys, over: new Set(keys) });
     expect(ended.policies).toMatchObject([
       { ineffective: [{ reason: 'fault f has ended, at 2026-06-01T00:00:00.000Z' }] },
     ]);
+  });
+
+  test('for good, whatever the clock says afterwards', () => {
+    const objects = objectsOf(PAY + policy(ABORT));
+    const over = new Set([keyOf(policy(ABORT))]);
+    const faults = { firstSeen: new Map(), over, nowMs: NOW };
+    const snapshot = deriveSnapshot({ objects, vips: allocateVips(objects, NO_VIPS), faults });
+    expect(faultsOf(routesOf(snapshot)[0])).toEqual([]);
+    expect(snapshot.faults).toEqual({ keys: [...over], over });
   });
 
   test('an edited one is another one', () => {

@@ -11,7 +11,7 @@ import { problemAt } from '../problems.ts';
 import type { GrpcEntry, HttpEntry } from '../routes/attached.ts';
 import { getOrAdd } from '../selectors.ts';
 import type { ServiceInfo } from '../services.ts';
-import { type FaultClock, type FaultTimes, faultKey } from './fault-times.ts';
+import { endOf, type FaultClock, type FaultTimes, faultKey } from './fault-times.ts';
 import { type ActiveFault, type RouteFaults, writeFaults } from './faults.ts';
 
 /** The faults of every route of a waypoint. */
@@ -36,10 +36,11 @@ export function openFaultBook(context: Context, clock: FaultClock): FaultBook {
   const policies = context.inventory.trafficPolicies;
   const targets = new Map<string, ActiveFault[]>();
   const keys: string[] = [];
+  const over = new Set<string>();
   const ends: number[] = [];
   const enforcers = new Map<string, Set<string>>();
   const statuses = policies.map((policy) => {
-    const { active, ended } = findActive(policy, clock, keys);
+    const { active, ended } = findActive(policy, clock, { keys, over });
     const missing = [...checkTargets(context, policy), ...checkMatches(context, policy)];
     if (context.settings.faultsOff) reportOff(context, policy);
     else {
@@ -51,7 +52,7 @@ export function openFaultBook(context: Context, clock: FaultClock): FaultBook {
   });
   const next = Math.min(...ends);
   return {
-    times: { keys, ...(Number.isFinite(next) && { nextExpiryMs: next }) },
+    times: { keys, over, ...(Number.isFinite(next) && { nextExpiryMs: next }) },
     statuses: () =>
       statuses.map((status) => ({ ...status, waypoints: [...(enforcers.get(status.object) ?? [])].sort() })),
     at: (waypoint) => ({
@@ -96,18 +97,20 @@ function collect(
 
 function findActive(
   policy: TrafficPolicyObject,
-  { firstSeen, nowMs }: FaultClock,
-  keys: string[],
+  clock: FaultClock,
+  { keys, over }: { readonly keys: string[]; readonly over: Set<string> },
 ): { readonly active: readonly ActiveFault[]; readonly ended: readonly string[] } {
   const active: ActiveFault[] = [];
   const ended: string[] = [];
   for (const fault of policy.spec.faults) {
     const key = faultKey(policy, fault);
     keys.push(key);
-    const expiresAtMs = (firstSeen.get(key) ?? nowMs) + fault.expiresAfterMs;
+    const { endsAtMs, isOver } = endOf(clock, key, fault);
     if (matchesHost(fault)) continue;
-    if (expiresAtMs > nowMs) active.push({ fault, policy: objectKey(policy), expiresAtMs });
-    else ended.push(`fault ${fault.name} has ended, at ${new Date(expiresAtMs).toISOString()}`);
+    if (isOver) {
+      over.add(key);
+      ended.push(`fault ${fault.name} has ended, at ${new Date(endsAtMs).toISOString()}`);
+    } else active.push({ fault, policy: objectKey(policy), expiresAtMs: endsAtMs });
   }
   return { active, ended };
 }

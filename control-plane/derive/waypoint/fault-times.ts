@@ -5,6 +5,8 @@ import type { Fault } from '../../source/route-objects.ts';
 export interface FaultClock {
   /** Milliseconds since the epoch at which a fault was first seen, by its key. One that is not there is seen now. */
   readonly firstSeen: ReadonlyMap<string, number>;
+  /** Keys of those that have ended before, and so have ended whatever the time is now. */
+  readonly over?: ReadonlySet<string>;
   /** Milliseconds since the epoch. */
   readonly nowMs: number;
 }
@@ -16,6 +18,8 @@ export interface FaultTimes {
    * seen.
    */
   readonly keys: readonly string[];
+  /** Of these, those that have ended. */
+  readonly over: ReadonlySet<string>;
   /** Milliseconds since the epoch when the next fault ends, and the resources change; absent: none will. */
   readonly nextExpiryMs?: number;
 }
@@ -31,4 +35,14 @@ function digest(text: string): string {
   for (const byte of new TextEncoder().encode(text))
     hash = BigInt.asUintN(64, (hash ^ BigInt(byte)) * 0x100000001b3n);
   return hash.toString(16).padStart(16, '0');
+}
+
+/** When a fault ends, and whether it has. */
+export function endOf(
+  { firstSeen, over, nowMs }: FaultClock,
+  key: string,
+  { expiresAfterMs }: Fault,
+): { readonly endsAtMs: number; readonly isOver: boolean } {
+  const endsAtMs = (firstSeen.get(key) ?? nowMs) + expiresAfterMs;
+  return { endsAtMs, isOver: endsAtMs <= nowMs || over?.has(key) === true };
 }
