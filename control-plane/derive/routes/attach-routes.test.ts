@@ -171,6 +171,23 @@ describe('a route in another namespace than its parent', () => {
     expect(conditionOf(attached, 'HTTPRoute web/r', 'ResolvedRefs')).toBe('False RefNotPermitted');
   });
 
+  test('needs one to send there what was going to another parent', () => {
+    const both = refs.replace(']', ', {group: "", kind: Service, name: front, port: 80}]');
+    const front = LEDGER.replaceAll('ledger', 'front').replaceAll('pay', 'web');
+    const attached = attachText(LEDGER + front + route('HTTPRoute', 'web/r', `${both}, rules: [{${own}}]`));
+    const conditions = [0, 1].map((at) => conditionOf(attached, 'HTTPRoute web/r', 'ResolvedRefs', at));
+    expect(conditions).toEqual(['True ResolvedRefs', 'False RefNotPermitted']);
+    expect(
+      attached.frontends.map(({ service, entries }) => [
+        service.split('.')[0],
+        entries.map(({ backends }) => backends[0]?.target.kind),
+      ]),
+    ).toEqual([
+      ['pay/ledger', ['service']],
+      ['web/front', ['invalid']],
+    ]);
+  });
+
   test('does not contend with routes of another kind of the parent’s namespace', () => {
     const attached = attachText(
       LEDGER +

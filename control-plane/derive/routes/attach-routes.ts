@@ -38,9 +38,11 @@ export function attachRoutes({ inventory, services, hasWaypoint }: AttachInput):
   const parents = indexParents(services.values(), new Map([...headless, ...externalNames]));
   const backends = indexBackends({ services, grants: inventory.referenceGrants, unfit: externalNames });
   const attachments = routesOf(inventory).map((route): Attachment => {
-    const resolved = resolveRoute(route, backends);
-    const results = route.spec.parentRefs.map((ref) => parents.resolve(route, ref));
-    return { resolved, parents: results };
+    const results = route.spec.parentRefs.map((ref) => ({
+      result: parents.resolve(route, ref),
+      resolved: resolveRoute(route, ref, backends),
+    }));
+    return { route, parents: results };
   });
   const { frontends, lost } = buildFrontends(attachments.flatMap(claimsOf));
   const problems = attachments.flatMap((one): readonly Problem[] =>
@@ -55,9 +57,9 @@ function routesOf(inventory: AttachInput['inventory']): readonly RouteObject[] {
 }
 
 /** The ports that a route is to hold for, each once. */
-function claimsOf({ resolved, parents }: Attachment): readonly Claim[] {
+function claimsOf({ parents }: Attachment): readonly Claim[] {
   const claims = new Map<string, Claim>();
-  for (const result of parents)
+  for (const { result, resolved } of parents)
     if (result.kind === 'ports')
       for (const { service, port } of result.ports)
         claims.set(`${service.key} ${port}`, { resolved, service, port });

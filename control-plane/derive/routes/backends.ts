@@ -1,5 +1,5 @@
 import { objectKey, type ReferenceGrantObject, type RouteObject } from '../../source/objects.ts';
-import type { BackendRef } from '../../source/route-objects.ts';
+import type { BackendRef, ParentRef } from '../../source/route-objects.ts';
 import type { ServiceInfo } from '../services.ts';
 import type { ResolvedBackend } from './attached.ts';
 
@@ -8,7 +8,8 @@ const ISTIO_GROUP = 'networking.istio.io';
 
 /** Finds the services behind backendRefs. */
 export interface BackendIndex {
-  readonly resolve: (route: RouteObject, ref: BackendRef) => ResolvedBackend;
+  /** As far as the route holds for that parent. */
+  readonly resolve: (route: RouteObject, ref: BackendRef, parent: ParentRef) => ResolvedBackend;
 }
 
 /** What backends are found in. */
@@ -30,7 +31,7 @@ export function indexBackends({ services, grants, unfit }: BackendInput): Backen
     const info = services.get(`${ref.namespace}/${ref.name}`);
     return info?.object.kind === 'ServiceEntry' ? info : undefined;
   };
-  const targetOf = (route: RouteObject, ref: BackendRef): Target => {
+  const targetOf = (route: RouteObject, ref: BackendRef, parent: ParentRef): Target => {
     if (!isKnownKind(ref)) {
       const kind = ref.group === '' ? ref.kind : `${ref.group}/${ref.kind}`;
       return invalid('InvalidKind', `${kind} cannot be a backend, only a Service can`);
@@ -38,7 +39,7 @@ export function indexBackends({ services, grants, unfit }: BackendInput): Backen
     const name = `${ref.kind} ${ref.namespace}/${ref.name}`;
     const isOpen =
       isLocal(route, ref) ||
-      isOwnParent(route, ref) ||
+      isSame(parent, ref) ||
       (grantsByNamespace.get(ref.namespace) ?? []).some((grant) => allows(grant, route, ref));
     if (!isOpen) {
       const message = `${name} is of another namespace, where no ReferenceGrant lets ${route.kind} of ${route.metadata.namespace} name it`;
@@ -47,11 +48,11 @@ export function indexBackends({ services, grants, unfit }: BackendInput): Backen
     return targetIn(find(ref), ref, name, unfit.get(name));
   };
   return {
-    resolve: (route, ref) => ({
+    resolve: (route, ref, parent) => ({
       ref,
       weight: ref.weight,
       filters: ref.filters,
-      target: targetOf(route, ref),
+      target: targetOf(route, ref, parent),
     }),
   };
 }
@@ -93,14 +94,10 @@ function isLocal({ metadata }: RouteObject, { namespace }: BackendRef): boolean 
   return metadata.namespace === namespace;
 }
 
-/** A consumer's route may send requests where they were going anyway. */
-function isOwnParent({ spec }: RouteObject, { group, kind, namespace, name }: BackendRef): boolean {
-  return spec.parentRefs.some(
-    (parent) =>
-      parent.group === group &&
-      parent.kind === kind &&
-      parent.namespace === namespace &&
-      parent.name === name,
+/** A consumer's route may send the requests to its parent where they were going anyway; those to another parent it may not. */
+function isSame(parent: ParentRef, { group, kind, namespace, name }: BackendRef): boolean {
+  return (
+    parent.group === group && parent.kind === kind && parent.namespace === namespace && parent.name === name
   );
 }
 

@@ -10,24 +10,27 @@ import type { ResolvedRoute } from './resolved-route.ts';
 
 /** A route, and what each of its parentRefs came to. */
 export interface Attachment {
-  readonly resolved: ResolvedRoute;
+  readonly route: RouteObject;
   /** In the order of `spec.parentRefs`. */
-  readonly parents: readonly ParentResult[];
+  readonly parents: readonly {
+    readonly result: ParentResult;
+    /** As far as it holds for that parent. */
+    readonly resolved: ResolvedRoute;
+  }[];
 }
 
 type Verdict = Pick<RouteCondition, 'status' | 'reason' | 'message'>;
 
 /** What a route's status says: an entry for each parentRef that is ours, none where no one is. */
-export function routeStatus({ resolved, parents }: Attachment, lost: LostClaims): readonly RouteStatus[] {
-  const { route } = resolved;
+export function routeStatus({ route, parents }: Attachment, lost: LostClaims): readonly RouteStatus[] {
   const observedGeneration = route.metadata.generation ?? 1;
-  const references = referencesVerdict(resolved);
   const entries = route.spec.parentRefs.flatMap((ref, index): RouteStatus['parents'][number][] => {
     const parent = parents[index];
-    if (parent === undefined || parent.kind === 'foreign') return [];
+    if (parent === undefined || parent.result.kind === 'foreign') return [];
+    const { result, resolved } = parent;
     const conditions: readonly RouteCondition[] = [
-      { type: 'Accepted', ...acceptedVerdict(resolved, parent, lost), observedGeneration },
-      { type: 'ResolvedRefs', ...references, observedGeneration },
+      { type: 'Accepted', ...acceptedVerdict(resolved, result, lost), observedGeneration },
+      { type: 'ResolvedRefs', ...referencesVerdict(resolved), observedGeneration },
     ];
     return [{ parentRef: ref.written, controllerName: 'tulle.dev/waypoint', conditions }];
   });
@@ -40,15 +43,20 @@ export function attachmentProblems(
   lost: LostClaims,
   hasWaypoint: (service: ServiceInfo) => boolean,
 ): readonly Problem[] {
-  const { resolved, parents } = attachment;
-  const isOurs = parents.some(({ kind }) => kind === 'ports');
+  const { route, parents } = attachment;
+  const ours = parents.flatMap(({ result, resolved }) => (result.kind === 'ports' ? [resolved] : []));
   return [
-    ...parents.flatMap((parent, index) => parentProblems(resolved.route, parent, index, lost)),
-    ...(isOurs
-      ? [...refusalProblems(resolved), ...referenceProblems(resolved), ...emptyRuleProblems(resolved)]
-      : []),
+    ...parents.flatMap(({ result }, index) => parentProblems(route, result, index, lost)),
+    ...ours.slice(0, 1).flatMap(refusalProblems),
+    ...distinct(ours.flatMap(referenceProblems)),
+    ...ours.slice(0, 1).flatMap(emptyRuleProblems),
     ...waypointProblems(attachment, hasWaypoint),
   ];
+}
+
+/** What is wrong at several parents is one problem. */
+function distinct(problems: readonly Problem[]): readonly Problem[] {
+  return [...new Map(problems.map((one) => [`${one.path} ${one.message}`, one])).values()];
 }
 
 function acceptedVerdict(
@@ -185,20 +193,20 @@ function parentProblems(
 }
 
 function waypointProblems(
-  { resolved, parents }: Attachment,
+  { route, parents }: Attachment,
   hasWaypoint: (service: ServiceInfo) => boolean,
 ): readonly Problem[] {
   const seen = new Set<ServiceInfo>();
-  return parents.flatMap((parent, index) => {
-    if (parent.kind !== 'ports') return [];
-    const services = new Set(parent.ports.map(({ service }) => service));
+  return parents.flatMap(({ result }, index) => {
+    if (result.kind !== 'ports') return [];
+    const services = new Set(result.ports.map(({ service }) => service));
     return [...services].flatMap((service) => {
       if (seen.has(service) || hasWaypoint(service)) return [];
       seen.add(service);
       const message = `${objectKey(service.object)} has no waypoint; label it, or its namespace, with istio.io/use-waypoint`;
       const path = `spec.parentRefs[${index}]`;
       const effect = 'the route does nothing until then';
-      return [problemAt(resolved.route, { path, message, severity: 'warning', effect })];
+      return [problemAt(route, { path, message, severity: 'warning', effect })];
     });
   });
 }

@@ -6,12 +6,12 @@ import type {
   TlsRouteObject,
 } from '../../source/objects.ts';
 import { objectKey } from '../../source/objects.ts';
-import type { BackendRef, RouteFilter } from '../../source/route-objects.ts';
+import type { BackendRef, ParentRef, RouteFilter } from '../../source/route-objects.ts';
 import type { GrpcEntry, HttpEntry, ResolvedBackend, StreamEntry, TlsEntry } from './attached.ts';
 import type { BackendIndex } from './backends.ts';
 import { type Refusal, refusalOf, refusalText } from './refusals.ts';
 
-/** A route, its backends found: what is the same wherever it is attached. */
+/** A route, its backends found: what is the same at all ports of a parent. */
 export interface ResolvedRoute<Route extends RouteObject = RouteObject> {
   readonly route: Route;
   readonly refusal?: Refusal;
@@ -26,18 +26,18 @@ export interface ResolvedRule {
   readonly mirrors: ReadonlyMap<number, ResolvedBackend>;
 }
 
-/** Finds the backends of a route. */
-export function resolveRoute(route: RouteObject, index: BackendIndex): ResolvedRoute {
+/** Finds the backends of a route, as far as it holds for that parent. */
+export function resolveRoute(route: RouteObject, parent: ParentRef, index: BackendIndex): ResolvedRoute {
   const refusal = refusalOf(route);
   const rules = route.spec.rules.map(
     (rule: {
       readonly backendRefs: readonly BackendRef[];
       readonly filters?: readonly RouteFilter[];
     }): ResolvedRule => ({
-      backends: rule.backendRefs.map((ref) => index.resolve(route, ref)),
+      backends: rule.backendRefs.map((ref) => index.resolve(route, ref, parent)),
       mirrors: new Map(
         (rule.filters ?? []).flatMap((filter, at): [number, ResolvedBackend][] =>
-          filter.kind === 'mirror' ? [[at, index.resolve(route, filter.backend)]] : [],
+          filter.kind === 'mirror' ? [[at, index.resolve(route, filter.backend, parent)]] : [],
         ),
       ),
     }),
