@@ -427,7 +427,7 @@ test('a mirror gets the request and its body, and cannot harm it', async () => {
   await exchange.over;
   expect([exchange.status, exchange.text]).toEqual([200, 'POST / both']);
   await eventually('the copy', () => mirrored.length === 1);
-  expect(mirrored).toEqual(['ledger.pay-shadow:80 both']);
+  expect(mirrored).toEqual(['ledger.pay:80 both']);
   await eventually('no copy is left', () => deps.mirrors.counts().active === 0);
 });
 

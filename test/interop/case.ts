@@ -103,7 +103,8 @@ export type Aspect =
   | 'upstream'
   | 'attempts'
   | 'mirrors'
-  | 'seen request';
+  | 'seen request'
+  | 'mirrored requests';
 
 /** A difference on purpose. Each side is held to what is written here, so that it is noticed when they agree again. */
 export interface Difference {

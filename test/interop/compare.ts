@@ -34,6 +34,14 @@ const OWN_REQUEST_HEADERS: ReadonlySet<string> = new Set([
   'x-request-id',
 ]);
 
+/** Further ones of copies: Envoy sends them as requests of its own, and so as if it was their caller. */
+const OWN_MIRROR_HEADERS: ReadonlySet<string> = new Set([
+  ...OWN_REQUEST_HEADERS,
+  'x-envoy-attempt-count',
+  'x-envoy-internal',
+  'x-forwarded-for',
+]);
+
 /** Answers with which a proxy refuses what it was sent: ours says what was wrong, Envoy repeats the name of the status. */
 const REFUSALS: ReadonlySet<number> = new Set([400, 403, 413, 417, 426, 431, 501]);
 const WORDS: ReadonlySet<string> = new Set([...OWN_ANSWER_HEADERS, 'content-length', 'content-type']);
@@ -43,6 +51,7 @@ export function aspectsOf(observation: Observation): ReadonlyMap<Aspect, string>
   const { seen, status, end, earlier } = observation;
   const attempts = seen.filter(({ app }) => !isMirror(app));
   const last = attempts.at(-1);
+  const mirrored = seen.filter(({ app }) => isMirror(app)).toSorted((a, b) => (a.app < b.app ? -1 : 1));
   const isRefusal = upstreamOf(observation) === undefined && REFUSALS.has(status);
   return new Map<Aspect, string>([
     ['status', `${status}`],
@@ -54,7 +63,11 @@ export function aspectsOf(observation: Observation): ReadonlyMap<Aspect, string>
     ['upstream', upstreamOf(observation) ?? 'none'],
     ['attempts', `${attempts.length}`],
     ['mirrors', mirrorsOf(seen).join(' ')],
-    ['seen request', last === undefined ? 'none' : seenText(last)],
+    ['seen request', last === undefined ? 'none' : seenText(last, OWN_REQUEST_HEADERS)],
+    [
+      'mirrored requests',
+      mirrored.map((each) => `${each.app} ${seenText(each, OWN_MIRROR_HEADERS)}`).join('\n'),
+    ],
   ]);
 }
 
@@ -85,7 +98,12 @@ export function differencesOf(
 }
 
 const BRIEF: ReadonlySet<Aspect> = new Set<Aspect>(['status', 'upstream', 'attempts', 'end']);
-const LISTS: ReadonlySet<Aspect> = new Set<Aspect>(['headers', 'trailers', 'seen request']);
+const LISTS: ReadonlySet<Aspect> = new Set<Aspect>([
+  'headers',
+  'trailers',
+  'seen request',
+  'mirrored requests',
+]);
 
 /** What does not hold on one side, a line each. */
 export function unmetOf(
@@ -191,9 +209,12 @@ function isEmptyLength(name: string, value: string): boolean {
   return name === 'content-length' && value === '0';
 }
 
-function seenText({ method, path, httpVersion, headers, body, trailers }: Seen): string {
+function seenText(
+  { method, path, httpVersion, headers, body, trailers }: Seen,
+  ignored: ReadonlySet<string>,
+): string {
   const trailing = trailers.length === 0 ? '' : `\ntrailers ${fieldsText(trailers, new Set())}`;
-  return `${method} ${path} HTTP/${httpVersion}\n${fieldsText(headers, OWN_REQUEST_HEADERS)}\nbody ${body}${trailing}`;
+  return `${method} ${path} HTTP/${httpVersion}\n${fieldsText(headers, ignored)}\nbody ${body}${trailing}`;
 }
 
 /** Of lists the lines that only one has, paired where the part before the colon is the same. */

@@ -51,20 +51,13 @@ export function createMirrors(upstream: Upstream, balancer: Balancer): Mirrors {
       });
       const protocol = protocolOf(cluster, request, downstream);
       const target = { caller, endpoint, address: addressOf(endpoint, authority), cluster };
-      const shadow = { ...request, authority: shadowOf(request.authority) };
-      copy.begin(upstream.send(protocol, target, shadow, copy.handlers));
+      copy.begin(upstream.send(protocol, target, request, copy.handlers));
       return copy;
     },
   };
 }
 
 const NONE: ReadonlySet<string> = new Set();
-
-/** As Envoy names the host of a copy, so that the application can tell: `-shadow` before the port. */
-export function shadowOf(authority: string): string {
-  const port = /:\d+$/.exec(authority)?.[0] ?? '';
-  return `${authority.slice(0, authority.length - port.length)}-shadow${port}`;
-}
 
 class MirrorCopy implements BodyCopy {
   readonly #onOver: () => void;
