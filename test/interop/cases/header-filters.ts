@@ -10,6 +10,15 @@ const headers = (name: string, path: string, fields: readonly Field[], expect: E
 });
 
 export const HEADERS: readonly Case[] = [
+  headers('a failed answer is changed, too', '/response/set', [['x-script', '503']], {
+    status: 503,
+    headers: { 'x-from-app': 'route' },
+  }),
+  headers('an answer that never came is changed, too', '/response/add', [['x-script', 'reset']], {
+    status: 503,
+    upstream: null,
+    headers: { 'x-more': '1' },
+  }),
   headers('set, absent', '/set', [], { seenHeaders: { 'x-set': 'new', 'x-other': 'other' } }),
   headers('set, present', '/set', [['X-Set', 'old']], { seenHeaders: { 'x-set': 'new' } }),
   headers(

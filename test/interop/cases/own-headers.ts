@@ -1,6 +1,6 @@
 import type { Difference } from '../case.ts';
 
-/** A header `x-envoy-…` that a caller brings: Envoy lets it through from a caller that it takes for one of its own. */
+/** A header `x-envoy-…` or `x-tulle-…` that a caller brings: Envoy lets it through from a caller that it takes for one of its own. */
 export function stripped(name: string, value: string): Difference {
   return {
     because: 'ours lets no header of the proxies through that a caller has made up',

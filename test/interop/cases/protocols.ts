@@ -17,6 +17,36 @@ const local = (status: string): Expectation => ({
 });
 
 export const GRPC: readonly Case[] = [
+  call('a path without method', '/echo.Echo', local('12')),
+  call('a path with a slash at its end', '/echo.Echo/Say/', local('12')),
+  call('a path with dots', '/x/../echo.Echo/Say', fine('grpc-a')),
+  call('a query', '/echo.Echo/Say?x=1', { status: 200 }),
+  call(
+    'a time-out that the caller names',
+    '/echo.Echo/Say',
+    { status: 200 },
+    {
+      send: grpc('/echo.Echo/Say', { 'grpc-timeout': '100m' }),
+      script: 'slow:300',
+    },
+  ),
+  call('gRPC with a format', '/echo.Echo/Whisper', local('12'), {
+    send: grpc('/echo.Echo/Whisper', { 'content-type': 'application/grpc+proto' }),
+  }),
+  call(
+    'gRPC of the web',
+    '/echo.Echo/Whisper',
+    {},
+    {
+      send: grpc('/echo.Echo/Whisper', { 'content-type': 'application/grpc-web' }),
+    },
+  ),
+  call(
+    'half of an answer',
+    '/echo.Echo/Say',
+    { upstream: 'grpc-a', end: 'incomplete' },
+    { script: 'half-reset' },
+  ),
   call('a method', '/echo.Echo/Say', fine('grpc-a')),
   call('another method', '/echo.Echo/Shout', fine('grpc-b')),
   call('a method in small letters', '/echo.Echo/say', local('12')),
