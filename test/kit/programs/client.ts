@@ -64,6 +64,14 @@ function invoke(client: Client, call: Call): Promise<Reply> {
       });
     const path = `/${call.grpc ?? ''}`;
     const deadline = Date.now() + 10_000;
-    client.makeUnaryRequest(path, encodeText, decodeText, call.body ?? 'hello', metadata, { deadline }, answered);
+    client.makeUnaryRequest(
+      path,
+      encodeText,
+      decodeText,
+      call.body ?? 'hello',
+      metadata,
+      { deadline },
+      answered,
+    );
   });
 }
