@@ -26,7 +26,7 @@ const HIGH_WATER_MARK = 64 * 1024;
 const COALESCE_BYTES = 16 * 1024;
 
 /**
- * A tunnel as the `Duplex` that node:http, node:http2, node:tls and undici take for a socket. Each direction ends by itself. It
+ * A tunnel as the `Duplex` that node:http, node:http2 and node:tls take for a socket. Each direction ends by itself. It
  * owns the leg, which must not have been started. A tunnel that breaks is an `error`; `destroy` resets it, so that the other
  * end sees that something is missing, unless both directions had ended, or `destroySoon` was what ended it.
  */
