@@ -28,6 +28,8 @@ import { createUpstream, type UpstreamDeps } from './upstream/upstream.ts';
 
 /** Requests from their head to their record, with routes given by the test and real servers behind. */
 
+/** More than a timer can wait for. */
+const WEEKS_MS = 600 * 3_600_000;
 const NO_CHANGES = { set: [], add: [], remove: [] };
 const SAFE_RETRY: ForwardAction['retry'] = {
   attempts: 1,
@@ -338,6 +340,17 @@ test('an injected delay holds the request back, and is marked', async () => {
   expect([exchange.status, exchange.header('x-tulle-fault')]).toEqual([200, 'chaos']);
   expect(records[0]).toMatchObject({ flags: ['DI'], faults: ['chaos'] });
   expect(records[0]?.durationMs).toBeGreaterThanOrEqual(79);
+});
+
+test('a delay of weeks is a delay', async () => {
+  await using app = await echo();
+  const to = cluster([endpoint(app.port)]);
+  const isForSome = fault({ delay_ms: WEEKS_MS, max_concurrent: 1 });
+  use([route(forwardTo([to]), { faults: [isForSome] })], [to]);
+  const delayed = ask();
+  expect([(await asked()).status, delayed.status]).toEqual([200, 0]);
+  delayed.leave();
+  expect(records.map(({ flags }) => flags)).toEqual([[], ['DI', 'DC']]);
 });
 
 test('a fault of tries is drawn for each, so that a retry can save the request', async () => {

@@ -6,6 +6,7 @@ import { isGrpc } from './route/grpc.ts';
 import { mutateHeaders } from './route/headers.ts';
 import { sessionHeaders } from './route/session.ts';
 import type { ServeDeps } from './serve-deps.ts';
+import { timerMs } from './timer.ts';
 import { abortReply, replyTo } from './upstream/decided-reply.ts';
 import { whyDenied } from './upstream/denial.ts';
 import { isExtendedConnect, keyOfWebSocket, NO_ACCEPT } from './upstream/extended-connect.ts';
@@ -67,7 +68,7 @@ class Service {
     if (faults.faults.length > 0) this.#endFaults = this.#deps.faults.begin(faults.faults);
     this.#mark(faults);
     if (faults.delayMs === 0) this.#act(decision);
-    else this.#delay = setTimeout(() => this.#act(decision), faults.delayMs);
+    else this.#delay = setTimeout(() => this.#act(decision), timerMs(faults.delayMs));
   }
 
   #decide(): RequestDecision {

@@ -22,6 +22,7 @@ import type { RequestRecord } from './request-record.ts';
 import { RouteCounts } from './route-counts.ts';
 import { createServing, type Serving, type ServingOptions } from './serving.ts';
 import { describeSettings, type WaypointSettings } from './settings.ts';
+import { timerMs } from './timer.ts';
 
 export interface WaypointOptions {
   readonly settings: WaypointSettings;
@@ -160,7 +161,7 @@ export class Waypoint {
     this.#tunnels.drain();
     this.#listener.drain();
     const { promise, resolve } = Promise.withResolvers<void>();
-    const timer = setTimeout(resolve, this.#options.settings.drainMs);
+    const timer = setTimeout(resolve, timerMs(this.#options.settings.drainMs));
     await Promise.race([this.#listener.untilIdle(), promise]);
     clearTimeout(timer);
   }

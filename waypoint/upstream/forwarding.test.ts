@@ -280,6 +280,17 @@ test.each([
   { when: 'it is not HTTP', text: 'SSH-2.0-x\r\n' },
   { when: 'its headers do not end', text: `HTTP/1.1 200 OK\r\nx: ${'y'.repeat(100_000)}` },
   { when: 'it has two lengths', text: 'HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n' },
+test('a timeout of weeks is no timeout of a moment', async () => {
+  const weeksMs = 600 * 3_600_000;
+  await using app = await rawApp((socket) => {
+    setTimeout(() => socket.end('HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nlate'), 20);
+  });
+  const retry = { ...ALL, perTryTimeoutMs: weeksMs };
+  const exchange = forward([app.port], { plan: { timeoutMs: weeksMs }, retry });
+  await exchange.over;
+  expect([exchange.status, exchange.text, records[0]?.attempts]).toEqual([200, 'late', 1]);
+});
+
 ])('an answer is 502 when $when', async ({ text }) => {
   await using app = await rawApp((socket) => socket.write(text));
   const exchange = forward([app.port]);

@@ -2,6 +2,7 @@ import type { ByteTunnel, Exchange, HeaderList } from '../exchange.ts';
 import type { Endpoint } from '../model.ts';
 import { firstValue } from '../route/headers.ts';
 import { type AttemptOutcome, decideRetry, parseRetryAfter } from '../route/retry.ts';
+import { timerMs } from '../timer.ts';
 import type { Attempt, AttemptFailure, AttemptHandlers } from './attempt.ts';
 import type { Balancer } from './balance.ts';
 import { flagOfFailure, NO_ENDPOINT, outcomeOf, replyToFailure, TIMED_OUT } from './failure-reply.ts';
@@ -66,7 +67,7 @@ export class Forwarding {
   /** Sends it. */
   start(): void {
     const { timeoutMs } = this.#plan;
-    if (timeoutMs > 0) this.#timer = setTimeout(() => this.#timeOut(), timeoutMs);
+    if (timeoutMs > 0) this.#timer = setTimeout(() => this.#timeOut(), timerMs(timeoutMs));
     this.#exchange.onDrain = () => (this.#slow === undefined ? this.#attempt?.resume() : this.#slow.resume());
     this.#begin();
   }
@@ -98,7 +99,8 @@ export class Forwarding {
 
   #startTryTimer(): void {
     const { perTryTimeoutMs } = this.#plan.retry;
-    if (perTryTimeoutMs > 0) this.#tryTimer = setTimeout(() => this.#onTryTimeout(), perTryTimeoutMs);
+    if (perTryTimeoutMs > 0)
+      this.#tryTimer = setTimeout(() => this.#onTryTimeout(), timerMs(perTryTimeoutMs));
   }
 
   #suffer(fault: TryFault, endpoint: Endpoint): void {
@@ -109,7 +111,7 @@ export class Forwarding {
       else this.#onInjected(fault.abort);
     };
     if (fault.delayMs === 0) act();
-    else this.#pauseTimer = setTimeout(act, fault.delayMs);
+    else this.#pauseTimer = setTimeout(act, timerMs(fault.delayMs));
   }
 
   #pick(): Endpoint | undefined {
@@ -232,7 +234,7 @@ export class Forwarding {
     }
     this.#endRetry = this.#deps.balancer.beginRetry(cluster);
     this.#leaveTry();
-    this.#pauseTimer = setTimeout(() => this.#begin(), next.pauseMs);
+    this.#pauseTimer = setTimeout(() => this.#begin(), timerMs(next.pauseMs));
     return true;
   }
 

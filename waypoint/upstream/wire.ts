@@ -12,6 +12,7 @@ import { Pool, type PoolTarget } from '#ztunnel/hbone/pool.ts';
 import { SocketLeg } from '#ztunnel/hbone/socket-leg.ts';
 import type { TunnelStream } from '#ztunnel/hbone/stream.ts';
 import type { BackendTls } from '../model.ts';
+import { timerMs } from '../timer.ts';
 import { TunnelDuplex, type TunnelLeg } from '../tunnel-duplex.ts';
 import type { AttemptFailure } from './attempt.ts';
 import { connectFields } from './connect-fields.ts';
@@ -90,7 +91,7 @@ export function createWires(deps: WireDeps): Wires {
   return {
     open: async (target, alpn, signal) => {
       const { connectTimeoutMs, tls } = target.cluster;
-      const inTime = AbortSignal.any([signal, AbortSignal.timeout(connectTimeoutMs)]);
+      const inTime = AbortSignal.any([signal, AbortSignal.timeout(timerMs(connectTimeoutMs))]);
       try {
         const leg = await openLeg(target, inTime);
         return tls === undefined
