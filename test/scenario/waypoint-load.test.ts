@@ -158,6 +158,21 @@ test('a server is killed: requests that are safe to repeat are all saved', { tim
   await server('echo-b', 'v1', 'n2');
 });
 
+test('a node is killed, its ztunnel and its servers at once: requests that are safe to repeat are all saved', {
+  timeout: 120_000,
+}, async () => {
+  mesh.write('routes.yaml', route(100, 0));
+  const report = await under({ perSecond: 300, connections: 16 }, async (more) => {
+    await more(100);
+    const { nodes } = await mesh.status();
+    const ztunnel = nodes.find(({ name }) => name === 'n2')?.ztunnel;
+    for (const pid of [ztunnel?.pid ?? 0, (await workload('echo-b')).pid]) process.kill(pid, 'SIGKILL');
+    await more(600);
+  });
+  expect(report.errors).toEqual([]);
+  await server('echo-b', 'v1', 'n2');
+});
+
 test('a server is killed: nothing that is not safe to repeat reaches another twice', {
   timeout: 120_000,
 }, async () => {
