@@ -112,8 +112,8 @@ export function parseWrk(text: string): WrkResult {
   }
   return {
     rate: Number(field(text, /Requests\/sec:\s+([\d.]+)/)),
-    p50us: microseconds(field(text, /50%\s+(\S+)/)),
-    p99us: microseconds(field(text, /99%\s+(\S+)/)),
+    p50us: microseconds(field(text, /^\s+50%\s+(\S+)/m)),
+    p99us: microseconds(field(text, /^\s+99%\s+(\S+)/m)),
     total: Number(field(text, /(\d+) requests in/)),
   };
 }
@@ -131,6 +131,7 @@ function field(text: string, pattern: RegExp): string {
 
 function microseconds(text: string): number {
   const [, number = '', unit = ''] = /^([\d.]+)(us|ms|s)$/.exec(text) ?? [];
+  if (unit === '') throw new Error(`not a time: ${text}`);
   const factor = unit === 'us' ? 1 : unit === 'ms' ? 1e3 : 1e6;
   return Number(number) * factor;
 }
