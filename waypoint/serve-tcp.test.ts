@@ -182,3 +182,18 @@ test('over HBONE the far end is told who calls', async () => {
   await eventually('the answer', () => client.text() === 're: hi');
   expect(fieldOf(gate.connects[0] ?? [], 'x-tulle-caller')).toBe('spiffe://cluster.local/ns/shop/sa/web');
 });
+
+test.each([
+  { status: '401', attempts: 1, flag: 'UAEX' },
+  { status: '503', attempts: 2, flag: 'UF' },
+] as const)('a destination that answers $status is tried $attempts times', async (expected) => {
+  await using ca = await temporaryAuthority();
+  await using gate = await hboneGate(await ca.svid(APP), expected.status);
+  const svid = await ca.svid(WAYPOINT);
+  const hopOf = (): { ip: string; port: number } => ({ ip: '127.0.0.1', port: gate.port });
+  const endpoints = [endpoint(1, { tunnel: 'HBONE' }), endpoint(2, { tunnel: 'HBONE' })];
+  const client = await connect([cluster(endpoints)], { upstream: { svid: () => svid, hopOf } });
+  await closed(client);
+  expect(gate.connects).toHaveLength(expected.attempts);
+  expect(client.records[0]).toMatchObject({ attempts: expected.attempts, flags: [expected.flag] });
+});

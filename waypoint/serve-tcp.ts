@@ -7,6 +7,7 @@ import { decideStream, type StreamDecision } from './route/decide-stream.ts';
 import type { ServeDeps } from './serve-deps.ts';
 import type { TunnelLeg } from './tunnel-duplex.ts';
 import { whyDenied } from './upstream/denial.ts';
+import { connectFailure } from './upstream/http1-pool.ts';
 import { addressOf, keyOfEndpoint } from './upstream/target.ts';
 
 /** A tunnel in which no HTTP is spoken, or whatever it is, is not looked into. */
@@ -93,7 +94,10 @@ async function connectTo(cluster: Cluster, story: Story, deps: ServeDeps): Promi
       return { leg: await deps.upstream.openLeg(target, NEVER), release };
     } catch (error) {
       release();
-      story.details = error instanceof Error ? error.message : String(error);
+      const { kind, reason } = connectFailure(error);
+      story.details = reason;
+      // That is an answer; another endpoint's policies are not for the caller to try.
+      if (kind === 'denied') return fail(story, reason, 'UAEX');
     }
   }
   return fail(story, story.details, 'UF');

@@ -51,7 +51,7 @@ describe('the caller past the waypoint', () => {
         '{selector: {matchLabels: {app: echo}}, rules: [{from: [{source: {principals: [cluster.local/ns/shop/sa/web]}}]}]}',
       ),
     );
-    await expectStatus('shop/other', SERVICE, 503);
+    await expectStatus('shop/other', SERVICE, 403);
     await expectStatus('shop/web', SERVICE, 200);
     mesh.write('policy.yaml', '');
     await expectStatus('shop/other', SERVICE, 200);

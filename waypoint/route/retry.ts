@@ -5,6 +5,8 @@ import type { ResponseFlag } from '../request-record.ts';
 export type AttemptOutcome =
   /** No connection, or the stream was refused: no application has seen anything of it. */
   | { readonly kind: 'connect-failure' }
+  /** A policy at the destination does not let the caller in. */
+  | { readonly kind: 'denied' }
   /** There was no endpoint to try. */
   | { readonly kind: 'no-endpoint' }
   /** The connection was lost, or the answer made no sense, before the head of an answer. */
@@ -91,6 +93,7 @@ function isRetriable({ on }: RetryPolicy, outcome: AttemptOutcome): boolean {
       return on.reset;
     case 'response':
       return on.statusCodes.includes(outcome.status);
+    case 'denied':
     case 'no-endpoint':
       return false;
   }

@@ -21,6 +21,8 @@ export interface AttemptFailure {
   readonly kind: /** No connection, in time or at all. Nothing was sent. */
     | 'connect'
     | 'connect-timeout'
+    /** The destination's ztunnel does not let the caller in. Nothing was sent, and another try would fare no better. */
+    | 'denied'
     /** The peer says that it has not looked at the request: REFUSED_STREAM. */
     | 'refused'
     /** The peer reset this request. */

@@ -3,7 +3,7 @@ import type { AttemptOutcome } from '../route/retry.ts';
 import type { AttemptFailure } from './attempt.ts';
 import type { LocalReply } from './local-reply.ts';
 
-/** What an application's failure is to the caller: status, text and flag are those of a stock Envoy. */
+/** What an application's failure is to the caller: status, text and flag are those of a stock Envoy, but for a denial. */
 interface FailureReply {
   readonly reply: LocalReply;
   readonly flag: ResponseFlag;
@@ -13,7 +13,10 @@ interface FailureReply {
 export function replyToFailure({ kind }: AttemptFailure, wasRetried: boolean): FailureReply {
   const { status, flag, reason } = REPLIES[kind];
   const which = wasRetried ? 'retried and the latest reset reason' : 'reset reason';
-  const body = `upstream connect error or disconnect/reset before headers. ${which}: ${reason}`;
+  const body =
+    kind === 'denied'
+      ? reason
+      : `upstream connect error or disconnect/reset before headers. ${which}: ${reason}`;
   const headers = kind === 'overflow' ? ['x-envoy-overloaded', 'true'] : [];
   return { reply: { status, body, headers }, flag };
 }
@@ -34,6 +37,8 @@ export function outcomeOf({ kind }: AttemptFailure): AttemptOutcome {
     case 'closed':
     case 'protocol':
       return { kind: 'reset' };
+    case 'denied':
+      return { kind: 'denied' };
     case 'overflow':
       return { kind: 'no-endpoint' };
   }
@@ -44,6 +49,7 @@ type Row = { readonly status: number; readonly flag: ResponseFlag; readonly reas
 const REPLIES: Readonly<Record<AttemptFailure['kind'], Row>> = {
   connect: { status: 503, flag: 'UF', reason: 'remote connection failure' },
   'connect-timeout': { status: 503, flag: 'UF', reason: 'connection timeout' },
+  denied: { status: 403, flag: 'UAEX', reason: 'denied by policy at the destination' },
   refused: { status: 503, flag: 'UR', reason: 'remote refused stream reset' },
   reset: { status: 503, flag: 'UR', reason: 'remote reset' },
   closed: { status: 503, flag: 'UC', reason: 'connection termination' },

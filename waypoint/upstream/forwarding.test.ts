@@ -1,5 +1,6 @@
 import type { IncomingMessage } from 'node:http';
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import { temporaryAuthority } from '#certs/testing.ts';
 import { eventually } from '#test/kit/eventually.ts';
 import { SETTINGS } from '#ztunnel/hbone/testing.ts';
 import type { RetryPolicy } from '../model.ts';
@@ -10,7 +11,18 @@ import { Forwarding } from './forwarding.ts';
 import { formatReply, sendReply } from './local-reply.ts';
 import { RequestBody } from './request-body.ts';
 import { RequestLog } from './request-log.ts';
-import { cluster, deadPort, endpoint, http2App, httpApp, MemoryExchange, rawApp } from './testing.ts';
+import {
+  APP,
+  cluster,
+  deadPort,
+  endpoint,
+  hboneGate,
+  http2App,
+  httpApp,
+  MemoryExchange,
+  rawApp,
+  WAYPOINT,
+} from './testing.ts';
 import { createUpstream, type Upstream } from './upstream.ts';
 
 /** One request over real sockets, with what its route says given by the test. */
@@ -160,6 +172,25 @@ test('no connection is retried at another endpoint, for any method', async () =>
   expect(records[0]).toMatchObject({ attempts: 2, flags: [] });
 });
 
+test('a denial at the destination is 403, and is not tried again', async () => {
+  await using ca = await temporaryAuthority();
+  await using gate = await hboneGate(await ca.svid(APP), '401');
+  const svid = await ca.svid(WAYPOINT);
+  upstream.close();
+  upstream = createUpstream({
+    svid: () => svid,
+    settings: SETTINGS,
+    hopOf: () => ({ ip: '127.0.0.1', port: gate.port }),
+  });
+  const to = cluster([endpoint(1, { tunnel: 'HBONE' }), endpoint(2, { tunnel: 'HBONE' })]);
+  const exchange = forward([], { retry: ALL, plan: { cluster: to, newest: () => to } });
+  await exchange.over;
+  expect([exchange.status, exchange.text]).toEqual([403, 'denied by policy at the destination']);
+  expect(records[0]).toMatchObject({ attempts: 1, flags: ['UAEX'] });
+  expect(records[0]?.details).toContain('denies');
+  expect(gate.connects).toHaveLength(1);
+});
+
 test('where no retry connects either, the answer is 503 and says so', async () => {
   const exchange = forward([await deadPort()], { retry: SAFE });
   await exchange.over;
@@ -249,6 +280,17 @@ test('a request that takes too long is answered with 504, and given up upstream'
   await eventually('its connection is closed', () => app.sockets().open === 0);
 });
 
+test('a timeout of weeks is no timeout of a moment', async () => {
+  const weeksMs = 600 * 3_600_000;
+  await using app = await rawApp((socket) => {
+    setTimeout(() => socket.end('HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nlate'), 20);
+  });
+  const retry = { ...ALL, perTryTimeoutMs: weeksMs };
+  const exchange = forward([app.port], { plan: { timeoutMs: weeksMs }, retry });
+  await exchange.over;
+  expect([exchange.status, exchange.text, records[0]?.attempts]).toEqual([200, 'late', 1]);
+});
+
 test('a try that takes too long is followed by another', async () => {
   await using slow = await rawApp(() => undefined);
   await using app = await httpApp((_request, response) => response.end('quick'));
@@ -280,17 +322,6 @@ test.each([
   { when: 'it is not HTTP', text: 'SSH-2.0-x\r\n' },
   { when: 'its headers do not end', text: `HTTP/1.1 200 OK\r\nx: ${'y'.repeat(100_000)}` },
   { when: 'it has two lengths', text: 'HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n' },
-test('a timeout of weeks is no timeout of a moment', async () => {
-  const weeksMs = 600 * 3_600_000;
-  await using app = await rawApp((socket) => {
-    setTimeout(() => socket.end('HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nlate'), 20);
-  });
-  const retry = { ...ALL, perTryTimeoutMs: weeksMs };
-  const exchange = forward([app.port], { plan: { timeoutMs: weeksMs }, retry });
-  await exchange.over;
-  expect([exchange.status, exchange.text, records[0]?.attempts]).toEqual([200, 'late', 1]);
-});
-
 ])('an answer is 502 when $when', async ({ text }) => {
   await using app = await rawApp((socket) => socket.write(text));
   const exchange = forward([app.port]);

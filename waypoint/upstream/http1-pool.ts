@@ -2,7 +2,7 @@ import type { Attempt, AttemptFailure, AttemptHandlers, UpstreamRequest } from '
 import { Http1Connection } from './http1.ts';
 import { PendingAttempt } from './pending-attempt.ts';
 import type { UpstreamTarget } from './target.ts';
-import { asLeg, type Wires } from './wire.ts';
+import { asLeg, WireError, type Wires } from './wire.ts';
 
 /** How much one caller may have at one application, and how long what is not used is kept. */
 export interface PoolLimits {
@@ -145,7 +145,6 @@ export class Http1Pool {
 
 /** What `Wires.open` throws, as a failure of a try. */
 export function connectFailure(error: unknown): AttemptFailure {
-  const kind =
-    error instanceof Error && 'kind' in error && error.kind === 'connect-timeout' ? error.kind : 'connect';
+  const kind = error instanceof WireError ? error.kind : 'connect';
   return { kind, reason: error instanceof Error ? error.message : String(error) };
 }

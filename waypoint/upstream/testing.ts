@@ -145,8 +145,11 @@ export interface HboneGate extends Listening {
   readonly cut: () => void;
 }
 
-/** A real HBONE server that splices each CONNECT to the port of its authority on loopback: a ztunnel in front of applications. */
-export async function hboneGate(svid: Svid): Promise<HboneGate> {
+/**
+ * A real HBONE server that splices each CONNECT to the port of its authority on loopback: a ztunnel in front of applications.
+ * @param refusal what it answers instead
+ */
+export async function hboneGate(svid: Svid, refusal?: '401' | '503'): Promise<HboneGate> {
   const connects: (readonly Field[])[] = [];
   const sessions = new Set<ServerSession>();
   const server = createHboneServer(svid, {
@@ -158,8 +161,8 @@ export async function hboneGate(svid: Svid): Promise<HboneGate> {
     onRequest: (session, stream, fields) => {
       connects.push(fields);
       const authority = parseAuthority(fieldOf(fields, ':authority') ?? '');
-      if (authority?.kind !== 'address') {
-        session.connection.respond(stream, [[':status', '400']], true);
+      if (authority?.kind !== 'address' || refusal !== undefined) {
+        session.connection.respond(stream, [[':status', refusal ?? '400']], true);
         return;
       }
       const socket = connectTcp({ host: '127.0.0.1', port: authority.address.port, allowHalfOpen: true });

@@ -162,3 +162,11 @@ test('a tunnel that is refused is a connection that failed', async () => {
   await using gate = await hboneGate(app);
   expect(await get(1, { gatePort: gate.port })).toMatchObject({ kind: 'connect' });
 });
+
+test.each(['http1', 'http2'] as const)('a caller that is denied at the destination: %s', async (protocol) => {
+  await using gate = await hboneGate(app, '401');
+  expect(await get(8080, { protocol, gatePort: gate.port })).toMatchObject({
+    kind: 'denied',
+    reason: expect.stringContaining('the policy of pay/ledger-8080 denies'),
+  });
+});

@@ -11,7 +11,7 @@ import { fieldOf } from '#ztunnel/hbone/headers.ts';
 import { Pool, type PoolTarget } from '#ztunnel/hbone/pool.ts';
 import { SocketLeg } from '#ztunnel/hbone/socket-leg.ts';
 import type { TunnelStream } from '#ztunnel/hbone/stream.ts';
-import type { BackendTls } from '../model.ts';
+import type { BackendTls, Endpoint } from '../model.ts';
 import { timerMs } from '../timer.ts';
 import { TunnelDuplex, type TunnelLeg } from '../tunnel-duplex.ts';
 import type { AttemptFailure } from './attempt.ts';
@@ -24,6 +24,8 @@ const HBONE_PORT = 15_008;
 /** Fact sheet ambient-wire.md, 1.8. */
 const MAX_STREAMS = 100;
 const SESSION_IDLE_MS = 300_000;
+/** What a ztunnel answers to callers that its policies deny. */
+const DENIED = '401';
 
 export interface WireDeps {
   /** The waypoint's own, as it is now; undefined: it has none yet. */
@@ -58,7 +60,7 @@ export interface Wires {
 /** There is no connection. */
 export class WireError extends Error {
   override readonly name = 'WireError';
-  readonly kind: Extract<AttemptFailure['kind'], 'connect' | 'connect-timeout'>;
+  readonly kind: Extract<AttemptFailure['kind'], 'connect' | 'connect-timeout' | 'denied'>;
 
   constructor(message: string, kind: WireError['kind'], cause?: unknown) {
     super(message, { cause });
@@ -141,10 +143,15 @@ async function openTunnel(options: {
     const status = fieldOf(answered.fields, ':status') ?? 'none';
     if (status === '200') return answered.stream;
     answered.stream.abort('CANCEL');
+    if (status === DENIED) throw new WireError(`the policy of ${nameOf(endpoint)} denies`, 'denied');
     throw new HboneError(`the tunnel was refused with status ${status}`, { code: 'BAD_STATUS' });
   } finally {
     signal.removeEventListener('abort', giveUp);
   }
+}
+
+function nameOf({ workload: { namespace, name } }: Endpoint): string {
+  return `${namespace}/${name}`;
 }
 
 async function openTcp(socket: Socket, { address }: UpstreamTarget, signal: AbortSignal): Promise<TunnelLeg> {
