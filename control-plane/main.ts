@@ -11,9 +11,10 @@ import {
   type Caller as SigningCaller,
 } from '#certs/signer-service.ts';
 import type { ControlPlaneConfig } from './config.ts';
+import type { FaultInForce } from './derive/waypoint/fault-times.ts';
 import { openEnrolmentFiles } from './enrolment-files.ts';
 import { FaultFileError, openFaultFile } from './fault-file.ts';
-import { type FaultInForce, logFaults } from './faults-in-force.ts';
+import { logFaults } from './faults-in-force.ts';
 import { followSources, type MeshLoop } from './mesh-loop.ts';
 import { isOnNode, type MeshState, type MeshStores, nextMeshState } from './mesh-state.ts';
 import {
@@ -108,8 +109,9 @@ async function openParts(
 
   let faults: readonly FaultInForce[] = [];
   const publish = (state: MeshState): void => {
-    logFaults(faults, state.faults, logger);
-    faults = state.faults;
+    const { inForce } = state.snapshot.faults;
+    logFaults(faults, inForce, logger);
+    faults = inForce;
     discovery.publish(state.served);
     enrolment.write(state.snapshot.enrolment);
     wanted.write(state.snapshot.wantedWaypoints);

@@ -3,7 +3,6 @@ import { formatIdentity, type Identity } from '#certs/identity.ts';
 import { deriveSnapshot, type Snapshot } from './derive/snapshot.ts';
 import { allocateVips } from './derive/vips.ts';
 import { type FaultFile, faultClock, seeFaults } from './fault-file.ts';
-import { type FaultInForce, faultsInForce } from './faults-in-force.ts';
 import { positionsOfRules, type RouteSplit, splitsOfRoutes } from './route-splits.ts';
 import { type ServedSnapshot, serveSnapshot } from './serve/served-snapshot.ts';
 import type { SettingsFile } from './settings-file.ts';
@@ -20,8 +19,6 @@ export interface MeshState {
   readonly splits: ReadonlyMap<ObjectKey, readonly RouteSplit[]>;
   /** Where the rules of routes are written. */
   readonly rulePositions: ReadonlyMap<ObjectKey, readonly Position[]>;
-  /** Faults that are injected until derived anew. */
-  readonly faults: readonly FaultInForce[];
   /** Identities of the workloads on each node, as SPIFFE IDs. */
   readonly identities: ReadonlyMap<string, ReadonlySet<string>>;
 }
@@ -79,7 +76,6 @@ export function nextMeshState(
     served,
     splits: splitsOfRoutes(objects.objects.values()),
     rulePositions: positionsOfRules(objects.objects.values()),
-    faults: faultsInForce(objects.objects.values(), snapshot.faults, faults),
     identities: identitiesByNode(snapshot),
     problems: failures.map(({ name, message }) => unservable(name, message, snapshot)),
   };

@@ -90,8 +90,8 @@ export function statusRoutes({ snapshot, splits }: MeshState): readonly StatusRo
 }
 
 /** Every fault that is injected now. */
-export function statusFaults({ faults }: MeshState): readonly StatusFault[] {
-  return faults.map(({ policy, name, targets, endsAtMs }) => ({
+export function statusFaults({ snapshot }: MeshState): readonly StatusFault[] {
+  return snapshot.faults.inForce.map(({ policy, name, targets, endsAtMs }) => ({
     policy,
     name,
     targets,

@@ -25,6 +25,7 @@ import { openTlsBook } from './waypoint/backend-tls.ts';
 import { openFaultBook } from './waypoint/fault-table.ts';
 import type { FaultClock, FaultTimes } from './waypoint/fault-times.ts';
 import { openPolicyBook } from './waypoint/policy-book.ts';
+import { indexByObject } from './waypoint/unreached.ts';
 import { type WantedWaypoint, wantWaypoints } from './waypoint/wanted.ts';
 import { deriveWaypoints, findClusters, type WaypointResources } from './waypoint/waypoint-resources.ts';
 import { reportWaypoints } from './waypoint-readiness.ts';
@@ -78,7 +79,8 @@ export function deriveSnapshot(input: SnapshotInput): Snapshot {
   reportWaypoints(context, services, workloads);
   const routes = attachRoutes({ inventory: context.inventory, services, hasWaypoint });
   problems.push(...routes.problems);
-  const faults = openFaultBook(context, input.faults ?? NO_CLOCK);
+  const servicesOf = indexByObject(services);
+  const faults = openFaultBook(context, input.faults ?? NO_CLOCK, servicesOf);
   const tls = openTlsBook(context, services);
   const aims = openPolicyBook(context, policies.outcomes);
   const waypoints = deriveWaypoints({ context, services, workloads, routes, faults, policies: aims, tls });
@@ -94,13 +96,13 @@ export function deriveSnapshot(input: SnapshotInput): Snapshot {
     policies: [
       ...aims.withWaypoints(statuses),
       ...aims.statuses(),
-      ...faults.statuses(),
+      ...faults.summarize(),
       ...tls.statuses(waypointsOf),
     ],
     waypoints,
     wantedWaypoints: wantWaypoints(context),
     routeStatuses: routes.statuses,
-    faults: faults.times,
+    faults: faults.times(),
     problems,
   };
 }

@@ -76,6 +76,11 @@ const OWN_HEADERS: ReadonlySet<string> = new Set([
 ]);
 const OWN_REQUEST_HEADERS: ReadonlySet<string> = new Set(['host', 'x-forwarded-client-cert']);
 
+function isOwnHeader(name: string): boolean {
+  const key = name.toLowerCase();
+  return OWN_HEADERS.has(key) || OWN_REQUEST_HEADERS.has(key);
+}
+
 function toHeaderFilter(
   kind: 'request-headers' | 'response-headers',
   { set, add, remove }: WrittenHeaderFilter,
@@ -170,9 +175,15 @@ export function toSessionPersistence(
   }
   const isCookie = type === 'Cookie';
   const own = isCookie ? 'tulle-session' : 'x-tulle-session';
+  const name = (isCookie ? cookie?.name : written.header?.name) ?? sessionName ?? own;
+  if (!isCookie && isOwnHeader(name)) {
+    const field = written.header === undefined ? 'sessionName' : 'header.name';
+    report(`${path}.${field}`, `header ${shown(name)} cannot hold a session; name another one`);
+    return undefined;
+  }
   return {
     kind: isCookie ? 'cookie' : 'header',
-    name: (isCookie ? cookie?.name : written.header?.name) ?? sessionName ?? own,
+    name,
     lifetime: lifetime === 'Permanent' ? 'permanent' : 'session',
     ...(cookie?.path !== undefined && { path: cookie.path }),
     ...(idleTimeout !== undefined && { idleTimeoutMs: idleTimeout }),

@@ -358,6 +358,15 @@ test('durations of up to four parts are the sum of them', () => {
   );
 });
 
+test.each([
+  ['{type: Header, sessionName: Host}', 'sessionName'],
+  ['{type: Header, header: {name: transfer-encoding}}', 'header.name'],
+])('a session cannot be kept in a header of the message itself: %s', (session, field) => {
+  const rule = ruleOf(`{sessionPersistence: ${session}}`);
+  expect(rule.sessionPersistence).toBeUndefined();
+  expect(rule.unsupported).toMatchObject([{ path: `spec.rules[0].sessionPersistence.${field}` }]);
+});
+
 test('what the API may have one day is kept as not supported, with its place', () => {
   const rule = ruleOf(`{
     matches: [{path: {type: Glob, value: "//"}, method: PURGE, headers: [{type: Near, name: a, value: b}, {name: c, value: d}]}],

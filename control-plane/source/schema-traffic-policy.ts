@@ -44,11 +44,16 @@ const from = fields({
 });
 
 const headerMatches = valueMatches(4096).superRefine((list, context) => {
-  for (const [index, { type }] of list.entries())
+  for (const [index, { type, name }] of list.entries()) {
     if (type !== 'Exact' && type !== 'RegularExpression') {
       const message = `${shown(type)} is not one of Exact, RegularExpression`;
       context.addIssue({ code: 'custom', path: [index, 'type'], message });
     }
+    if (name.toLowerCase() === 'host') {
+      const message = 'a fault cannot match Host; aim the policy at the Service or the route of that host';
+      context.addIssue({ code: 'custom', path: [index, 'name'], message });
+    }
+  }
 });
 
 const delay = fields({ fixed: duration, jitter: duration.default(0) }).superRefine((one, context) => {

@@ -85,6 +85,11 @@ describe('a TrafficPolicy', () => {
     { fault: 'no status', rest: 'abort: {}', at: '.abort' },
     { fault: 'a rate of 0', rest: 'responseRate: {kbps: 0}', at: '.responseRate.kbps' },
     { fault: 'more than 100 percent', rest: `${ABORT}, percent: 100.5`, at: '.percent' },
+    {
+      fault: 'a match on Host',
+      rest: `match: {headers: [{name: HOST, value: a}]}, ${ABORT}`,
+      at: '.match.headers[0].name',
+    },
     { fault: 'less than 0 percent', rest: `${ABORT}, percent: -1`, at: '.percent' },
     { fault: 'an unknown place', rest: `${ABORT}, where: here`, at: '.where' },
     { fault: 'too many at a time', rest: `${ABORT}, maxConcurrent: 4294967296`, at: '.maxConcurrent' },

@@ -1,6 +1,7 @@
 import type { JsonValue } from '@bufbuild/protobuf';
 import { describe, expect, test } from 'vitest';
 import { objectsOf, objectYaml } from '#test/kit/objects.ts';
+import type { ObjectSet } from '../../source/objects.ts';
 import { deriveSnapshot, type Snapshot } from '../snapshot.ts';
 import { allocateVips, NO_VIPS } from '../vips.ts';
 import { jsonAt, jsonList, ownMetadataOf, PAY, resourceJson, waypointOf } from './testing.ts';
@@ -9,6 +10,7 @@ const NAME = 'inbound-vip|80|http|ledger.pay.svc.cluster.local';
 const NOW = Date.parse('2026-06-01T00:00:00Z');
 const MINUTES = 60_000;
 const SERVICE = '{group: "", kind: Service, name: ledger}';
+const RULE = '{group: gateway.networking.k8s.io, kind: HTTPRoute, name: r, sectionName: two}';
 const ABORT = '{name: f, abort: {httpStatus: 503}, percent: 12.5, expiresAfter: 10m}';
 const ROUTE = objectYaml(
   'HTTPRoute',
@@ -22,8 +24,11 @@ const policy = (faults: string, target = SERVICE, name = 'pay/chaos'): string =>
     'apiVersion: tulle.dev/v1alpha1',
   );
 
-function derive(text: string, firstSeen: ReadonlyMap<string, number> = new Map()): Snapshot {
-  const objects = objectsOf(PAY + text);
+function derive(text: string, firstSeen?: ReadonlyMap<string, number>): Snapshot {
+  return deriveObjects(objectsOf(PAY + text), firstSeen);
+}
+
+function deriveObjects(objects: ObjectSet, firstSeen: ReadonlyMap<string, number> = new Map()): Snapshot {
   return deriveSnapshot({ objects, vips: allocateVips(objects, NO_VIPS), faults: { firstSeen, nowMs: NOW } });
 }
 
@@ -155,7 +160,7 @@ describe('a fault ends by itself', () => {
     expect(faultsOf(routesOf(ended)[0])).toEqual([]);
     expect(filterOf(routesOf(ended)[0])).toBeUndefined();
     const keys = [keyOf(policy(ABORT))];
-    expect(ended.faults).toEqual({ keys, over: new Set(keys) });
+    expect(ended.faults).toEqual({ keys, over: new Set(keys), inForce: [] });
     expect(ended.policies).toMatchObject([
       { ineffective: [{ reason: 'fault f has ended, at 2026-06-01T00:00:00.000Z' }] },
     ]);
@@ -167,7 +172,7 @@ describe('a fault ends by itself', () => {
     const faults = { firstSeen: new Map(), over, nowMs: NOW };
     const snapshot = deriveSnapshot({ objects, vips: allocateVips(objects, NO_VIPS), faults });
     expect(faultsOf(routesOf(snapshot)[0])).toEqual([]);
-    expect(snapshot.faults).toEqual({ keys: [...over], over });
+    expect(snapshot.faults).toEqual({ keys: [...over], over, inForce: [] });
   });
 
   test('an edited one is another one', () => {
@@ -176,12 +181,50 @@ describe('a fault ends by itself', () => {
   });
 });
 
-test('a fault that cannot be matched is left out, and that is said', () => {
-  const fault = ABORT.replace('percent', 'match: {headers: [{name: Host, value: a}]}, percent');
-  const snapshot = derive(policy(fault));
-  expect(faultsOf(routesOf(snapshot)[0])).toEqual([]);
-  expect(snapshot.problems.filter(({ severity }) => severity === 'error')).toMatchObject([
-    { path: 'spec.faults[0].match.headers', effect: 'it is not injected' },
+describe('a policy that no waypoint comes upon is reported, and not called in force', () => {
+  const bare = PAY.replace(', labels: {istio.io/use-waypoint: wp}', '');
+  const tcp = PAY.replace('{name: http, port: 80', '{name: tcp, port: 80');
+  const R = '{group: gateway.networking.k8s.io, kind: HTTPRoute, name: r}';
+  const remedy = 'label it, or its namespace, with istio.io/use-waypoint';
+  test.each([
+    ['a service without a waypoint', bare, SERVICE, `Service pay/ledger has no waypoint; ${remedy}`],
+    ['a route to it', bare, R, 'HTTPRoute pay/r is attached to no service that has a waypoint'],
+    [
+      'a waypoint of nothing',
+      bare,
+      '{group: gateway.networking.k8s.io, kind: Gateway, name: wp}',
+      'nothing is bound to Gateway pay/wp',
+    ],
+    [
+      'a service of TCP',
+      tcp,
+      SERVICE,
+      'the waypoint pay/wp of Service pay/ledger takes what comes for it as TCP or TLS, not as requests',
+    ],
+  ])('%s', (_, objects, target, message) => {
+    const text = objects + (target === R ? ROUTE : '') + policy(ABORT, target);
+    const snapshot = deriveObjects(objectsOf(text));
+    expect(snapshot.problems.filter(({ object }) => object.startsWith('TrafficPolicy'))).toMatchObject([
+      { path: 'spec.targetRefs[0]', message, severity: 'warning', effect: 'it has no effect there' },
+    ]);
+    expect(snapshot.policies).toMatchObject([{ waypoints: [], ineffective: [{ reason: message }] }]);
+    expect(snapshot.faults.inForce).toEqual([]);
+  });
+});
+
+test('what is in force is what waypoints are told', () => {
+  const two = policy(`${ABORT}, ${ABORT.replace('name: f', 'name: g')}`, `${SERVICE}, ${RULE}`);
+  const first = derive(ROUTE + two);
+  const [seen = ''] = first.faults.keys;
+  const snapshot = derive(ROUTE + two, new Map([[seen, NOW - 10 * MINUTES]]));
+  expect(snapshot.faults.inForce).toEqual([
+    {
+      key: first.faults.keys[1],
+      policy: 'TrafficPolicy pay/chaos',
+      name: 'g',
+      targets: ['Service pay/ledger', 'HTTPRoute pay/r rule two'],
+      endsAtMs: NOW + 10 * MINUTES,
+    },
   ]);
 });
 

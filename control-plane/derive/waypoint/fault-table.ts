@@ -1,18 +1,14 @@
-import {
-  type GrpcRouteObject,
-  type HttpRouteObject,
-  objectKey,
-  type TrafficPolicyObject,
-} from '../../source/objects.ts';
-import type { Fault, TrafficPolicySpec } from '../../source/route-objects.ts';
+import { objectKey, type TrafficPolicyObject } from '../../source/objects.ts';
 import type { Context } from '../context.ts';
 import type { PolicyStatus } from '../policy-status.ts';
 import { problemAt } from '../problems.ts';
 import type { GrpcEntry, HttpEntry } from '../routes/attached.ts';
 import { getOrAdd } from '../selectors.ts';
 import type { ServiceInfo } from '../services.ts';
+import { checkReach, checkTargets, formatTarget, targetKey } from './fault-targets.ts';
 import { endOf, type FaultClock, type FaultTimes, faultKey } from './fault-times.ts';
 import { type ActiveFault, type RouteFaults, writeFaults } from './faults.ts';
+import type { ServicesOf } from './unreached.ts';
 
 /** The faults of every route of a waypoint. */
 export interface FaultTable {
@@ -24,45 +20,104 @@ export interface FaultTable {
 export interface FaultBook {
   /** Those that hold at a waypoint, `namespace/name`. */
   readonly at: (waypoint: string) => FaultTable;
-  readonly times: FaultTimes;
-  /** Of every TrafficPolicy, enforced by the waypoints at which one of its faults was found so far. */
-  readonly statuses: () => readonly PolicyStatus[];
+  /** With those that were found at a waypoint so far. */
+  readonly times: () => FaultTimes;
+  /**
+   * Of every TrafficPolicy, enforced by the waypoints at which one of its faults was found so far; what it is aimed at and no
+   * waypoint has come upon is reported.
+   */
+  readonly summarize: () => readonly PolicyStatus[];
 }
 
-type TargetRef = TrafficPolicySpec['targetRefs'][number];
-
 /** Reads the TrafficPolicies, oldest first, and reports what they aim at and is not there. */
-export function openFaultBook(context: Context, clock: FaultClock): FaultBook {
-  const policies = context.inventory.trafficPolicies;
-  const targets = new Map<string, ActiveFault[]>();
-  const keys: string[] = [];
-  const over = new Set<string>();
-  const ends: number[] = [];
-  const enforcers = new Map<string, Set<string>>();
-  const statuses = policies.map((policy) => {
-    const { active, ended } = findActive(policy, clock, { keys, over });
-    const missing = [...checkTargets(context, policy), ...checkMatches(context, policy)];
-    if (context.settings.faultsOff) reportOff(context, policy);
-    else {
-      ends.push(...active.map(({ expiresAtMs }) => expiresAtMs));
-      for (const target of policy.spec.targetRefs)
-        for (const one of active) getOrAdd(targets, targetKey(policy, target), () => []).push(one);
-    }
-    return toStatus(policy, [...missing, ...ended, ...(context.settings.faultsOff ? [OFF] : [])]);
-  });
-  const next = Math.min(...ends);
+export function openFaultBook(context: Context, clock: FaultClock, servicesOf: ServicesOf): FaultBook {
+  const policies = context.inventory.trafficPolicies.map((policy) => readPolicy(context, policy, clock));
+  const targets = indexTargets(policies);
+  const enforcers = new Map<ActiveFault, Set<string>>();
+  const reached = new Set<string>();
   return {
-    times: { keys, over, ...(Number.isFinite(next) && { nextExpiryMs: next }) },
-    statuses: () =>
-      statuses.map((status) => ({ ...status, waypoints: [...(enforcers.get(status.object) ?? [])].sort() })),
     at: (waypoint) => ({
       of: (info, entry) => {
-        const found = collect(targets, namesOf(waypoint, info, entry));
-        for (const { policy } of found) getOrAdd(enforcers, policy, () => new Set()).add(waypoint);
+        const names = namesOf(waypoint, info, entry);
+        for (const name of names) reached.add(name);
+        const found = collect(targets, names);
+        for (const one of found) getOrAdd(enforcers, one, () => new Set()).add(waypoint);
         return writeFaults(found);
       },
     }),
+    times: () => timesOf(policies, (fault) => enforcers.has(fault)),
+    summarize: () =>
+      policies.map(({ policy, active, reasons }) => {
+        const waypoints = active.flatMap((one) => [...(enforcers.get(one) ?? [])]);
+        const unreached = checkReach(context, policy, { servicesOf, reached });
+        return toStatus(policy, [...reasons, ...unreached], [...new Set(waypoints)].sort());
+      }),
   };
+}
+
+/** A policy, and what it comes to. */
+interface ReadPolicy {
+  readonly policy: TrafficPolicyObject;
+  /** Of all its faults. */
+  readonly keys: readonly string[];
+  /** Of those that have ended. */
+  readonly over: readonly string[];
+  /** Faults to inject; none where they are off. */
+  readonly active: readonly ActiveFault[];
+  /** Why it does not do what it says. */
+  readonly reasons: readonly string[];
+}
+
+function readPolicy(context: Context, policy: TrafficPolicyObject, clock: FaultClock): ReadPolicy {
+  const isOff = context.settings.faultsOff;
+  const read = policy.spec.faults.map((fault) => {
+    const key = faultKey(policy, fault);
+    return { fault, key, ...endOf(clock, key, fault) };
+  });
+  const ended = read.filter(({ isOver }) => isOver);
+  const reasons = [
+    ...checkTargets(context, policy),
+    ...ended.map(
+      ({ fault, endsAtMs }) => `fault ${fault.name} has ended, at ${new Date(endsAtMs).toISOString()}`,
+    ),
+    ...(isOff ? [OFF] : []),
+  ];
+  if (isOff) reportOff(context, policy);
+  return {
+    policy,
+    keys: read.map(({ key }) => key),
+    over: ended.map(({ key }) => key),
+    active: read.flatMap(({ fault, key, endsAtMs, isOver }) =>
+      isOver || isOff ? [] : [{ fault, key, policy: objectKey(policy), expiresAtMs: endsAtMs }],
+    ),
+    reasons,
+  };
+}
+
+function timesOf(policies: readonly ReadPolicy[], isInjected: (fault: ActiveFault) => boolean): FaultTimes {
+  const next = Math.min(...policies.flatMap(({ active }) => active.map(({ expiresAtMs }) => expiresAtMs)));
+  return {
+    keys: policies.flatMap(({ keys }) => keys),
+    over: new Set(policies.flatMap(({ over }) => over)),
+    ...(Number.isFinite(next) && { nextExpiryMs: next }),
+    inForce: policies.flatMap(({ policy, active }) =>
+      active.filter(isInjected).map(({ key, fault, policy: object, expiresAtMs }) => ({
+        key,
+        policy: object,
+        name: fault.name,
+        targets: policy.spec.targetRefs.map((target) => formatTarget(policy, target)),
+        endsAtMs: expiresAtMs,
+      })),
+    ),
+  };
+}
+
+function indexTargets(policies: readonly ReadPolicy[]): ReadonlyMap<string, readonly ActiveFault[]> {
+  const targets = new Map<string, ActiveFault[]>();
+  for (const { policy, active } of policies)
+    for (const target of policy.spec.targetRefs)
+      getOrAdd(targets, targetKey(policy, target), () => []).push(...active);
+  return targets;
 }
 
 const OFF = 'faults are off for the whole mesh (tulle.faults)';
@@ -82,11 +137,6 @@ function namesOf(
   ];
 }
 
-function targetKey({ metadata }: TrafficPolicyObject, { kind, name, sectionName }: TargetRef): string {
-  const key = `${kind} ${metadata.namespace}/${name}`;
-  return sectionName === undefined ? key : `${key}/${sectionName}`;
-}
-
 /** Each fault once, however often its policy aims at the route. */
 function collect(
   targets: ReadonlyMap<string, readonly ActiveFault[]>,
@@ -95,42 +145,11 @@ function collect(
   return [...new Set(names.flatMap((name) => targets.get(name) ?? []))];
 }
 
-function findActive(
+function toStatus(
   policy: TrafficPolicyObject,
-  clock: FaultClock,
-  { keys, over }: { readonly keys: string[]; readonly over: Set<string> },
-): { readonly active: readonly ActiveFault[]; readonly ended: readonly string[] } {
-  const active: ActiveFault[] = [];
-  const ended: string[] = [];
-  for (const fault of policy.spec.faults) {
-    const key = faultKey(policy, fault);
-    keys.push(key);
-    const { endsAtMs, isOver } = endOf(clock, key, fault);
-    if (matchesHost(fault)) continue;
-    if (isOver) {
-      over.add(key);
-      ended.push(`fault ${fault.name} has ended, at ${new Date(endsAtMs).toISOString()}`);
-    } else active.push({ fault, policy: objectKey(policy), expiresAtMs: endsAtMs });
-  }
-  return { active, ended };
-}
-
-/** Where a request goes to is not among the headers that a fault can see. */
-function matchesHost({ match }: Fault): boolean {
-  return match.headers.some(({ name }) => name.toLowerCase() === 'host');
-}
-
-function checkMatches(context: Context, policy: TrafficPolicyObject): readonly string[] {
-  return policy.spec.faults.flatMap((fault, index) => {
-    if (!matchesHost(fault)) return [];
-    const message = `fault ${fault.name} cannot match Host; aim the policy at the service instead`;
-    const path = `spec.faults[${index}].match.headers`;
-    context.report(problemAt(policy, { path, message, severity: 'error', effect: 'it is not injected' }));
-    return [message];
-  });
-}
-
-function toStatus(policy: TrafficPolicyObject, reasons: readonly string[]): PolicyStatus {
+  reasons: readonly string[],
+  waypoints: readonly string[],
+): PolicyStatus {
   return {
     object: objectKey(policy),
     position: policy.position,
@@ -138,54 +157,8 @@ function toStatus(policy: TrafficPolicyObject, reasons: readonly string[]): Poli
     dryRun: false,
     ineffective: reasons.map((reason) => ({ rule: 0, reason })),
     nodes: [],
-    waypoints: [],
+    waypoints,
   };
-}
-
-/** Why its targets are not there; each is reported. */
-function checkTargets(context: Context, policy: TrafficPolicyObject): readonly string[] {
-  return policy.spec.targetRefs.flatMap((target, index) => {
-    const reason = missingTarget(context, policy, target);
-    if (reason === undefined) return [];
-    const path = `spec.targetRefs[${index}]`;
-    const effect = 'it has no effect there';
-    context.report(problemAt(policy, { path, message: reason, severity: 'warning', effect }));
-    return [reason];
-  });
-}
-
-function missingTarget(
-  { inventory, waypoints }: Context,
-  { metadata: { namespace } }: TrafficPolicyObject,
-  { kind, name, sectionName }: TargetRef,
-): string | undefined {
-  const isIt = (object: {
-    readonly metadata: { readonly name: string; readonly namespace: string };
-  }): boolean => object.metadata.name === name && object.metadata.namespace === namespace;
-  const absent = `there is no ${kind} ${namespace}/${name}`;
-  switch (kind) {
-    case 'Service':
-      return inventory.services.some(isIt) ? undefined : absent;
-    case 'HTTPRoute':
-      return missingRule(inventory.httpRoutes.find(isIt), sectionName, absent);
-    case 'GRPCRoute':
-      return missingRule(inventory.grpcRoutes.find(isIt), sectionName, absent);
-    default:
-      if (waypoints.byKey.has(`${namespace}/${name}`)) return undefined;
-      return inventory.gateways.some(isIt) ? `Gateway ${namespace}/${name} is no waypoint` : absent;
-  }
-}
-
-function missingRule(
-  route: HttpRouteObject | GrpcRouteObject | undefined,
-  name: string | undefined,
-  absent: string,
-): string | undefined {
-  if (route === undefined) return absent;
-  const rules: readonly { readonly name?: string }[] = route.spec.rules;
-  return name === undefined || rules.some((rule) => rule.name === name)
-    ? undefined
-    : `${objectKey(route)} has no rule named ${name}`;
 }
 
 function reportOff(context: Context, policy: TrafficPolicyObject): void {

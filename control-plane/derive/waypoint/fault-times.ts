@@ -1,4 +1,4 @@
-import { objectKey, type TrafficPolicyObject } from '../../source/objects.ts';
+import { type ObjectKey, objectKey, type TrafficPolicyObject } from '../../source/objects.ts';
 import type { Fault } from '../../source/route-objects.ts';
 
 /** What the ends of faults are reckoned from. */
@@ -22,6 +22,20 @@ export interface FaultTimes {
   readonly over: ReadonlySet<string>;
   /** Milliseconds since the epoch when the next fault ends, and the resources change; absent: none will. */
   readonly nextExpiryMs?: number;
+  /** Those that waypoints inject, in the order of their policies. */
+  readonly inForce: readonly FaultInForce[];
+}
+
+/** A fault that is injected at this time. */
+export interface FaultInForce {
+  readonly key: string;
+  /** `TrafficPolicy pay/chaos`. */
+  readonly policy: ObjectKey;
+  readonly name: string;
+  /** What its policy aims at: `Service pay/ledger`, `HTTPRoute pay/ledger rule canary`. */
+  readonly targets: readonly string[];
+  /** Milliseconds since the epoch. */
+  readonly endsAtMs: number;
 }
 
 /** Names a fault as it is written: `TrafficPolicy pay/chaos slow 3f0e…`. */

@@ -2,6 +2,7 @@ import { packAny } from '#api/envoy/any.ts';
 import { HTTPFaultSchema } from '#api/envoy/gen/envoy/extensions/filters/http/fault/v3/fault_pb.ts';
 import { FractionalPercent_DenominatorType } from '#api/envoy/gen/envoy/type/v3/percent_pb.ts';
 import type { FaultMetadata } from '#api/envoy/metadata.ts';
+import type { ObjectKey } from '../../source/objects.ts';
 import type { Fault } from '../../source/route-objects.ts';
 import { duration, type Fields } from './messages.ts';
 import type { FilterSettings } from './route-extensions.ts';
@@ -17,8 +18,9 @@ export interface RouteFaults {
 /** A fault that has not ended. */
 export interface ActiveFault {
   readonly fault: Fault;
+  readonly key: string;
   /** `TrafficPolicy pay/chaos`. */
-  readonly policy: string;
+  readonly policy: ObjectKey;
   /** Milliseconds since the epoch. */
   readonly expiresAtMs: number;
 }

@@ -4,7 +4,7 @@ import type {
 } from '#api/envoy/gen/envoy/config/route/v3/route_components_pb.ts';
 import { FractionalPercent_DenominatorType } from '#api/envoy/gen/envoy/type/v3/percent_pb.ts';
 import type { RouteMetadata } from '#api/envoy/metadata.ts';
-import type { HttpMatch, RouteFilter, SessionPersistence } from '../../source/route-objects.ts';
+import type { HttpMatch, RouteFilter } from '../../source/route-objects.ts';
 import type { GrpcEntry, HttpEntry, ResolvedBackend } from '../routes/attached.ts';
 import {
   type BackendCluster,
@@ -79,8 +79,7 @@ function makeRoute(setting: RouteSetting, entry: Entry, parts: RouteParts): Made
   const action = decideAction(setting, entry, parts, clusters, filters) ?? FAILED;
   const faults = setting.faultsOf(entry);
   const cors = filters.find((filter) => filter.kind === 'cors');
-  const written = entry.spec.sessionPersistence;
-  const session = isOfHost(written) ? undefined : written;
+  const session = entry.spec.sessionPersistence;
   const route: RouteFields = {
     name: `${entry.object} rule ${entry.rule} match ${entry.matchIndex}`,
     match: parts.match,
@@ -105,8 +104,7 @@ function decideAction(
   clusters: readonly BackendCluster[],
   filters: readonly RouteFilter[],
 ): Action | undefined {
-  if (entry.refused !== undefined || hasImpossibleEdit(filters) || isOfHost(entry.spec.sessionPersistence))
-    return undefined;
+  if (entry.refused !== undefined || hasImpossibleEdit(filters)) return undefined;
   const redirect = filters.find((filter) => filter.kind === 'redirect');
   if (redirect !== undefined) {
     const value = redirectAction(redirect, parts.path, setting.port);
@@ -189,11 +187,6 @@ function hashPolicies(
   const policies = clusters.flatMap(({ target }) => (target ? book.balancingOf(target.info).hashPolicy : []));
   const distinct = new Map(policies.map((policy) => [JSON.stringify(policy), policy]));
   return [...distinct.values()].map((policy) => ({ ...policy, terminal: true }));
-}
-
-/** A session cannot be kept in the header that says where the request goes to. */
-function isOfHost(session: SessionPersistence | undefined): boolean {
-  return session?.kind === 'header' && session.name.toLowerCase() === 'host';
 }
 
 function metadataOf(entry: Entry, { retry }: Patience, faults: RouteFaults): RouteMetadata {
