@@ -20,6 +20,8 @@ const CONNECTION_WINDOW = 16 * 1024 * 1024;
 /** As Envoy has it, and 100 fields beside pseudo headers. */
 const MAX_HEADER_BYTES = 60 * 1024;
 const MAX_HEADER_PAIRS = 104;
+/** What came over HTTP/1.1 may have two of a field that should be there once. The types know this of servers only. */
+const REPEATED_FIELDS = { strictSingleValueFields: false };
 const { NGHTTP2_CANCEL, NGHTTP2_NO_ERROR, NGHTTP2_REFUSED_STREAM } = constants;
 
 /** One HTTP/2 connection to an application; by node:http2. It owns the socket. */
@@ -43,6 +45,7 @@ export class Http2Connection {
       createConnection: () => socket,
       settings,
       maxHeaderListPairs: MAX_HEADER_PAIRS,
+      ...REPEATED_FIELDS,
     });
     this.#session.on('connect', () => this.#session.setLocalWindowSize(CONNECTION_WINDOW));
     this.#session.on('remoteSettings', () => options.onRoom(this));
@@ -119,6 +122,7 @@ class Http2Attempt implements Attempt {
   readonly #sessionFailure: () => AttemptFailure | undefined;
   readonly #isHead: boolean;
   #trailers: HeaderList = [];
+  readonly #isComplete: () => boolean;
   /** Of the answer's body, where its length was said, less what has come. */
   #left = 0;
   #requestTrailers: HeaderList = [];
@@ -132,6 +136,7 @@ class Http2Attempt implements Attempt {
     this.#handlers = handlers;
     this.#isHead = options.isHead;
     this.#sessionFailure = options.sessionFailure;
+    this.#isComplete = watchEnd(stream);
     this.#listen();
   }
 
@@ -187,10 +192,12 @@ class Http2Attempt implements Attempt {
     stream.on('close', () => this.#fail(this.#failureOf('the stream was closed')));
   }
 
-  /** Node.js ends what was reset, too: then it says with which code. */
+  /** Node.js ends what was reset, too. */
   #onEnd(): void {
-    const { rstCode } = this.#stream;
-    if (rstCode !== undefined && rstCode !== NGHTTP2_NO_ERROR) return;
+    if (!this.#isComplete()) {
+      this.#fail(this.#failureOf('the stream ended before the answer did'));
+      return;
+    }
     if (this.#left > 0) {
       this.#fail({ kind: 'closed', reason: 'the answer is shorter than it said' });
       return;
@@ -212,7 +219,7 @@ class Http2Attempt implements Attempt {
     if (session !== undefined) return session;
     const { rstCode } = this.#stream;
     if (rstCode === NGHTTP2_REFUSED_STREAM) return { kind: 'refused', reason: 'the stream was refused' };
-    if (rstCode === undefined || rstCode === NGHTTP2_NO_ERROR) return { kind: 'closed', reason };
+    if (rstCode === undefined) return { kind: 'closed', reason };
     return { kind: 'reset', reason: `the stream was reset with code ${rstCode}` };
   }
 
@@ -221,6 +228,21 @@ class Http2Attempt implements Attempt {
     this.#handlers = undefined;
     handlers?.onFailure(failure);
   }
+}
+
+/**
+ * Whether END_STREAM has come: only that makes an answer complete. For a stream that was reset without an error, or whose
+ * connection is gone, Node.js emits `end` with the same `rstCode` as for one that has ended, and the only thing that differs is the
+ * order: what ends by END_STREAM is ended first, and then closed.
+ */
+function watchEnd(stream: ClientHttp2Stream): () => boolean {
+  let isComplete = false;
+  const push = stream.push.bind(stream);
+  stream.push = (chunk: unknown, encoding?: BufferEncoding): boolean => {
+    if (chunk === null && !stream.closed) isComplete = true;
+    return push(chunk, encoding);
+  };
+  return () => isComplete;
 }
 
 function fieldsOf(request: UpstreamRequest): string[] {
