@@ -5,8 +5,7 @@ import { isRecord, valueAt } from './plain-value.ts';
 import { dnsLabel, dnsSubdomain, labels } from './schema-parts.ts';
 import { targetRef } from './schema-security.ts';
 
-const KINDS = ['AuthorizationPolicy', 'PeerAuthentication'] as const;
-const KINDS_OF_GROUP = [...KINDS, 'RequestAuthentication'];
+const KINDS = ['AuthorizationPolicy', 'PeerAuthentication', 'RequestAuthentication'] as const;
 
 // For text so broken that even these cannot be parsed.
 const KIND_LINE = /^[\s{]*["']?kind["']?:\s*["']?(\w+)/m;
@@ -16,27 +15,29 @@ const NAMESPACE_LINE = /^[\s{]*["']?namespace["']?:\s*["']?([\w.-]+)/m;
 type BrokenSource = Pick<SourceDocument, 'value' | 'locate' | 'isAmbiguous'> & { readonly text?: string };
 
 /**
- * What a policy denies that could not be read, as far as its selection could be; undefined for what is not a policy
- * or would not deny anything if it were read: audits and dry runs.
+ * What a policy denies that could not be read, as far as its selection could be; undefined for what is not a policy or would not deny anything if it were read: audits, dry runs, and RequestAuthentications that are aimed at nothing that could be
+ * read, as those without targets are for nobody.
  */
 export function brokenPolicy(source: BrokenSource): BrokenPolicy | undefined {
   const { value, text = '' } = source;
   const kind = meantKind(value, text);
-  if (kind === undefined || isHarmless(value)) return undefined;
+  if (kind === undefined || isHarmless(kind, value)) return undefined;
+  const selection = source.isAmbiguous ? {} : readableSelection(kind, value);
+  if (kind === 'RequestAuthentication' && selection.targetRefs === undefined) return undefined;
   const position = source.locate([], 'value');
   return {
     kind,
     name: nameIn(value) ?? `unnamed-${position.line}`,
     namespace: namespaceIn(value, text),
     position,
-    ...(source.isAmbiguous ? {} : readableSelection(value)),
+    ...selection,
   };
 }
 
 function meantKind(value: unknown, text: string): BrokenPolicy['kind'] | undefined {
   const written = textAt(value, ['kind']) ?? KIND_LINE.exec(text)?.[1] ?? '';
   const isOfGroup = textAt(value, ['apiVersion'])?.startsWith('security.istio.io/') ?? false;
-  const meant = isOfGroup ? nearest(written, KINDS_OF_GROUP) : written;
+  const meant = isOfGroup ? nearest(written, KINDS) : written;
   return KINDS.find((one) => one === meant);
 }
 
@@ -49,15 +50,20 @@ function namespaceIn(value: unknown, text = ''): string {
   return dnsLabel.safeParse(written?.toLowerCase()).data ?? 'default';
 }
 
-function isHarmless(value: unknown): boolean {
+function isHarmless(kind: BrokenPolicy['kind'], value: unknown): boolean {
+  if (kind === 'RequestAuthentication') return false;
   const isDryRun = valueAt(value, ['metadata', 'annotations', 'istio.io/dry-run']) === 'true';
   return isDryRun || valueAt(value, ['spec', 'action']) === 'AUDIT';
 }
 
-function readableSelection(value: unknown): Pick<BrokenPolicy, 'selector' | 'targetRefs'> {
-  const selector = valueAt(value, ['spec', 'selector']);
+function readableSelection(
+  kind: BrokenPolicy['kind'],
+  value: unknown,
+): Pick<BrokenPolicy, 'selector' | 'targetRefs'> {
+  const isForTargets = kind === 'RequestAuthentication';
+  const selector = isForTargets ? undefined : valueAt(value, ['spec', 'selector']);
   if (selector !== undefined) return readableSelector(selector);
-  return readableTargets(valueAt(value, ['spec']), namespaceIn(value));
+  return readableTargets(valueAt(value, ['spec']), { own: namespaceIn(value), all: !isForTargets });
 }
 
 /** The labels that can be read select at least what all of them would. */
@@ -71,8 +77,11 @@ function readableSelector(written: unknown): Pick<BrokenPolicy, 'selector'> {
   return readable.length === 0 ? {} : { selector: { matchLabels: new Map(readable) } };
 }
 
-/** Targets, if each of them can be read. */
-function readableTargets(spec: unknown, own: string): Pick<BrokenPolicy, 'targetRefs'> {
+/** Targets in the policy's own namespace; with `all` only if each that is written is one. */
+function readableTargets(
+  spec: unknown,
+  { own, all }: { readonly own: string; readonly all: boolean },
+): Pick<BrokenPolicy, 'targetRefs'> {
   const several = valueAt(spec, ['targetRefs']) ?? [];
   const single = valueAt(spec, ['targetRef']);
   if (!Array.isArray(several)) return {};
@@ -81,7 +90,8 @@ function readableTargets(spec: unknown, own: string): Pick<BrokenPolicy, 'target
     const { data } = targetRef.safeParse(one);
     return data === undefined || (data.namespace ?? own) !== own ? [] : [data];
   });
-  return targetRefs.length > 0 && targetRefs.length === written.length ? { targetRefs } : {};
+  const isEnough = targetRefs.length > 0 && (!all || targetRefs.length === written.length);
+  return isEnough ? { targetRefs } : {};
 }
 
 /** Text; also of a number that was meant to be text. */

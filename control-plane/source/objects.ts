@@ -359,12 +359,15 @@ export interface ObjectSet {
 
 /** A policy that could not be read and has no good version. */
 export interface BrokenPolicy {
-  readonly kind: 'AuthorizationPolicy' | 'PeerAuthentication';
+  readonly kind: 'AuthorizationPolicy' | 'PeerAuthentication' | 'RequestAuthentication';
   readonly name: string;
   readonly namespace: string;
   /** What it selects as far as it could be read; absent: everything in its namespace (or, in the root namespace, the mesh). */
   readonly selector?: Selector;
-  /** What it targets instead of selecting workloads, if that could be read: it denies at these only. */
+  /**
+   * What it targets instead of selecting workloads, if that could be read: it denies at these only. A RequestAuthentication always
+   * has some: one without is for nobody.
+   */
   readonly targetRefs?: readonly TargetRef[];
   readonly position: Position;
 }

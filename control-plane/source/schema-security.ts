@@ -135,19 +135,27 @@ const authorizationSpec: z.ZodType<AuthorizationPolicyObject['spec']> = fields({
     ...(provider === undefined ? {} : { provider: provider.name }),
   }));
 
-function reviewAuthorization({ spec, metadata }: AuthorizationPolicyObject): readonly Fault[] {
-  const faults = patternFaults(spec.rules);
+function reviewAuthorization(policy: AuthorizationPolicyObject): readonly Fault[] {
+  const { spec } = policy;
+  const faults = [...patternFaults(spec.rules), ...foreignTargets(policy)];
   if (spec.rules.length === 0 && spec.action !== 'ALLOW') {
     const message = `${spec.action} without rules does nothing; for all traffic write rules: [{}]`;
     faults.push({ path: ['spec'], part: 'value', message, severity: 'warning' });
   }
-  for (const [index, target] of spec.targetRefs.entries()) {
-    if (target.namespace === undefined || target.namespace === metadata.namespace) continue;
+  return faults;
+}
+
+/** Nobody has a say in the namespaces of others. */
+function foreignTargets({
+  spec,
+  metadata,
+}: AuthorizationPolicyObject | RequestAuthenticationObject): readonly Fault[] {
+  return spec.targetRefs.flatMap(({ namespace = metadata.namespace }, index): Fault[] => {
+    if (namespace === metadata.namespace) return [];
     const message = 'a target must be in the namespace of its policy; leave namespace away';
     const path = ['spec', 'targetRefs', index, 'namespace'];
-    faults.push({ path, part: 'value', message, severity: 'error' });
-  }
-  return faults;
+    return [{ path, part: 'value', message, severity: 'error' }];
+  });
 }
 
 const mtls = fields({
@@ -218,5 +226,6 @@ export const securityKinds: readonly KindDefinition[] = [
     versions: VERSIONS,
     body: { spec: requestSpec.prefault({}) },
     unused: ['status'],
+    review: foreignTargets,
   }),
 ];
