@@ -275,7 +275,7 @@ describe('a policy that could not be read', () => {
     const targetRefs = [{ group: '', kind: 'Service', name: 'a' }];
     const snapshot = deriveBroken([broken({ targetRefs })]);
     expect(policyOf(snapshot, 'shop/p')).toMatchObject({ ...DENY_ALL, scope: 'WORKLOAD_SELECTOR' });
-    const reason = expect.stringContaining('no waypoint enforces it');
+    const reason = expect.stringContaining('there is no Service shop/a');
     expect(snapshot.policies).toMatchObject([{ broken: true, nodes: [], ineffective: [{ reason }] }]);
   });
 });

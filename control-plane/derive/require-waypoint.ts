@@ -11,7 +11,7 @@ import { isDryRun } from './authorizations.ts';
 import type { Context, Derived } from './context.ts';
 import { problemAt } from './problems.ts';
 import type { ServiceInfo } from './services.ts';
-import { isOwnGateway } from './waypoint/gateway-services.ts';
+import { canonicalClass, isOwnGateway } from './waypoint/gateway-services.ts';
 import { type Binding, bindService, parseBoolean } from './waypoint-binding.ts';
 import {
   type GuardBook,
@@ -116,7 +116,10 @@ function aimsAtWaypoint(
   return targetRefs.some((target) => {
     if (target.kind === 'Gateway') return `${target.namespace ?? namespace}/${target.name}` === waypoint;
     if (target.kind !== 'GatewayClass' || namespace !== settings.rootNamespace) return false;
-    return waypoints.byKey.get(waypoint)?.gateway.spec.gatewayClassName === target.name;
+    const gateway = waypoints.byKey.get(waypoint)?.gateway;
+    return (
+      gateway !== undefined && canonicalClass(gateway.spec.gatewayClassName) === canonicalClass(target.name)
+    );
   });
 }
 

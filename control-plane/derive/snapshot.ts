@@ -82,7 +82,7 @@ export function deriveSnapshot(input: SnapshotInput): Snapshot {
   const servicesOf = indexByObject(services);
   const faults = openFaultBook(context, input.faults ?? NO_CLOCK, servicesOf);
   const tls = openTlsBook(context, services);
-  const aims = openPolicyBook(context, policies.outcomes);
+  const aims = openPolicyBook(context, policies.outcomes, servicesOf);
   const waypoints = deriveWaypoints({ context, services, workloads, routes, faults, policies: aims, tls });
   const waypointsOf = findClusters(services, waypoints);
   const statuses = summarizePolicies(context, policies, workloads);

@@ -1,7 +1,8 @@
 import type { GatewayObject, ServiceObject } from '../../source/objects.ts';
 
 /** Classes whose Gateways are waypoints, whether or not anything has given them an address yet. */
-const WAYPOINT_CLASSES: ReadonlySet<string> = new Set(['istio-waypoint', 'tulle-waypoint']);
+const OWN_CLASS = 'tulle-waypoint';
+const WAYPOINT_CLASSES: ReadonlySet<string> = new Set(['istio-waypoint', OWN_CLASS]);
 const GATEWAY_NAME = 'gateway.networking.k8s.io/gateway-name';
 
 /** Of a waypoint: whether it is ready, and where connections come in. */
@@ -9,6 +10,11 @@ const PORTS: ServiceObject['spec']['ports'] = [
   { name: 'status-port', port: 15021, protocol: 'TCP' },
   { name: 'mesh', port: 15008, protocol: 'TCP', appProtocol: 'hbone' },
 ];
+
+/** A class by the name that Tulle has for it: the waypoints of the field's are read as ours. */
+export function canonicalClass(name: string): string {
+  return WAYPOINT_CLASSES.has(name) ? OWN_CLASS : name;
+}
 
 /** Whether a Gateway is a waypoint for us to run: of a class of ours, also by its name in the field. */
 export function isOwnGateway({ spec }: GatewayObject): boolean {
