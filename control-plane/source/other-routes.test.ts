@@ -31,16 +31,20 @@ describe('a GRPCRoute', () => {
     { fault: 'neither service nor method', match: '{method: {}}', at: 'method' },
     { fault: 'a service that is none', match: '{method: {service: a/b}}', at: 'method.service' },
     { fault: 'a method that is none', match: '{method: {method: a.b}}', at: 'method.method' },
-    {
-      fault: 'a regular expression that is none',
-      match: '{method: {type: RegularExpression, method: "("}}',
-      at: 'method.method',
-    },
     { fault: 'a header that is none', match: '{headers: [{name: "a:", value: b}]}', at: 'headers[0].name' },
   ])('with $fault is refused', ({ match, at }) => {
     expect(problemsOf(of('GRPCRoute', `{rules: [{matches: [${match}]}]}`))).toEqual([
       expect.stringContaining(`error spec.rules[0].matches[0].${at}: `),
     ]);
+  });
+
+  test('keeps a regular expression that is none as not supported', () => {
+    const match = '{method: {type: RegularExpression, service: "a.*", method: "("}}';
+    const { rules } = readOne(of('GRPCRoute', `{rules: [{matches: [${match}]}]}`), 'GRPCRoute').spec;
+    expect(rules[0]).toMatchObject({
+      matches: [{ method: undefined }],
+      unsupported: [{ path: 'spec.rules[0].matches[0].method.method' }],
+    });
   });
 
   test('keeps what is not supported with its place', () => {

@@ -42,8 +42,8 @@ export interface Unsupported {
 
 export interface HttpMatch {
   /**
-   * But for regular expressions with its escapes as they are in a request's canonical path. Undefined only where its type is not
-   * supported: then it matches more than what was meant, and the route is refused.
+   * But for regular expressions with its escapes as they are in a request's canonical path. Undefined only where its type, or its
+   * regular expression, is not supported: then it matches more than what was meant, and the route is refused.
    */
   readonly path: { readonly kind: 'exact' | 'prefix' | 'regex'; readonly value: string } | undefined;
   /** Names lower case; of several of a name only the first is kept. */

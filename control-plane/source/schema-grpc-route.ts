@@ -50,7 +50,6 @@ const method = fields({
 });
 
 function wordFault(type: string, text: string, form: RegExp): string | undefined {
-  if (type === 'RegularExpression') return regexFault(text);
   if (type !== 'Exact' || form.test(text)) return undefined;
   return `${shown(text)} is not a name in gRPC`;
 }
@@ -78,6 +77,14 @@ function toMatch(written: z.output<typeof match>, at: string, report: ReportUnsu
   if (kind === undefined) {
     report(`${at}.method.type`, notSupported('type', type, [...METHOD_TYPES.keys()]));
     return { method: undefined, headers };
+  }
+  if (kind === 'regex') {
+    const faults = [
+      ['service', regexFault(service)],
+      ['method', regexFault(name)],
+    ] as const;
+    for (const [field, fault] of faults) if (fault !== undefined) report(`${at}.method.${field}`, fault);
+    if (faults.some(([, fault]) => fault !== undefined)) return { method: undefined, headers };
   }
   return {
     method: { kind, ...(service !== '' && { service }), ...(name !== '' && { method: name }) },

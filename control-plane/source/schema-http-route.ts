@@ -35,7 +35,7 @@ const path = fields({
   value: z.string().max(1024, 'is longer than 1024 characters').default('/'),
 }).superRefine(({ type, value }, context) => {
   const isPath = type === 'Exact' || type === 'PathPrefix';
-  const message = isPath ? pathFault(value) : type === 'RegularExpression' ? regexFault(value) : undefined;
+  const message = isPath ? pathFault(value) : undefined;
   if (message !== undefined) context.addIssue({ code: 'custom', path: ['value'], message });
 });
 
@@ -130,13 +130,15 @@ function toMatch(written: WrittenMatch, at: string, report: ReportUnsupported): 
   const kind = PATH_TYPES.get(written.path.type);
   if (kind === undefined)
     report(`${at}.path.type`, notSupported('type', written.path.type, [...PATH_TYPES.keys()]));
+  const fault = kind === 'regex' ? regexFault(written.path.value) : undefined;
+  if (fault !== undefined) report(`${at}.path.value`, fault);
   const isMethod = method !== undefined && METHODS.includes(method);
   if (method !== undefined && !isMethod) report(`${at}.method`, notSupported('method', method, METHODS));
   return {
-    path: kind && {
-      kind,
-      value: kind === 'regex' ? written.path.value : canonicalEscapes(written.path.value),
-    },
+    path:
+      kind === undefined || fault !== undefined
+        ? undefined
+        : { kind, value: kind === 'regex' ? written.path.value : canonicalEscapes(written.path.value) },
     headers: toValueMatches(headers, { isHeader: true, path: `${at}.headers`, report }),
     queryParams: toValueMatches(queryParams, { isHeader: false, path: `${at}.queryParams`, report }),
     ...(isMethod && { method }),

@@ -149,15 +149,10 @@ export interface WrittenValueMatch {
   readonly value: string;
 }
 
-/** Matches on values by name; a regular expression among them can be compiled. */
+/** Matches on values by name. */
 export function valueMatches(longest: number): z.ZodType<readonly WrittenValueMatch[]> {
   const value = longest === 4096 ? headerValue : textUpTo(longest);
-  const one = fields({ type: z.string().default('Exact'), name: headerName, value }).superRefine(
-    ({ type, value: text }, context) => {
-      const message = type === 'RegularExpression' ? regexFault(text) : undefined;
-      if (message !== undefined) context.addIssue({ code: 'custom', path: ['value'], message });
-    },
-  );
+  const one = fields({ type: z.string().default('Exact'), name: headerName, value });
   return z.array(one).max(16).default([]);
 }
 
@@ -165,8 +160,8 @@ export function valueMatches(longest: number): z.ZodType<readonly WrittenValueMa
 export type ReportUnsupported = (path: string, reason: string) => void;
 
 /**
- * The first match of each name, those of an unknown type left out and reported. Names of headers become lower case and so are
- * compared without case.
+ * The first match of each name, those of an unknown type left out and reported, as are regular expressions that cannot be compiled.
+ * Names of headers become lower case and so are compared without case.
  */
 export function toValueMatches(
   written: readonly WrittenValueMatch[],
@@ -176,9 +171,12 @@ export function toValueMatches(
   for (const [index, { type, name: writtenName, value }] of written.entries()) {
     const name = options.isHeader ? writtenName.toLowerCase() : writtenName;
     if (byName.has(name)) continue;
-    if (type === 'Exact') byName.set(name, { name, match: { kind: 'exact', value } });
+    const place = `${options.path}[${index}]`;
+    const fault = type === 'RegularExpression' ? regexFault(value) : undefined;
+    if (fault !== undefined) options.report(`${place}.value`, fault);
+    else if (type === 'Exact') byName.set(name, { name, match: { kind: 'exact', value } });
     else if (type === 'RegularExpression') byName.set(name, { name, match: { kind: 'regex', value } });
-    else options.report(`${options.path}[${index}].type`, notSupported('type', type));
+    else options.report(`${place}.type`, notSupported('type', type));
   }
   return [...byName.values()];
 }

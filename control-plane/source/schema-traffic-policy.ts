@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { count, duration } from './gateway-words.ts';
+import { count, duration, regexFault } from './gateway-words.ts';
 import { defineConvertedKind, type KindDefinition } from './kind.ts';
 import type { Fault, TrafficPolicySpec } from './route-objects.ts';
 import { dnsLabel, dnsSubdomain, fields, shown } from './schema-parts.ts';
@@ -44,7 +44,9 @@ const from = fields({
 });
 
 const headerMatches = valueMatches(4096).superRefine((list, context) => {
-  for (const [index, { type, name }] of list.entries()) {
+  for (const [index, { type, name, value }] of list.entries()) {
+    const fault = type === 'RegularExpression' ? regexFault(value) : undefined;
+    if (fault !== undefined) context.addIssue({ code: 'custom', path: [index, 'value'], message: fault });
     if (type !== 'Exact' && type !== 'RegularExpression') {
       const message = `${shown(type)} is not one of Exact, RegularExpression`;
       context.addIssue({ code: 'custom', path: [index, 'type'], message });

@@ -86,6 +86,11 @@ describe('a TrafficPolicy', () => {
     { fault: 'a rate of 0', rest: 'responseRate: {kbps: 0}', at: '.responseRate.kbps' },
     { fault: 'more than 100 percent', rest: `${ABORT}, percent: 100.5`, at: '.percent' },
     {
+      fault: 'a regular expression that is none',
+      rest: `match: {headers: [{name: a, type: RegularExpression, value: "("}]}, ${ABORT}`,
+      at: '.match.headers[0].value',
+    },
+    {
       fault: 'a match on Host',
       rest: `match: {headers: [{name: HOST, value: a}]}, ${ABORT}`,
       at: '.match.headers[0].name',

@@ -429,6 +429,11 @@ describe('a route that is refused', () => {
       path: 'spec.rules[0].filters[0].requestRedirect.statusCode',
     },
     {
+      what: 'a regular expression',
+      rule: `matches: [{path: {type: RegularExpression, value: "/(?=a)"}}], ${to('ledger')}`,
+      path: 'spec.rules[0].matches[0].path.value',
+    },
+    {
       what: 'a filter of a backend',
       rule: 'backendRefs: [{name: ledger, port: 80, filters: [{type: URLRewrite, urlRewrite: {hostname: a}}]}]',
       path: 'spec.rules[0].backendRefs[0].filters[0].type',
