@@ -1,4 +1,5 @@
-import { type HttpAnswer, type HttpRoute, jsonAnswer, textAnswer } from '#ztunnel/http-listener.ts';
+import { type HttpRoute, jsonAnswer, textAnswer } from '#ztunnel/http-listener.ts';
+import { getRoute, indexRoute, metricsRoutes } from '#ztunnel/operator-routes.ts';
 import type { SplitReport } from './route-counts.ts';
 
 /** What operators are shown. */
@@ -17,29 +18,20 @@ export interface AdminView {
 /** `127.0.0.1:15000`: nothing here changes anything. */
 export function adminRoutes(view: AdminView): readonly HttpRoute[] {
   const routes: readonly HttpRoute[] = [
-    get('/config_dump', async () => jsonAnswer(200, await view.configDump())),
-    get('/clusters', () => jsonAnswer(200, view.clusters())),
-    get('/certs', () => jsonAnswer(200, view.certificates())),
-    get('/splits', () => jsonAnswer(200, { splits: view.splits() })),
-    get('/status', () => jsonAnswer(200, view.status())),
-    get('/logging', () => textAnswer(200, `current log level is ${view.logLevel()}\n`)),
+    getRoute('/config_dump', async () => jsonAnswer(200, await view.configDump())),
+    getRoute('/clusters', () => jsonAnswer(200, view.clusters())),
+    getRoute('/certs', () => jsonAnswer(200, view.certificates())),
+    getRoute('/splits', () => jsonAnswer(200, { splits: view.splits() })),
+    getRoute('/status', () => jsonAnswer(200, view.status())),
+    getRoute('/logging', () => textAnswer(200, `current log level is ${view.logLevel()}\n`)),
   ];
-  return [get('/', () => index(routes)), ...routes];
-}
-
-/** Port 15020. */
-export function metricsRoutes(view: AdminView): readonly HttpRoute[] {
-  const scrape = async (): Promise<HttpAnswer> => {
-    const { text, contentType } = view.metrics;
-    return { status: 200, contentType, body: await text() };
-  };
-  return [get('/metrics', scrape), get('/stats/prometheus', scrape)];
+  return [indexRoute('waypoint', routes), ...routes];
 }
 
 /** Port 15021. */
 export function readinessRoutes(view: AdminView): readonly HttpRoute[] {
   return [
-    get('/healthz/ready', () => {
+    getRoute('/healthz/ready', () => {
       const pending = view.pending();
       if (pending.length === 0) return textAnswer(200, 'ready\n');
       return textAnswer(503, `not ready, pending: ${pending.join(', ')}\n`);
@@ -49,18 +41,5 @@ export function readinessRoutes(view: AdminView): readonly HttpRoute[] {
 
 /** The Unix socket, which only its owner can open. */
 export function socketRoutes(view: AdminView): readonly HttpRoute[] {
-  return [...adminRoutes(view), ...metricsRoutes(view), ...readinessRoutes(view)];
-}
-
-function get(path: string, answer: HttpRoute['answer']): HttpRoute {
-  return { method: 'GET', path, answer };
-}
-
-function index(routes: readonly HttpRoute[]): HttpAnswer {
-  const items = routes.map(({ path }) => `<li><a href="${path}">${path}</a></li>`).join('');
-  return {
-    status: 200,
-    contentType: 'text/html; charset=utf-8',
-    body: `<!doctype html><title>waypoint</title><ul>${items}</ul>\n`,
-  };
+  return [...adminRoutes(view), ...metricsRoutes(view.metrics), ...readinessRoutes(view)];
 }

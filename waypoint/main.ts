@@ -3,9 +3,11 @@ import pino, { type Logger } from 'pino';
 import { subscribeEnvoyApi } from '#api/envoy-client.ts';
 import { formatIdentity, type Identity } from '#certs/identity.ts';
 import { createSignerClient, type SignerClient } from '#certs/signer-client.ts';
+import { readRoots } from '#ztunnel/credential-sources.ts';
 import { type HttpRoute, listenHttp } from '#ztunnel/http-listener.ts';
-import { adminRoutes, metricsRoutes, readinessRoutes, socketRoutes } from './admin.ts';
-import { readRoots, requestHeaders } from './credentials.ts';
+import { metricsRoutes } from '#ztunnel/operator-routes.ts';
+import { adminRoutes, readinessRoutes, socketRoutes } from './admin.ts';
+import { requestHeaders } from './credentials.ts';
 import { describeSettings, trustDomainOf, type WaypointSettings } from './settings.ts';
 import { Waypoint } from './waypoint.ts';
 
@@ -79,7 +81,7 @@ async function openListeners(
     }
   };
   await listen({ host: '127.0.0.1', port: ports.admin }, adminRoutes(view), 'admin');
-  await listen({ host: ip, port: ports.metrics }, metricsRoutes(view), 'metrics');
+  await listen({ host: ip, port: ports.metrics }, metricsRoutes(view.metrics), 'metrics');
   await listen({ host: ip, port: ports.readiness }, readinessRoutes(view), 'readiness');
   if (adminSocket !== undefined) await listen({ path: adminSocket }, socketRoutes(view), 'the supervisor');
 }

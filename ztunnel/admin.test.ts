@@ -5,17 +5,11 @@ import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { expect, test } from 'vitest';
 import { policy, rule, service, tablesOf, workload } from '#test/kit/resources.ts';
-import {
-  type AdminOrders,
-  type AdminView,
-  adminRoutes,
-  orderRoutes,
-  readinessRoutes,
-  statsRoutes,
-} from './admin.ts';
+import { type AdminOrders, type AdminView, adminRoutes, orderRoutes, readinessRoutes } from './admin.ts';
 import { parseZtunnelConfig } from './config.ts';
 import { dumpConfig } from './config-dump.ts';
 import { type HttpRoute, listenHttp } from './http-listener.ts';
+import { metricsRoutes } from './operator-routes.ts';
 import { pendingTasks, type ReadinessFacts } from './readiness.ts';
 
 const READY: ReadinessFacts = {
@@ -92,7 +86,7 @@ test('readiness is 200 when ready, else 500 with what is missing', async () => {
 });
 
 test.each(['/metrics', '/stats/prometheus'])('metrics are at %s', async (path) => {
-  expect(await askOnce(statsRoutes(view()), 'GET', path)).toEqual({
+  expect(await askOnce(metricsRoutes(view().metrics), 'GET', path)).toEqual({
     status: 200,
     type: 'application/openmetrics-text',
     body: '# EOF\n',

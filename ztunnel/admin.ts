@@ -1,4 +1,5 @@
 import { type HttpAnswer, type HttpRoute, jsonAnswer, textAnswer } from './http-listener.ts';
+import { getRoute, indexRoute, metricsRoutes } from './operator-routes.ts';
 import { type ReadinessFacts, readinessAnswer } from './readiness.ts';
 
 /** What the read-only endpoints show. */
@@ -21,25 +22,16 @@ export interface AdminOrders {
 /** `127.0.0.1:15000`: nothing here changes anything, as every process of the node can reach it. */
 export function adminRoutes(view: AdminView): readonly HttpRoute[] {
   const routes: readonly HttpRoute[] = [
-    get('/config_dump', async () => jsonAnswer(200, await view.configDump())),
-    get('/logging', () => textAnswer(200, `current log level is ${view.logLevel()}\n`)),
+    getRoute('/config_dump', async () => jsonAnswer(200, await view.configDump())),
+    getRoute('/logging', () => textAnswer(200, `current log level is ${view.logLevel()}\n`)),
   ];
-  return [get('/', () => index(routes)), ...routes];
-}
-
-/** Port 15020. */
-export function statsRoutes(view: AdminView): readonly HttpRoute[] {
-  const scrape = async (): Promise<HttpAnswer> => {
-    const { text, contentType } = view.metrics;
-    return { status: 200, contentType, body: await text() };
-  };
-  return [get('/metrics', scrape), get('/stats/prometheus', scrape)];
+  return [indexRoute('ztunnel', routes), ...routes];
 }
 
 /** Port 15021. */
 export function readinessRoutes(view: AdminView): readonly HttpRoute[] {
   return [
-    get('/healthz/ready', () => {
+    getRoute('/healthz/ready', () => {
       const { status, text } = readinessAnswer(view.readiness());
       return textAnswer(status, text);
     }),
@@ -51,7 +43,7 @@ export function orderRoutes(view: AdminView, orders: AdminOrders): readonly Http
   const drain = (): HttpAnswer => jsonAnswer(202, { draining: true, deadlineMs: orders.drain() });
   return [
     ...adminRoutes(view),
-    ...statsRoutes(view),
+    ...metricsRoutes(view.metrics),
     ...readinessRoutes(view),
     { method: 'POST', path: '/drain', answer: drain },
     { method: 'POST', path: '/quitquitquit', answer: drain },
@@ -74,17 +66,4 @@ function setLogLevel(view: AdminView, orders: AdminOrders, query: URLSearchParam
 function reopen(orders: AdminOrders): HttpAnswer {
   orders.reopenLogs();
   return textAnswer(200, 'reopened with the next line\n');
-}
-
-function get(path: string, answer: HttpRoute['answer']): HttpRoute {
-  return { method: 'GET', path, answer };
-}
-
-function index(routes: readonly HttpRoute[]): HttpAnswer {
-  const items = routes.map(({ path }) => `<li><a href="${path}">${path}</a></li>`).join('');
-  return {
-    status: 200,
-    contentType: 'text/html; charset=utf-8',
-    body: `<!doctype html><title>ztunnel</title><ul>${items}</ul>\n`,
-  };
 }

@@ -2,19 +2,14 @@ import { readFileSync } from 'node:fs';
 import pino, { type Logger } from 'pino';
 import { subscribeWorkloadApi } from '#api/client.ts';
 import { createSignerClient, type SignerClient } from '#certs/signer-client.ts';
-import {
-  type AdminOrders,
-  type AdminView,
-  adminRoutes,
-  orderRoutes,
-  readinessRoutes,
-  statsRoutes,
-} from './admin.ts';
+import { type AdminOrders, type AdminView, adminRoutes, orderRoutes, readinessRoutes } from './admin.ts';
 import { closeDescriptor, openNamespace, warmThreadPool } from './capture/in-pod-sockets.ts';
 import { LOG_LEVELS, type ZtunnelConfig } from './config.ts';
-import { readRoots, requestHeaders } from './credentials.ts';
+import { readRoots } from './credential-sources.ts';
+import { requestHeaders } from './credentials.ts';
 import { type HttpRoute, listenHttp } from './http-listener.ts';
 import { Node } from './node.ts';
+import { metricsRoutes } from './operator-routes.ts';
 import { pendingTasks } from './readiness.ts';
 import { connectZds } from './zds/client.ts';
 
@@ -87,7 +82,7 @@ async function openListeners(
   };
   const host = config.ipv6 ? '::' : '0.0.0.0';
   await listen({ host: '127.0.0.1', port: config.ports.admin }, adminRoutes(view), 'admin');
-  await listen({ host, port: config.ports.stats }, statsRoutes(view), 'metrics');
+  await listen({ host, port: config.ports.stats }, metricsRoutes(view.metrics), 'metrics');
   await listen({ host, port: config.ports.readiness }, readinessRoutes(view), 'readiness');
   if (config.adminSocket === undefined) return;
   const orders = ordersFor(config, node, ordered, logger);
