@@ -343,6 +343,14 @@ describe('a backend', () => {
     expect(conditionOf(attached, 'HTTPRoute pay/r', 'Accepted')).toBe('True Accepted');
   });
 
+  test('is missed in a GRPCRoute without rules, which has the port and matches nothing', () => {
+    const attached = attachText(LEDGER + route('GRPCRoute', 'pay/r', at));
+    expect(frontendOf(attached, 'grpc').entries).toEqual([]);
+    expect(attached.problems).toMatchObject([
+      { path: 'spec.rules', severity: 'warning', message: 'has no rules; write one, with a backend' },
+    ]);
+  });
+
   test('is not missed beside a redirect', () => {
     const filter = '{type: RequestRedirect, requestRedirect: {scheme: https}}';
     const text = route('HTTPRoute', 'pay/r', `${at}, rules: [{filters: [${filter}]}]`);

@@ -137,6 +137,11 @@ function referenceProblems(resolved: ResolvedRoute): readonly Problem[] {
 /** Rules that send nothing anywhere: as they are written, but hardly as they are meant. */
 function emptyRuleProblems({ route, rules, refusal }: ResolvedRoute): readonly Problem[] {
   if (refusal) return [];
+  if (rules.length === 0) {
+    const message = 'has no rules; write one, with a backend';
+    const effect = 'it matches nothing, and nothing goes to the service itself either';
+    return [problemAt(route, { path: 'spec.rules', message, severity: 'warning', effect })];
+  }
   return rules.flatMap(({ backends }, index) => {
     const rule = route.spec.rules[index];
     if (rule === undefined || backends.some(({ weight }) => weight > 0) || redirects(rule)) return [];
