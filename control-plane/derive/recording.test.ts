@@ -108,7 +108,7 @@ const STRICT_PORT: Authorization = {
 
 const THROUGH_WAYPOINT: Authorization = {
   kind: 'authorization',
-  name: 'tulle_require_waypoint_pay_wp',
+  name: 'tulle_require_waypoint_pay_wp_8080',
   namespace: 'pay',
   scope: 'WORKLOAD_SELECTOR',
   action: 'DENY',

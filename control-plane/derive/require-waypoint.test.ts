@@ -85,13 +85,13 @@ describe('a waypoint is required', () => {
     expect(required(snapshot)).toMatchObject([
       {
         namespace: 'shop',
-        name: 'tulle_require_waypoint_shop_wp',
+        name: 'tulle_require_waypoint_shop_wp_8080',
         scope: 'WORKLOAD_SELECTOR',
         action: 'DENY',
       },
     ]);
     expect(podOf(snapshot, 'shop/cart-1').authorizationPolicies).toContain(
-      'shop/tulle_require_waypoint_shop_wp',
+      'shop/tulle_require_waypoint_shop_wp_8080',
     );
   });
 
@@ -141,6 +141,44 @@ describe('a waypoint is required', () => {
       [['cluster.local/ns/shop/sa/other', WP], [8080]],
       [['cluster.local/ns/shop/sa/other'], [8081]],
     ]);
+  });
+});
+
+describe('the name of a guard says what it means, whatever else there is', () => {
+  const service = (name: string, ports: readonly number[], app: string): string =>
+    objectYaml(
+      'Service',
+      `shop/${name}`,
+      `{selector: {app: ${app}}, ports: [${ports.map((port) => `{name: p${port}, port: ${port}}`).join(', ')}]}`,
+      `labels: {${REQUIRE}: "true"}`,
+    );
+  const workload = (app: string, ip: string): string => podYaml(`shop/${app}-1`, ip, `labels: {app: ${app}}`);
+  const guardOf = (snapshot: Snapshot, name: string): string | undefined =>
+    podOf(snapshot, `shop/${name}-1`).authorizationPolicies[0];
+
+  test('with the ports', () => {
+    const a = service('a', [8080], 'a') + workload('a', '10.1.0.5');
+    const b = service('b', [9090, 8080], 'b') + workload('b', '10.1.0.2');
+    const alone = deriveText(base + a);
+    const both = deriveText(base + b + a);
+    expect([alone, both].map((one) => guardOf(one, 'a'))).toEqual(
+      Array(2).fill('shop/tulle_require_waypoint_shop_wp_8080'),
+    );
+    expect(guardOf(both, 'b')).toBe('shop/tulle_require_waypoint_shop_wp_8080_9090');
+  });
+
+  test('without ports where all are guarded', () => {
+    const named = service('a', [80], 'a').replace('port: 80', 'port: 80, targetPort: web');
+    const snapshot = deriveText(base + named + workload('a', '10.1.0.5'));
+    expect(guardOf(snapshot, 'a')).toBe('shop/tulle_require_waypoint_shop_wp');
+  });
+
+  test('shortened where it would be long', () => {
+    const ports = Array.from({ length: 30 }, (_, index) => 10_000 + index);
+    const text = base + service('a', ports, 'a') + workload('a', '10.1.0.5');
+    const [first, again] = [guardOf(deriveText(text), 'a'), guardOf(deriveText(text + cart()), 'a')];
+    expect(first).toMatch(/^shop\/tulle_require_waypoint_[0-9a-f]{16}$/);
+    expect(again).toBe(first);
   });
 });
 

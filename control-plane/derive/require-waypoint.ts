@@ -54,7 +54,7 @@ export function requireWaypoints(
     if (requirement !== undefined) required.set(info.key, requirement);
   }
   const book: GuardBook = { services, required, principalsOf: indexPrincipals(services, workloads) };
-  const names = new GuardPolicies();
+  const names = new GuardPolicies(context.settings.trustDomain);
   const guarded = workloads.map((derived) => {
     const { resource } = derived;
     const cause = requirementOfWorkload(context, derived, policies);

@@ -4,6 +4,7 @@ import type { GatewayAddress, Workload } from '#api/workload.ts';
 import { principalOf } from '#certs/identity.ts';
 import type { ObjectKey, Position } from '../source/objects.ts';
 import type { Derived } from './context.ts';
+import { digest } from './digest.ts';
 import { compareText } from './inventory.ts';
 import { getOrAdd } from './selectors.ts';
 import type { ServiceInfo } from './services.ts';
@@ -142,32 +143,46 @@ function sorted(texts: readonly string[]): readonly string[] {
 
 /** The policies that guards become: workloads that are guarded in the same way share one. */
 export class GuardPolicies {
-  readonly #byContent = new Map<string, Derived<Authorization>>();
-  readonly #taken = new Set<string>();
+  readonly #trustDomain: string;
+  readonly #byName = new Map<string, Derived<Authorization>>();
+
+  /** @param trustDomain of the mesh */
+  constructor(trustDomain: string) {
+    this.#trustDomain = trustDomain;
+  }
 
   /** `namespace/name` of the policy with these guards. */
   nameOf(namespace: string, guards: readonly Guard[]): string {
-    const content = JSON.stringify([namespace, guards.map(({ principals, ports }) => [principals, ports])]);
-    const known = this.#byContent.get(content);
-    if (known !== undefined) return policyKey(known.resource);
-    const derived = toAuthorization(namespace, this.#unique(namespace, guards), guards);
-    this.#byContent.set(content, derived);
-    return policyKey(derived.resource);
+    const name = nameGuards(guards, this.#trustDomain);
+    const key = policyKey({ namespace, name });
+    if (!this.#byName.has(key)) this.#byName.set(key, toAuthorization(namespace, name, guards));
+    return key;
   }
 
   authorizations(): readonly Derived<Authorization>[] {
-    return [...this.#byContent.values()];
+    return [...this.#byName.values()];
   }
+}
 
-  /** After the waypoints: `tulle_require_waypoint_shop_waypoint`, and a number where ports differ. */
-  #unique(namespace: string, guards: readonly Guard[]): string {
-    const accounts = union(guards).map((principal) => principal.split('/ns/')[1]?.replace('/sa/', '_') ?? '');
-    const base = `${REQUIRE_WAYPOINT_PREFIX}${sorted(accounts).join('_')}`;
-    let name = base;
-    for (let count = 2; this.#taken.has(`${namespace}/${name}`); count += 1) name = `${base}_${count}`;
-    this.#taken.add(`${namespace}/${name}`);
-    return name;
-  }
+const LONGEST_NAME = 128;
+
+/**
+ * After the waypoints, `tulle_require_waypoint_shop_waypoint`, and the ports if it is not all of them, `…_8080_9090`; what is longer
+ * or says more has a digest instead. It depends on nothing else, so that a name never comes to mean something else.
+ */
+function nameGuards(guards: readonly Guard[], trustDomain: string): string {
+  const [first, ...others] = guards;
+  const accounts = union(guards).map((principal) => {
+    const [, domain, namespace = '', account] = /^([^/]+)\/ns\/([^/]+)\/sa\/(.+)$/.exec(principal) ?? [];
+    // A number would look like a port.
+    return domain === trustDomain && /\D/.test(namespace) ? `${namespace}_${account}` : undefined;
+  });
+  const known = accounts.filter((account) => account !== undefined);
+  const name = `${REQUIRE_WAYPOINT_PREFIX}${[...known, ...(first?.ports ?? [])].join('_')}`;
+  const isPlain = others.length === 0 && known.length === accounts.length;
+  if (isPlain && name.length <= LONGEST_NAME) return name;
+  const content = JSON.stringify(guards.map(({ principals, ports }) => [principals, ports]));
+  return `${REQUIRE_WAYPOINT_PREFIX}${digest(content)}`;
 }
 
 function toAuthorization(namespace: string, name: string, guards: readonly Guard[]): Derived<Authorization> {

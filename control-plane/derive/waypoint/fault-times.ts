@@ -1,5 +1,6 @@
 import { type ObjectKey, objectKey, type TrafficPolicyObject } from '../../source/objects.ts';
 import type { Fault } from '../../source/route-objects.ts';
+import { digest } from '../digest.ts';
 
 /** What the ends of faults are reckoned from. */
 export interface FaultClock {
@@ -41,14 +42,6 @@ export interface FaultInForce {
 /** Names a fault as it is written: `TrafficPolicy pay/chaos slow 3f0e…`. */
 export function faultKey(policy: TrafficPolicyObject, fault: Fault): string {
   return `${objectKey(policy)} ${fault.name} ${digest(JSON.stringify(fault))}`;
-}
-
-/** 64-bit FNV-1a: tells one text from what it was edited to; no protection against someone who wants two to be alike. */
-function digest(text: string): string {
-  let hash = 0xcbf29ce484222325n;
-  for (const byte of new TextEncoder().encode(text))
-    hash = BigInt.asUintN(64, (hash ^ BigInt(byte)) * 0x100000001b3n);
-  return hash.toString(16).padStart(16, '0');
 }
 
 /** When a fault ends, and whether it has. */

@@ -45,7 +45,7 @@ describe('a policy is enforced at the listeners of what it is aimed at', () => {
     const snapshot = deriveText(text + policy(target, 'rules: [{}]', 'istio-system/p'));
     expect(waypointOf(snapshot).authorizations).toEqual(['istio-system/p']);
     expect(podOf(snapshot, 'pay/ledger-2').authorizationPolicies).toContain(
-      'pay/tulle_require_waypoint_pay_wp',
+      'pay/tulle_require_waypoint_pay_wp_8080',
     );
   });
 });
@@ -166,7 +166,7 @@ describe('what cannot be enforced at a waypoint makes it refuse', () => {
     expect(metadata(tokens)).toMatchObject({ authorizations: ['pay/jwt'] });
     expect(policyOf(snapshot, 'pay/jwt')).toMatchObject({ action: 'DENY', rules: [{ clauses: [] }] });
     expect(podOf(snapshot, 'pay/ledger-2').authorizationPolicies).toEqual([
-      'pay/tulle_require_waypoint_pay_wp',
+      'pay/tulle_require_waypoint_pay_wp_8080',
     ]);
     expect(snapshot.problems).toContainEqual(
       expect.objectContaining({ path: 'spec.jwtRules', effect: 'denies what it selects' }),
