@@ -453,6 +453,24 @@ test('gRPC: an answer of trailers only is one of headers', async () => {
   expect([exchange.status, exchange.header('grpc-status'), records[0]?.grpcStatus]).toEqual([200, '5', 5]);
 });
 
+test('gRPC: an answer of trailers only ends as it begins, also while the request goes on', async () => {
+  await using app = await http2App((stream) => {
+    stream.respond({ ':status': 200, 'grpc-status': '12' }, { endStream: true });
+  });
+  const plan = { cluster: cluster([endpoint(app.port)], { protocol: 'http2' }) };
+  const exchange = forward([], { plan, hasBody: true, head: { method: 'POST' } });
+  let trailersAtOnce: readonly string[] | undefined;
+  const respond = exchange.respond.bind(exchange);
+  exchange.respond = (status, headers) => {
+    respond(status, headers);
+    process.nextTick(() => {
+      trailersAtOnce = exchange.trailers;
+    });
+  };
+  await exchange.over;
+  expect(trailersAtOnce).toEqual([]);
+});
+
 test('HTTP/2: requests share a connection', async () => {
   await using app = await http2App((stream) => {
     stream.respond({ ':status': 200 });

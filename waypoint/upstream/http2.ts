@@ -22,7 +22,7 @@ const MAX_HEADER_BYTES = 60 * 1024;
 const MAX_HEADER_PAIRS = 104;
 /** What came over HTTP/1.1 may have two of a field that should be there once. The types know this of servers only. */
 const REPEATED_FIELDS = { strictSingleValueFields: false };
-const { NGHTTP2_CANCEL, NGHTTP2_NO_ERROR, NGHTTP2_REFUSED_STREAM } = constants;
+const { NGHTTP2_CANCEL, NGHTTP2_FLAG_END_STREAM, NGHTTP2_NO_ERROR, NGHTTP2_REFUSED_STREAM } = constants;
 
 /** One HTTP/2 connection to an application; by node:http2. It owns the socket. */
 export class Http2Connection {
@@ -169,11 +169,13 @@ class Http2Attempt implements Attempt {
       const { status, headers } = headOf(raw);
       this.#handlers?.onInform(status, headers);
     });
-    stream.on('response', (headers, _flags, raw: string[]) => {
+    stream.on('response', (headers, flags, raw: string[]) => {
       const head = headOf(raw);
       const hasBody = !this.#isHead && head.status !== 204 && head.status !== 304;
       if (hasBody) this.#left = Number(headers['content-length'] ?? 0);
       this.#handlers?.onHead(head.status, head.headers);
+      // At once, so that what is one frame here goes on as one: gRPC takes a status for trailers only then.
+      if ((flags & NGHTTP2_FLAG_END_STREAM) !== 0) this.#onEnd();
       // Not before: Node.js tells of data at once, and of heads a little later.
       stream.on('data', (chunk: Buffer) => {
         this.#left -= chunk.length;
