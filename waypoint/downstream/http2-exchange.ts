@@ -210,14 +210,20 @@ export class Http2Exchange implements Exchange {
   }
 
   #close(): void {
-    const stream = this.#stream;
     if (this.#isClosed) return;
     this.#isClosed = true;
-    const isComplete = this.#isUpgraded
-      ? this.#isUpgradeComplete
-      : stream.rstCode === constants.NGHTTP2_NO_ERROR && stream.writableFinished;
+    const isComplete = this.#isUpgraded ? this.#isUpgradeComplete : this.#isSent;
     this.onClose?.(isComplete && this.failure === undefined);
     this.#options.onClosed();
+  }
+
+  /**
+   * Of an answer to a request with a body, Node.js calls the writing finished only after it has closed the stream. A client that
+   * resets without an error counts as one that left as long as the answer has not ended.
+   */
+  get #isSent(): boolean {
+    const { aborted, rstCode, writableEnded } = this.#stream;
+    return rstCode === constants.NGHTTP2_NO_ERROR && writableEnded && !aborted;
   }
 }
 

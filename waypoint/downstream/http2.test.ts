@@ -228,6 +228,47 @@ test('a client that resets is told to who answers', async () => {
   client.destroy();
 });
 
+test('an answer to a request with a body is complete when its last frame is out', async () => {
+  const { promise, resolve } = Promise.withResolvers<boolean>();
+  await using posts = await listen(ca, {
+    serveRequest: (exchange) => {
+      exchange.onClose = resolve;
+      exchange.body?.start({
+        onData: () => undefined,
+        onEnd: () => {
+          exchange.respond(200, ['content-length', '2']);
+          setImmediate(() => {
+            exchange.write(Buffer.from('ok'));
+            exchange.end();
+          });
+        },
+        onAbort: () => undefined,
+      });
+    },
+  });
+  const client = await session(posts);
+  expect(await request(client, { ':method': 'POST', ':path': '/' }, 'body')).toMatchObject({ text: 'ok' });
+  expect(await promise).toBe(true);
+  client.destroy();
+});
+
+test('an answer is not complete when its client resets before the end, without an error too', async () => {
+  const { promise, resolve } = Promise.withResolvers<boolean>();
+  await using slow = await listen(ca, {
+    serveRequest: (exchange) => {
+      exchange.onClose = resolve;
+      exchange.respond(200, []);
+      exchange.write(Buffer.from('half'));
+    },
+  });
+  const client = await session(slow);
+  const stream = client.request({ ':path': '/' });
+  await once(stream, 'data');
+  stream.close(constants.NGHTTP2_NO_ERROR);
+  expect(await promise).toBe(false);
+  client.destroy();
+});
+
 test('an answer that is cut short is a reset', async () => {
   await using broken = await listen(ca, {
     serveRequest: (exchange) => {
