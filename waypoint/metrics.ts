@@ -21,6 +21,8 @@ export interface GaugeSources {
 /** The metrics of one waypoint: Istio's names and labels, ours with the prefix `tulle_`. */
 export interface WaypointMetrics {
   readonly record: (record: RequestRecord) => void;
+  /** A TCP connection is open. */
+  readonly opened: (record: RequestRecord) => void;
   readonly tunnelRefused: (status: number) => void;
   readonly sessionFailed: () => void;
   readonly accessLogDropped: (lines: number) => void;
@@ -88,6 +90,7 @@ export function createMetrics(version: string, sources: GaugeSources): WaypointM
       requests.add(record);
       countRoute(record, { routes, retries, retried, skipped, faults });
     },
+    opened: (record) => requests.open(record),
     tunnelRefused: (status) => refused.add([String(status)]),
     sessionFailed: () => failed.add(),
     accessLogDropped: (lines) => dropped.add([], lines),

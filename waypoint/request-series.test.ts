@@ -132,7 +132,11 @@ test('equal requests are one series, whoever sent them first', async () => {
 test('connections have their own metrics', async () => {
   const series = new RequestSeries();
   series.add(record({ protocol: 'TCP', status: 0, bytesReceived: 10, bytesSent: 20 }));
+  series.open(record({ protocol: 'TCP', status: 0 }));
+  series.open(record({ protocol: 'TCP', status: 0 }));
   const text = await series.text();
+  expect(text).toMatch(/^istio_tcp_connections_opened_total\{.*\} 2$/m);
+  expect(text).toMatch(/^istio_tcp_connections_closed_total\{.*\} 1$/m);
   expect(text).toMatch(/^istio_tcp_received_bytes_total\{.*request_protocol="tcp".*\} 10$/m);
   expect(text).toMatch(/^istio_tcp_sent_bytes_total\{.*\} 20$/m);
   expect(text).not.toMatch(/^istio_requests_total\{/m);

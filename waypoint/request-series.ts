@@ -14,6 +14,9 @@ const SERIES_A_TURN = 20;
 interface Series {
   readonly labels: string;
   readonly isTcp: boolean;
+  /** Of TCP connections. */
+  opened: number;
+  /** That are over. */
   count: number;
   bytesReceived: number;
   bytesSent: number;
@@ -38,6 +41,11 @@ export class RequestSeries {
   readonly #endpoints = new Peers<Endpoint>(destinationLabels);
   readonly #services = new Map<string, Peer>();
 
+  /** A TCP connection is open; `add` follows when it is over, perhaps with other flags. */
+  open(record: RequestRecord): void {
+    this.#seriesOf(record, true).opened += 1;
+  }
+
   add(record: RequestRecord): void {
     const isTcp = record.protocol === 'TCP';
     const series = this.#seriesOf(record, isTcp);
@@ -57,7 +65,7 @@ export class RequestSeries {
     const tcp = all.filter(({ isTcp }) => isTcp);
     const families: string[] = [
       counter('istio_requests_total', 'Requests.', http, ({ count }) => count),
-      counter('istio_tcp_connections_opened_total', 'TCP connections opened.', tcp, ({ count }) => count),
+      counter('istio_tcp_connections_opened_total', 'TCP connections opened.', tcp, ({ opened }) => opened),
       counter('istio_tcp_connections_closed_total', 'TCP connections closed.', tcp, ({ count }) => count),
       counter('istio_tcp_received_bytes_total', 'Bytes from callers.', tcp, (one) => one.bytesReceived),
       counter('istio_tcp_sent_bytes_total', 'Bytes to callers.', tcp, (one) => one.bytesSent),
@@ -106,6 +114,7 @@ export class RequestSeries {
     const series: Series = {
       labels: labelText(labels).slice(1, -1),
       isTcp,
+      opened: 0,
       count: 0,
       bytesReceived: 0,
       bytesSent: 0,

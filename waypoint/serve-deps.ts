@@ -2,6 +2,7 @@ import type { HostPort } from '#api/address.ts';
 import type { Identity } from '#certs/identity.ts';
 import type { Verdict } from '#ztunnel/policy/verdict.ts';
 import type { Caller } from './exchange.ts';
+import { LiveCalls } from './live-calls.ts';
 import type { Frontend, WaypointConfig } from './model.ts';
 import type { RequestRecord } from './request-record.ts';
 import type { AuthorizedRequest } from './route/decide-request.ts';
@@ -29,6 +30,8 @@ export interface ServeOptions {
   ) => Verdict;
   /** Gets each request and connection, once, when it is over. */
   readonly record: (record: RequestRecord) => void;
+  /** Gets each TCP connection when it is open (or has come to nothing), with what is known of it then. */
+  readonly opened?: (record: RequestRecord) => void;
   /** From 0 up to 1. Default: `Math.random`. */
   readonly random?: () => number;
 }
@@ -39,18 +42,21 @@ export interface ServeDeps extends Required<ServeOptions> {
   readonly balancer: Balancer;
   readonly faults: FaultCounts;
   readonly mirrors: Mirrors;
+  readonly live: LiveCalls;
 }
 
 export function createServeDeps(options: ServeOptions): ServeDeps {
   const random = options.random ?? Math.random;
   const balancer = createBalancer(random);
   return {
+    opened: () => undefined,
     ...options,
     random,
     balancer,
     weights: new SmoothWeights(random),
     faults: createFaultCounts(),
     mirrors: createMirrors(options.upstream, balancer),
+    live: new LiveCalls(),
   };
 }
 

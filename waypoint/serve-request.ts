@@ -1,13 +1,19 @@
 import type { Exchange, HeaderList } from './exchange.ts';
+import type { LiveCall } from './live-calls.ts';
 import type { Endpoint, HeaderMutations } from './model.ts';
-import { decideRequest, type ForwardDecision, type RequestDecision } from './route/decide-request.ts';
+import {
+  type AuthorizedRequest,
+  decideRequest,
+  type ForwardDecision,
+  type RequestDecision,
+} from './route/decide-request.ts';
 import { type ChosenFaults, chooseFaults } from './route/faults.ts';
 import { isGrpc } from './route/grpc.ts';
 import { mutateHeaders } from './route/headers.ts';
 import { sessionHeaders } from './route/session.ts';
 import type { ServeDeps } from './serve-deps.ts';
 import { timerMs } from './timer.ts';
-import { abortReply, replyTo } from './upstream/decided-reply.ts';
+import { abortReply, DENIED, replyTo } from './upstream/decided-reply.ts';
 import { whyDenied } from './upstream/denial.ts';
 import { isExtendedConnect, keyOfWebSocket, NO_ACCEPT } from './upstream/extended-connect.ts';
 import type { ForwardPlan, TryFault } from './upstream/forward-plan.ts';
@@ -29,7 +35,7 @@ export function serveRequest(exchange: Exchange, deps: ServeDeps): void {
   new Service(exchange, deps).start();
 }
 
-class Service {
+class Service implements LiveCall {
   readonly #exchange: Exchange;
   readonly #deps: ServeDeps;
   readonly #log: RequestLog;
@@ -38,6 +44,8 @@ class Service {
   #forwarding: Forwarding | undefined;
   #delay: NodeJS.Timeout | undefined;
   #endFaults: (() => void) | undefined;
+  /** What policies saw of it, and let pass. */
+  #asked: AuthorizedRequest | undefined;
   /** Of faults, so far. */
   readonly #faultNames: string[] = [];
 
@@ -56,6 +64,7 @@ class Service {
 
   start(): void {
     this.#exchange.onClose = (isComplete) => this.#onClose(isComplete);
+    this.#deps.live.add(this);
     const decision = this.#decide();
     if (!('route' in decision)) {
       this.#act(decision);
@@ -71,10 +80,34 @@ class Service {
     else this.#delay = setTimeout(() => this.#act(decision), timerMs(faults.delayMs));
   }
 
+  recheck(): void {
+    const asked = this.#asked;
+    if (asked === undefined) return;
+    const frontend = this.#deps.config().frontends.named(asked.frontend.name) ?? asked.frontend;
+    const denied = frontend.refuse ?? this.#whyDenied({ ...asked, frontend });
+    if (denied === undefined) return;
+    const why = `no longer allowed: ${denied}`;
+    if (this.#forwarding !== undefined) this.#forwarding.cut(DENIED, why);
+    else if (this.#delay !== undefined) {
+      this.#stopDelay();
+      this.#reply(DENIED, why);
+    }
+  }
+
+  #whyDenied(request: AuthorizedRequest): string | undefined {
+    const { caller, authority } = this.#exchange.downstream;
+    return whyDenied(this.#deps.authorize(request.frontend, caller, request, authority));
+  }
+
+  #stopDelay(): void {
+    clearTimeout(this.#delay);
+    this.#delay = undefined;
+  }
+
   #decide(): RequestDecision {
     const { downstream, head } = this.#exchange;
     const { caller } = downstream;
-    const { config, weights, random, faults, authorize } = this.#deps;
+    const { config, weights, random, faults } = this.#deps;
     return decideRequest({
       config: config(),
       frontend: downstream.frontend,
@@ -86,12 +119,15 @@ class Service {
       activeFaults: faults.active,
       authorize: (request) => {
         this.#log.frontend = request.frontend;
-        return whyDenied(authorize(request.frontend, caller, request, downstream.authority));
+        const denied = this.#whyDenied(request);
+        if (denied === undefined) this.#asked = request;
+        return denied;
       },
     });
   }
 
   #act(decision: RequestDecision): void {
+    this.#delay = undefined;
     if (decision.kind === 'forward') {
       this.#forward(decision);
       return;
@@ -223,7 +259,8 @@ class Service {
   }
 
   #onClose(isComplete: boolean): void {
-    clearTimeout(this.#delay);
+    this.#deps.live.delete(this);
+    this.#stopDelay();
     this.#endFaults?.();
     if (!isComplete && !this.#log.isOver) this.#onGone();
     this.#log.finish();

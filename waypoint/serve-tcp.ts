@@ -1,6 +1,8 @@
 import { formatHostPort } from '#api/address.ts';
-import { type SpliceEnd, splice } from '#ztunnel/hbone/splice.ts';
+import { type Splice, type SpliceEnd, splice } from '#ztunnel/hbone/splice.ts';
 import type { Downstream } from './exchange.ts';
+import { HeldLeg } from './held-leg.ts';
+import type { LiveCall } from './live-calls.ts';
 import type { Cluster, Endpoint } from './model.ts';
 import type { RequestRecord, ResponseFlag } from './request-record.ts';
 import { decideStream, type StreamDecision } from './route/decide-stream.ts';
@@ -49,17 +51,50 @@ export async function serveTcp(tunnel: TcpTunnel, deps: ServeDeps): Promise<void
     attempts: 0,
     details: '',
   };
-  const upstream = await connect(story, deps);
+  const gone = new AbortController();
+  const leg = new HeldLeg(tunnel.leg, () =>
+    gone.abort({ flag: 'DC', why: 'the caller left' } satisfies Ended),
+  );
+  let joined: Splice | undefined;
+  const call: LiveCall = {
+    recheck: () => {
+      const denied = whyNotNow(story, deps);
+      if (denied === undefined) return;
+      const why = `no longer allowed: ${denied}`;
+      if (joined === undefined) gone.abort({ flag: 'LR', why } satisfies Ended);
+      else joined.cut(why);
+    },
+  };
+  deps.live.add(call);
+  const over = (bytes: Transferred): void => {
+    deps.live.delete(call);
+    deps.record(recordOf(story, bytes));
+  };
+  const upstream = await connect(story, deps, gone.signal);
+  deps.opened(recordOf(story, NOTHING));
   if (upstream === undefined) {
-    tunnel.leg.abort();
-    deps.record(recordOf(story, { received: 0, sent: 0 }));
+    leg.abort();
+    over(NOTHING);
     return;
   }
-  const joined = splice(tunnel.leg, upstream.leg, (end) => {
+  joined = splice(leg, upstream.leg, (end) => {
     upstream.release();
     noteEnd(story, end);
-    deps.record(recordOf(story, joined.bytes()));
+    over(joined?.bytes() ?? NOTHING);
   });
+}
+
+interface Transferred {
+  readonly received: number;
+  readonly sent: number;
+}
+
+const NOTHING: Transferred = { received: 0, sent: 0 };
+
+/** Why nothing is to become of a connection that is being made. */
+interface Ended {
+  readonly flag: ResponseFlag;
+  readonly why: string;
 }
 
 interface Connected {
@@ -67,19 +102,28 @@ interface Connected {
   readonly release: () => void;
 }
 
-async function connect(story: Story, deps: ServeDeps): Promise<Connected | undefined> {
-  const { downstream, serverName } = story.tunnel;
-  const config = deps.config();
-  const frontend = config.frontends.named(downstream.frontend.name) ?? downstream.frontend;
-  const denied = whyDenied(deps.authorize(frontend, downstream.caller, undefined, downstream.authority));
-  if (denied !== undefined) return fail(story, denied);
-  const decision = decideStream({ config, frontend, serverName, weights: deps.weights });
-  story.decision = decision;
-  if (decision.kind === 'refused') return fail(story, decision.reason, 'NR');
-  return await connectTo(decision.cluster, story, deps);
+/** Undefined: the caller may. By the newest configuration. */
+function whyNotNow({ tunnel: { downstream } }: Story, deps: ServeDeps): string | undefined {
+  const frontend = deps.config().frontends.named(downstream.frontend.name) ?? downstream.frontend;
+  const { caller, authority } = downstream;
+  return frontend.refuse ?? whyDenied(deps.authorize(frontend, caller, undefined, authority));
 }
 
-async function connectTo(cluster: Cluster, story: Story, deps: ServeDeps): Promise<Connected | undefined> {
+async function connect(story: Story, deps: ServeDeps, signal: AbortSignal): Promise<Connected | undefined> {
+  const { downstream, serverName } = story.tunnel;
+  const { frontend } = downstream;
+  const denied = whyNotNow(story, deps);
+  if (denied !== undefined) return fail(story, denied);
+  const decision = decideStream({ config: deps.config(), frontend, serverName, weights: deps.weights });
+  story.decision = decision;
+  if (decision.kind === 'refused') return fail(story, decision.reason, 'NR');
+  return await connectTo(decision.cluster, { story, deps, signal });
+}
+
+async function connectTo(
+  cluster: Cluster,
+  { story, deps, signal }: { readonly story: Story; readonly deps: ServeDeps; readonly signal: AbortSignal },
+): Promise<Connected | undefined> {
   const { caller, authority } = story.tunnel.downstream;
   const tried = new Set<string>();
   while (story.attempts < CONNECT_ATTEMPTS) {
@@ -91,7 +135,10 @@ async function connectTo(cluster: Cluster, story: Story, deps: ServeDeps): Promi
     const release = deps.balancer.begin(cluster, endpoint);
     try {
       const target = { caller, endpoint, address: addressOf(endpoint, authority), cluster };
-      return { leg: await deps.upstream.openLeg(target, NEVER), release };
+      const leg = await deps.upstream.openLeg(target, signal);
+      if (!signal.aborted) return { leg, release };
+      leg.abort();
+      release();
     } catch (error) {
       release();
       const { kind, reason } = connectFailure(error);
@@ -99,12 +146,13 @@ async function connectTo(cluster: Cluster, story: Story, deps: ServeDeps): Promi
       // That is an answer; another endpoint's policies are not for the caller to try.
       if (kind === 'denied') return fail(story, reason, 'UAEX');
     }
+    if (signal.aborted) {
+      const { why, flag }: Ended = signal.reason;
+      return fail(story, why, flag);
+    }
   }
   return fail(story, story.details, 'UF');
 }
-
-/** A caller that leaves meanwhile is noticed when its bytes are read. */
-const NEVER: AbortSignal = new AbortController().signal;
 
 function fail(story: Story, details: string, flag?: ResponseFlag): undefined {
   story.details = details;
@@ -114,10 +162,11 @@ function fail(story: Story, details: string, flag?: ResponseFlag): undefined {
 function noteEnd(story: Story, end: SpliceEnd): void {
   if (end.kind === 'complete') return;
   story.details = end.reason;
-  if (end.kind === 'aborted') story.flags.push(end.side === 'upstream' ? 'UC' : 'DC');
+  if (end.kind === 'cut') story.flags.push('LR');
+  else story.flags.push(end.side === 'upstream' ? 'UC' : 'DC');
 }
 
-function recordOf(story: Story, bytes: { readonly received: number; readonly sent: number }): RequestRecord {
+function recordOf(story: Story, bytes: Transferred): RequestRecord {
   const { tunnel, decision, endpoint, flags, details, attempts } = story;
   const { caller, frontend, authority } = tunnel.downstream;
   const forwarded = decision?.kind === 'forward' ? decision : undefined;

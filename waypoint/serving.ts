@@ -19,6 +19,8 @@ export interface ServingOptions {
   readonly svid: () => Svid | undefined;
   readonly hbone: ConnectionSettings;
   readonly onRecord: (record: RequestRecord) => void;
+  /** Gets each TCP connection when it is open, or has come to nothing. */
+  readonly onOpened: (record: RequestRecord) => void;
   /** How applications are reached; default: on the network. */
   readonly sockets?: Pick<UpstreamDeps, 'dial' | 'hopOf'>;
 }
@@ -29,6 +31,8 @@ export interface Serving {
   readonly serveTcp: (tunnel: TcpTunnel) => void;
   /** Another configuration is in force. */
   readonly follow: (config: WaypointConfig) => void;
+  /** Policies, or whom they are for, have changed: what is under way and is denied now ends. */
+  readonly recheck: () => void;
   /** Connections to applications, by kind. */
   readonly connections: () => { readonly sessions: number; readonly http1: number; readonly http2: number };
   readonly mirrors: () => { readonly active: number; readonly sent: number; readonly dropped: number };
@@ -36,29 +40,23 @@ export interface Serving {
 }
 
 export function createServing(options: ServingOptions): Serving {
-  const { config, authorize, identity, svid, hbone, onRecord, sockets } = options;
+  const { config, authorize, identity, svid, hbone, onRecord, onOpened, sockets } = options;
   const upstream = createUpstream({ svid, settings: hbone, ...sockets });
-  /** What each caller dialled: policies look at it. */
-  const dialled = new WeakMap<Caller, HostPort>();
   const deps = createServeDeps({
     config,
     upstream,
     identity: () => identity,
-    authorize: (frontend, caller) =>
-      authorize(frontend, caller, dialled.get(caller) ?? { ip: '0.0.0.0', port: frontend.port }),
+    authorize: (frontend, caller, _request, authority) => authorize(frontend, caller, authority),
     record: onRecord,
+    opened: onOpened,
   });
   return {
-    serveRequest: (exchange) => {
-      const { caller, authority } = exchange.downstream;
-      dialled.set(caller, authority);
-      serveRequest(exchange, deps);
-    },
+    serveRequest: (exchange) => serveRequest(exchange, deps),
     serveTcp: (tunnel) => {
-      dialled.set(tunnel.downstream.caller, tunnel.downstream.authority);
       serveTcp(tunnel, deps).catch(() => tunnel.leg.abort());
     },
     follow: (newest) => keepOnlyConfigured(deps, newest),
+    recheck: () => deps.live.recheck(),
     connections: () => upstream.size(),
     mirrors: () => deps.mirrors.counts(),
     close: () => upstream.close(),

@@ -237,6 +237,28 @@ test('a policy that a listener names is enforced, and one that is missing denies
   socket.destroy();
 });
 
+test('a policy that changes ends what it does not let in any more, within a second', async () => {
+  application.removeAllListeners('request');
+  application.on('request', (_request, response: { write: (text: string) => void }) =>
+    response.write('half'),
+  );
+  tellLedger(['pay/p']);
+  const allow = policy({ name: 'p', namespace: 'pay', action: 'ALLOW' });
+  tell(AUTHORIZATION_TYPE, 'pay/p', encodeResource(allow));
+  const socket = await tunnelTo(await open());
+  socket.resume().write('GET /endless HTTP/1.1\r\nHost: ledger.pay\r\n\r\n');
+  await eventually('the answer has begun', () => socket.bytesRead > 0);
+  tell(AUTHORIZATION_TYPE, 'pay/p', encodeResource({ ...allow, action: 'DENY' }));
+  const start = performance.now();
+  await eventually('it is cut', () => socket.closed);
+  expect(performance.now() - start).toBeLessThan(1_000);
+  expect((await logLines(1))[0]).toMatchObject({
+    response_code: 200,
+    response_flags: 'LR',
+    response_code_details: 'no longer allowed: AuthorizationPolicy pay/p denies',
+  });
+});
+
 test('what was refused before anybody saw it is in the log and the metrics', async () => {
   tellLedger();
   const address = await open();

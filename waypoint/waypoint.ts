@@ -1,8 +1,10 @@
 import { X509Certificate } from 'node:crypto';
 import type { Logger } from 'pino';
 import { formatHostPort, type HostPort } from '#api/address.ts';
+import { LISTENER_TYPE } from '#api/envoy/types.ts';
 import type { WaypointUpdate } from '#api/envoy-client.ts';
 import type { RejectedResource } from '#api/held-versions.ts';
+import { AUTHORIZATION_TYPE } from '#api/resource.ts';
 import { formatIdentity, type Identity } from '#certs/identity.ts';
 import { splitPem } from '#certs/pem.ts';
 import type { SignerClient } from '#certs/signer-client.ts';
@@ -93,6 +95,7 @@ export class Waypoint {
       svid: () => this.#svid(),
       hbone: HBONE_SETTINGS,
       onRecord: (record) => this.#record(record),
+      onOpened: (record) => this.metrics.opened(record),
       ...(options.sockets !== undefined && { sockets: options.sockets }),
     });
     this.#tunnels = this.#createTunnels();
@@ -114,6 +117,7 @@ export class Waypoint {
     for (const { name, reason } of rejected) {
       this.#options.logger.warn({ type: update.type, name, error: reason }, 'resource rejected');
     }
+    if (update.type === AUTHORIZATION_TYPE || update.type === LISTENER_TYPE) this.#serving.recheck();
     this.#tellChange();
     return rejected;
   }

@@ -118,6 +118,7 @@ export class Http2Exchange implements Exchange {
       onClosed: (complete) => {
         this.#isUpgradeComplete = complete;
       },
+      reset: () => this.abort(),
     });
   }
 

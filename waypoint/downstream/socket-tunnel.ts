@@ -7,6 +7,8 @@ export interface TunnelCounts {
   readonly onSent: (bytes: number) => void;
   /** The stream is gone; `complete`: both directions had ended. Called once. */
   readonly onClosed: (complete: boolean) => void;
+  /** How it is reset; absent: by destroying it. */
+  readonly reset?: () => void;
 }
 
 /**
@@ -54,7 +56,8 @@ export function socketTunnel(stream: Duplex, first: Buffer | undefined, counts: 
     },
     abort: () => {
       onAbort = undefined;
-      stream.destroy();
+      if (counts.reset === undefined) stream.destroy();
+      else counts.reset();
     },
     pause: () => stream.pause(),
     resume: () => stream.resume(),

@@ -18,7 +18,7 @@ export function replyTo(decision: Exclude<RequestDecision, { readonly kind: 'for
     case 'not-ready':
       return { reply: { status: decision.status, body: '' }, details: decision.reason };
     case 'refused':
-      return { reply: { status: decision.status, body: 'RBAC: access denied' }, details: decision.reason };
+      return { reply: DENIED, details: decision.reason };
     case 'not-found':
       return { reply: { status: decision.status, body: '' }, details: 'no route matches', flag: 'NR' };
     case 'fault-abort':
@@ -41,6 +41,9 @@ export function replyTo(decision: Exclude<RequestDecision, { readonly kind: 'for
     }
   }
 }
+
+/** What a policy of the waypoint's own answers. */
+export const DENIED: LocalReply = { status: 403, body: 'RBAC: access denied' };
 
 /** What a fault answers. */
 export function abortReply(abort: NonNullable<ChosenFaults['abort']>): LocalReply {

@@ -42,6 +42,8 @@ export class Forwarding {
   #pauseTimer: NodeJS.Timeout | undefined;
   #hasResponded = false;
   #isOver = false;
+  /** Once it is an upgraded connection. */
+  #cutTunnel: ((reason: string) => void) | undefined;
   #slow: RateLimit | undefined;
   #kbps: number;
   readonly #startedAt: number = performance.now();
@@ -77,6 +79,21 @@ export class Forwarding {
     if (this.#isOver) return;
     const attempt = this.#attempt;
     this.#settle();
+    attempt?.abort();
+  }
+
+  /** It must not go on, for a reason of our own: answers so if there is no answer yet, else resets. */
+  cut(reply: LocalReply, why: string): void {
+    this.#cutTunnel?.(why);
+    if (this.#isOver) return;
+    if (!this.#hasResponded) {
+      this.#giveUp(reply, why);
+      return;
+    }
+    const attempt = this.#attempt;
+    this.#log.flag('LR');
+    this.#log.details = why;
+    this.#break();
     attempt?.abort();
   }
 
@@ -296,7 +313,10 @@ export class Forwarding {
     const ofConnection = isHttp2 ? [] : ['connection', 'Upgrade', 'upgrade', upgrade];
     const kept = this.#plan.answer(this.#log.status, headers, upgraded.endpoint);
     const answer = [...ofConnection, ...kept];
-    joinUpgraded(this.#exchange, upgraded.tunnel, answer, { log: this.#log, onOver: () => endTry?.() });
+    this.#cutTunnel = joinUpgraded(this.#exchange, upgraded.tunnel, answer, {
+      log: this.#log,
+      onOver: () => endTry?.(),
+    });
   }
 
   /** Answers in the application's place. */
@@ -346,11 +366,14 @@ function joinUpgraded(
   upstream: ByteTunnel,
   answer: HeaderList,
   { log, onOver }: { readonly log: RequestLog; readonly onOver: () => void },
-): void {
-  joinTunnels(exchange.upgrade(log.status, answer), upstream, (end) => {
+): (reason: string) => void {
+  return joinTunnels(exchange.upgrade(log.status, answer), upstream, (end) => {
     onOver();
     if (end.kind === 'aborted') {
       log.flag(end.side === 'upstream' ? 'UC' : 'DC');
+      log.details = end.reason;
+    } else if (end.kind === 'cut') {
+      log.flag('LR');
       log.details = end.reason;
     }
     log.finish();

@@ -50,14 +50,14 @@ interface Answered {
 /** Sends a request; the application sends the frames, once, when the request's head has come. */
 async function answered(
   frames: readonly Buffer[],
-  options: { readonly hasBody?: boolean; readonly then?: (socket: Socket) => void } = {},
+  options: { readonly hasBody?: boolean; readonly after?: (socket: Socket) => void } = {},
 ): Promise<Answered> {
-  const { hasBody = false, then } = options;
+  const { hasBody = false, after } = options;
   let hasAnswered = false;
   await using app = await rawApp((socket, text) => {
     if (hasAnswered || !REQUEST.test(text)) return;
     hasAnswered = true;
-    socket.write(Buffer.concat([settings, ...frames]), () => then?.(socket));
+    socket.write(Buffer.concat([settings, ...frames]), () => after?.(socket));
   });
   const to = endpoint(app.port);
   const target = { caller: downstream().caller, endpoint: to, address: to.address, cluster: cluster([to]) };
@@ -108,15 +108,15 @@ test.each(BODIES)(
 );
 
 test.each([
-  { how: 'ends', then: (socket: Socket) => socket.end() },
-  { how: 'breaks', then: (socket: Socket) => socket.resetAndDestroy() },
-])('a connection that $how before it does, too', async ({ then }) => {
-  const { end } = await answered([head(), data()], { then });
+  { how: 'ends', after: (socket: Socket) => socket.end() },
+  { how: 'breaks', after: (socket: Socket) => socket.resetAndDestroy() },
+])('a connection that $how before it does, too', async ({ after }) => {
+  const { end } = await answered([head(), data()], { after });
   expect(end).toMatchObject({ kind: 'closed' });
 });
 
 test('and one that says goodbye before', async () => {
-  const then = (socket: Socket): void => void socket.end();
-  const { end } = await answered([head(), data(), goaway], { then });
+  const after = (socket: Socket): void => void socket.end();
+  const { end } = await answered([head(), data(), goaway], { after });
   expect(end).toMatchObject({ kind: 'closed' });
 });

@@ -1,19 +1,21 @@
 import type { ByteTunnel } from '../exchange.ts';
 
-/** How two tunnels that were joined ended: whose end broke, if one did. */
+/** How two tunnels that were joined ended: whose end broke, if one did, or that they were cut. */
 export type TunnelEnd =
   | { readonly kind: 'complete' }
-  | { readonly kind: 'aborted'; readonly side: 'downstream' | 'upstream'; readonly reason: string };
+  | { readonly kind: 'aborted'; readonly side: 'downstream' | 'upstream'; readonly reason: string }
+  | { readonly kind: 'cut'; readonly reason: string };
 
 /**
  * Copies both ways between two tunnels until both directions have ended, or one end breaks: then the other is reset.
  * @param onEnd called once
+ * @returns resets both
  */
 export function joinTunnels(
   downstream: ByteTunnel,
   upstream: ByteTunnel,
   onEnd: (end: TunnelEnd) => void,
-): void {
+): (reason: string) => void {
   let open = 2;
   let isOver = false;
   const finish = (end: TunnelEnd): void => {
@@ -39,4 +41,10 @@ export function joinTunnels(
     });
   connect(upstream, downstream, 'upstream');
   connect(downstream, upstream, 'downstream');
+  return (reason) => {
+    if (isOver) return;
+    finish({ kind: 'cut', reason });
+    downstream.abort();
+    upstream.abort();
+  };
 }
