@@ -50,36 +50,44 @@ export interface Inventory {
 
 const PROCESS = z.object({ pid: z.number(), startTime: z.number() });
 
+/** What a pod has when it is asked for, and keeps. */
+export const POD_FIELDS: z.ZodType<
+  Pick<PodRecord, 'namespace' | 'name' | 'serviceAccount' | 'labels' | 'ports' | 'user' | 'capabilities'>
+> = z.object({
+  namespace: z.string(),
+  name: z.string(),
+  serviceAccount: z.string(),
+  labels: z.record(z.string(), z.string()),
+  ports: z.array(z.object({ name: z.string(), port: z.number() })),
+  user: z.object({
+    name: z.string(),
+    uid: z.number(),
+    gid: z.number(),
+    home: z.string(),
+    shell: z.string(),
+  }),
+  capabilities: z.array(z.string()),
+});
+
 const INVENTORY = z.object({
   bootId: z.string(),
   nodes: z.array(z.object({ name: z.string(), number: z.number(), external: z.boolean() })),
   namespaces: z.array(z.string()),
   processes: z.array(z.object({ name: z.string(), process: PROCESS })),
   pods: z.array(
-    z.object({
-      namespace: z.string(),
-      name: z.string(),
-      uid: z.string(),
-      serviceAccount: z.string(),
-      node: z.string(),
-      number: z.number(),
-      labels: z.record(z.string(), z.string()),
-      ports: z.array(z.object({ name: z.string(), port: z.number() })),
-      user: z.object({
-        name: z.string(),
-        uid: z.number(),
-        gid: z.number(),
-        home: z.string(),
-        shell: z.string(),
+    POD_FIELDS.and(
+      z.object({
+        uid: z.string(),
+        node: z.string(),
+        number: z.number(),
+        createdAt: z.string(),
+        runner: PROCESS,
+        init: PROCESS.optional(),
+        command: PROCESS.optional(),
+        waypoint: z.string().optional(),
+        ready: z.boolean().optional(),
       }),
-      capabilities: z.array(z.string()),
-      createdAt: z.string(),
-      runner: PROCESS,
-      init: PROCESS.optional(),
-      command: PROCESS.optional(),
-      waypoint: z.string().optional(),
-      ready: z.boolean().optional(),
-    }),
+    ),
   ),
 });
 

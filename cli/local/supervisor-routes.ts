@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { CliError } from '../cli-error.ts';
 import { type EnrolmentState, enrolmentState, readNodeEnrolment } from './enrolment.ts';
+import { POD_FIELDS } from './inventory.ts';
 import type { Route } from './json-server.ts';
 import { formatWorkloadRef, type WorkloadRef } from './names.ts';
 import type { PodDescription, PodRequest, Pods } from './pods.ts';
@@ -19,25 +20,9 @@ export interface SupervisorParts {
   readonly status: () => Promise<unknown>;
 }
 
-const POD_REQUEST: z.ZodType<Omit<PodRequest, 'runner'> & { readonly runner: number }> = z
-  .object({
-    namespace: z.string(),
-    name: z.string(),
-    serviceAccount: z.string(),
-    node: z.string().optional(),
-    labels: z.record(z.string(), z.string()),
-    ports: z.array(z.object({ name: z.string(), port: z.number() })),
-    user: z.object({
-      name: z.string(),
-      uid: z.number(),
-      gid: z.number(),
-      home: z.string(),
-      shell: z.string(),
-    }),
-    capabilities: z.array(z.string()),
-    runner: z.number(),
-  })
-  .transform((request) => ({ ...request, node: request.node }));
+const POD_REQUEST: z.ZodType<Omit<PodRequest, 'runner'> & { readonly runner: number }> = POD_FIELDS.and(
+  z.object({ node: z.string().optional(), runner: z.number() }),
+).transform((request) => ({ ...request, node: request.node }));
 
 const VERB = z.enum(['stop', 'start', 'restart']);
 const STARTED = z.object({ init: z.number(), command: z.number() });
