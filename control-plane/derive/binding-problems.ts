@@ -14,7 +14,7 @@ export function reportBinding(context: Context, object: MeshObject, binding: Bin
     );
   if (binding.kind === 'missing')
     report(
-      `there is no waypoint ${binding.key}; make a Gateway of that name of class istio-waypoint, or remove the label`,
+      `there is no waypoint ${binding.key}; make a Gateway of that name of class tulle-waypoint, or remove the label`,
       'connections to what is bound to it are refused',
     );
   if (binding.kind === 'refused') report(binding.reason, 'what is bound to it has no waypoint');
