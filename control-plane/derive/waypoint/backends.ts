@@ -1,18 +1,11 @@
 import type { WeightedCluster_ClusterWeightSchema } from '#api/envoy/gen/envoy/config/route/v3/route_components_pb.ts';
-import type { ServicePort } from '#api/service.ts';
 import type { RouteFilter } from '../../source/route-objects.ts';
 import type { ResolvedBackend } from '../routes/attached.ts';
-import type { ServiceInfo } from '../services.ts';
 import { hasImpossibleEdit, headerEdits } from './header-edits.ts';
 import type { Fields } from './messages.ts';
-import { clusterName, invalidClusterName } from './names.ts';
+import { invalidClusterName } from './names.ts';
 import type { ServiceBook } from './service-book.ts';
-
-/** A port of a service that some route sends to. */
-export interface Target {
-  readonly info: ServiceInfo;
-  readonly port: ServicePort;
-}
+import { type Target, targetName } from './target.ts';
 
 /** A backend with its cluster. */
 export interface BackendCluster {
@@ -32,6 +25,7 @@ const LIFTED_FILTERS: ReadonlySet<RouteFilter['kind']> = new Set(['redirect', 'r
 export function clustersOf(
   book: ServiceBook,
   { object, rule, backends }: { object: string; rule: number; backends: readonly ResolvedBackend[] },
+  isGrpc = false,
 ): readonly BackendCluster[] {
   const isAlone = backends.length === 1;
   return backends.map((backend, index): BackendCluster => {
@@ -40,19 +34,23 @@ export function clustersOf(
       ({ kind }) => OWN_FILTERS.has(kind) || (isAlone && LIFTED_FILTERS.has(kind)),
     );
     if (!possible || hasImpossibleEdit(backend.filters)) return invalid;
-    const target = targetOf(book, backend);
+    const target = targetOf(book, backend, isGrpc);
     if (target === undefined) return invalid;
-    const name = clusterName(target.info.service, target.port.servicePort);
-    return { name, weight: backend.weight, filters: backend.filters, target };
+    return { name: targetName(target), weight: backend.weight, filters: backend.filters, target };
   });
 }
 
 /** The port of a service that a backend stands for; undefined when it is invalid. */
-export function targetOf(book: ServiceBook, { target }: ResolvedBackend): Target | undefined {
+export function targetOf(
+  book: ServiceBook,
+  { target }: ResolvedBackend,
+  isGrpc: boolean,
+): Target | undefined {
   if (target.kind === 'invalid') return undefined;
   const info = book.serviceOf(target.service);
   const port = info?.service.ports.find(({ servicePort }) => servicePort === target.port);
-  return info !== undefined && port !== undefined ? { info, port } : undefined;
+  if (info === undefined || port === undefined) return undefined;
+  return { info, port, ...(isGrpc && port.appProtocol === 'HTTP11' && { overHttp2: true }) };
 }
 
 /** Filters of a rule's only backend that hold for the whole rule. */

@@ -2,7 +2,6 @@ import type { ListenerMetadata } from '#api/envoy/metadata.ts';
 import type { AppProtocol } from '#api/service.ts';
 import type { AttachedFrontend } from '../routes/attached.ts';
 import type { ServiceInfo } from '../services.ts';
-import type { Target } from './backends.ts';
 import type { FaultTable } from './fault-table.ts';
 import type { RouteFaults } from './faults.ts';
 import { grpcRoutes, httpRoutes, type MadeRoute, type RouteSetting } from './http-routes.ts';
@@ -15,6 +14,7 @@ import { buildRoutes, type RouteFields } from './route-configurations.ts';
 import { MATCH_ALL } from './route-match.ts';
 import { originOf, type ServiceBook } from './service-book.ts';
 import { type MadeChains, tcpChains, tlsChains } from './stream-chains.ts';
+import type { Target } from './target.ts';
 
 /** What is the same for all ports of a service at a waypoint. */
 export interface FrontendSetting {
@@ -55,7 +55,7 @@ export function buildFrontend(
           ),
         ]
       : []),
-    ...reached.flatMap((each) => setting.book.clusterOf(each.info, each.port)),
+    ...reached.flatMap((each) => setting.book.clusterOf(each)),
   ];
 }
 

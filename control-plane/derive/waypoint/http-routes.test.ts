@@ -319,3 +319,50 @@ test('consumer routes have a listener of their own, and the others keep theirs',
   const others = resourceJson(waypoint, 'routes', name, 'virtualHosts', 0, 'routes');
   expect(jsonList(others).map((one) => jsonAt(one, 'name'))).toEqual(['default']);
 });
+
+describe('calls of gRPC', () => {
+  const OPTIONS = 'envoy.extensions.upstreams.http.v3.HttpProtocolOptions';
+  const GRPC = objectYaml('GRPCRoute', 'pay/g', `{parentRefs: [${PARENT}], rules: [{${BACKEND}}]}`);
+  const protocolOf = (waypoint: ReturnType<typeof waypointOf>, name: string): unknown =>
+    jsonAt(
+      resourceJson(waypoint, 'cluster', name),
+      'typedExtensionProtocolOptions',
+      OPTIONS,
+      'explicitHttpConfig',
+    );
+  const actionOf = (waypoint: ReturnType<typeof waypointOf>): unknown =>
+    resourceJson(
+      waypoint,
+      'routes',
+      `inbound-vip|80|http|${LEDGER}`,
+      'virtualHosts',
+      0,
+      'routes',
+      0,
+      'route',
+      'cluster',
+    );
+
+  test('go in HTTP/2 also to a port that is declared to be HTTP/1.1, and other requests do not', () => {
+    const http = objectYaml(
+      'HTTPRoute',
+      'pay/r',
+      `{parentRefs: [{kind: Service, group: "", name: ledger-v2}], rules: [{${BACKEND}}]}`,
+    );
+    const waypoint = waypointOf(deriveText(PAY + V2 + GRPC + http));
+    const name = `inbound-vip|80|http2|${LEDGER}`;
+    expect(actionOf(waypoint)).toBe(name);
+    expect(protocolOf(waypoint, name)).toEqual({ http2ProtocolOptions: {} });
+    expect(protocolOf(waypoint, clusterOf('ledger'))).toEqual({
+      httpProtocolOptions: { enableTrailers: true },
+    });
+    expect(jsonList(jsonAt(resourceJson(waypoint, 'endpoints', name), 'endpoints'))).toHaveLength(1);
+  });
+
+  test('go to the one cluster of a port that is HTTP/2, or does not say', () => {
+    for (const port of ['name: grpc', 'name: web']) {
+      const waypoint = waypointOf(deriveText(PAY.replace('name: http,', `${port},`) + GRPC));
+      expect(resourceNames(waypoint, 'cluster')).toEqual([clusterOf('ledger')]);
+    }
+  });
+});

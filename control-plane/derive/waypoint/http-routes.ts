@@ -6,18 +6,10 @@ import { FractionalPercent_DenominatorType } from '#api/envoy/gen/envoy/type/v3/
 import type { RouteMetadata } from '#api/envoy/metadata.ts';
 import type { HttpMatch, RouteFilter } from '../../source/route-objects.ts';
 import type { GrpcEntry, HttpEntry, ResolvedBackend } from '../routes/attached.ts';
-import {
-  type BackendCluster,
-  clustersOf,
-  liftedFilters,
-  type Target,
-  targetOf,
-  weightedCluster,
-} from './backends.ts';
+import { type BackendCluster, clustersOf, liftedFilters, targetOf, weightedCluster } from './backends.ts';
 import type { RouteFaults } from './faults.ts';
 import { hasImpossibleEdit, headerEdits } from './header-edits.ts';
 import { type Fields, ownMetadata } from './messages.ts';
-import { clusterName } from './names.ts';
 import { editPath } from './path-edits.ts';
 import { redirectAction } from './redirects.ts';
 import { type Patience, patienceFields, type RouteActionFields } from './route-actions.ts';
@@ -25,6 +17,7 @@ import type { RouteFields } from './route-configurations.ts';
 import { corsSettings, sessionMetadata, sessionSettings } from './route-extensions.ts';
 import { grpcMatch, httpMatch } from './route-match.ts';
 import type { ServiceBook } from './service-book.ts';
+import { type Target, targetName } from './target.ts';
 
 /** A route, and the ports that it sends to, whose clusters have to be there. */
 export interface MadeRoute {
@@ -55,7 +48,7 @@ export function httpRoutes(setting: RouteSetting, entries: readonly HttpEntry[])
       ...(retry && { retry }),
     };
     const match = httpMatch(entry.match);
-    return makeRoute(setting, entry, { match, path: entry.match.path, patience });
+    return makeRoute(setting, entry, { match, path: entry.match.path, patience, isGrpc: false });
   });
 }
 
@@ -63,7 +56,7 @@ export function httpRoutes(setting: RouteSetting, entries: readonly HttpEntry[])
 export function grpcRoutes(setting: RouteSetting, entries: readonly GrpcEntry[]): readonly MadeRoute[] {
   const patience = { requestMs: 0, tryMs: 0 };
   return entries.map((entry) =>
-    makeRoute(setting, entry, { match: grpcMatch(entry.match), path: undefined, patience }),
+    makeRoute(setting, entry, { match: grpcMatch(entry.match), path: undefined, patience, isGrpc: true }),
   );
 }
 
@@ -71,10 +64,11 @@ interface RouteParts {
   readonly match: NonNullable<RouteFields['match']>;
   readonly path: HttpMatch['path'];
   readonly patience: Patience;
+  readonly isGrpc: boolean;
 }
 
 function makeRoute(setting: RouteSetting, entry: Entry, parts: RouteParts): MadeRoute {
-  const clusters = clustersOf(setting.book, entry);
+  const clusters = clustersOf(setting.book, entry, parts.isGrpc);
   const filters = [...entry.spec.filters, ...liftedFilters(entry.backends)];
   const action = decideAction(setting, entry, parts, clusters, filters) ?? FAILED;
   const faults = setting.faultsOf(entry);
@@ -92,7 +86,9 @@ function makeRoute(setting: RouteSetting, entry: Entry, parts: RouteParts): Made
       ...(session && sessionSettings(session)),
     },
   };
-  const mirrored = [...entry.mirrors.values()].flatMap((mirror) => targetOf(setting.book, mirror) ?? []);
+  const mirrored = [...entry.mirrors.values()].flatMap(
+    (mirror) => targetOf(setting.book, mirror, parts.isGrpc) ?? [],
+  );
   return { route, targets: [...clusters.flatMap(({ target }) => target ?? []), ...mirrored] };
 }
 
@@ -122,7 +118,7 @@ function decideAction(
       ...patienceFields(parts.patience),
       ...path,
       ...(host !== undefined && { hostRewriteSpecifier: { case: 'hostRewriteLiteral', value: host } }),
-      requestMirrorPolicies: mirrorPolicies(setting.book, entry),
+      requestMirrorPolicies: mirrorPolicies(setting.book, entry, parts.isGrpc),
       hashPolicy: hashPolicies(setting.book, clusters),
     },
   };
@@ -158,15 +154,16 @@ function rewritePath(
 function mirrorPolicies(
   book: ServiceBook,
   { spec, mirrors }: Entry,
+  isGrpc: boolean,
 ): Fields<typeof RouteAction_RequestMirrorPolicySchema>[] {
   return spec.filters.flatMap((filter, index) => {
     const backend: ResolvedBackend | undefined = mirrors.get(index);
-    const target = backend && targetOf(book, backend);
+    const target = backend && targetOf(book, backend, isGrpc);
     if (filter.kind !== 'mirror' || target === undefined || filter.numerator <= 0) return [];
     const share = Math.min(1, filter.numerator / filter.denominator);
     return [
       {
-        cluster: clusterName(target.info.service, target.port.servicePort),
+        cluster: targetName(target),
         runtimeFraction: {
           defaultValue: {
             numerator: Math.round(share * 1e6),

@@ -14,9 +14,12 @@ export function listenerName(
   return `inbound-vip|${port}|${kind}|${uniqueHost(service)}${from}`;
 }
 
-/** Of a Cluster and its endpoints: `inbound-vip|8080|ledger.pay.svc.cluster.local`. */
-export function clusterName(service: Service, port: number): string {
-  return `inbound-vip|${port}|${uniqueHost(service)}`;
+/**
+ * Of a Cluster and its endpoints: `inbound-vip|8080|ledger.pay.svc.cluster.local`; `inbound-vip|8080|http2|…` of the same port
+ * where it is spoken to in HTTP/2 though it declares HTTP/1.1.
+ */
+export function clusterName(service: Service, port: number, overHttp2 = false): string {
+  return `inbound-vip|${port}${overHttp2 ? '|http2' : ''}|${uniqueHost(service)}`;
 }
 
 /** Of a cluster that is not there, so that requests to it are answered 500. */

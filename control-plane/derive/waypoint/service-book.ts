@@ -1,5 +1,4 @@
 import type { EnvoyType } from '#api/envoy/types.ts';
-import type { ServicePort } from '#api/service.ts';
 import type { Workload } from '#api/workload.ts';
 import { objectKey } from '../../source/objects.ts';
 import type { Context, Derived, Origin } from '../context.ts';
@@ -11,7 +10,7 @@ import { buildCluster } from './clusters.ts';
 import { drainingWorkloads } from './draining.ts';
 import { buildEndpoints, type EndpointWorkload } from './endpoints.ts';
 import type { Built } from './messages.ts';
-import { clusterName } from './names.ts';
+import { type Target, targetName } from './target.ts';
 
 /** The services of the mesh, and the clusters that stand for their ports; each is made once, whoever needs it. */
 export interface ServiceBook {
@@ -19,7 +18,7 @@ export interface ServiceBook {
   readonly serviceOf: (key: string) => ServiceInfo | undefined;
   readonly balancingOf: (info: ServiceInfo) => ServiceBalancing;
   /** The cluster of a port and its endpoints. */
-  readonly clusterOf: (info: ServiceInfo, port: ServicePort) => readonly Built[];
+  readonly clusterOf: (target: Target) => readonly Built[];
   readonly membersOf: (key: string) => readonly EndpointWorkload[];
 }
 
@@ -41,15 +40,12 @@ export function openServiceBook(
     serviceOf: (key) => services.get(key),
     balancingOf,
     membersOf,
-    clusterOf: (info, port) =>
-      getOrAdd(clusters, `${info.key} ${port.servicePort}`, () =>
-        makeCluster(
-          info,
-          port,
-          { ...balancingOf(info), tls: tls.of(info, port.servicePort) },
-          membersOf(info.key),
-        ),
-      ),
+    clusterOf: (target) =>
+      getOrAdd(clusters, targetName(target), () => {
+        const { info, port } = target;
+        const how = { ...balancingOf(info), tls: tls.of(info, port.servicePort) };
+        return makeCluster(target, how, membersOf(info.key));
+      }),
   };
 }
 
@@ -71,13 +67,13 @@ export function sortBuilt(
 }
 
 function makeCluster(
-  info: ServiceInfo,
-  port: ServicePort,
+  target: Target,
   { balancing, tls }: Pick<ServiceBalancing, 'balancing'> & { readonly tls: PortTls },
   members: readonly EndpointWorkload[],
 ): readonly Built[] {
+  const { info, port, overHttp2 } = target;
   const { service } = info;
-  const name = clusterName(service, port.servicePort);
+  const name = targetName(target);
   const origin = originOf(info);
   const metadata = {
     backend: `${service.namespace}/${service.name}:${port.servicePort}`,
@@ -87,7 +83,7 @@ function makeCluster(
     buildCluster({
       name,
       metadata,
-      protocol: port.appProtocol,
+      protocol: overHttp2 ? 'HTTP2' : port.appProtocol,
       balancing,
       origin,
       ...(tls.kind === 'tls' && { transportSocket: tls.socket }),

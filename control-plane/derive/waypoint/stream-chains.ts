@@ -1,9 +1,10 @@
 import type { RouteMetadata } from '#api/envoy/metadata.ts';
 import type { StreamEntry, TlsEntry } from '../routes/attached.ts';
-import { clustersOf, type Target } from './backends.ts';
+import { clustersOf } from './backends.ts';
 import type { TcpChain } from './listeners.ts';
 import { invalidClusterName } from './names.ts';
 import type { ServiceBook } from './service-book.ts';
+import type { Target } from './target.ts';
 
 /** Chains of a listener, and the ports that they lead to, whose clusters have to be there. */
 export interface MadeChains {

@@ -73,9 +73,9 @@ export function findClusters(
   return (key, port) => {
     const info = services.get(key);
     if (info === undefined) return [];
-    const name = clusterName(info.service, port);
+    const names = [false, true].map((overHttp2) => clusterName(info.service, port, overHttp2));
     return [...waypoints].flatMap(([waypoint, { resources }]) =>
-      resources.get(CLUSTER_TYPE)?.has(name) ? [waypoint] : [],
+      names.some((name) => resources.get(CLUSTER_TYPE)?.has(name)) ? [waypoint] : [],
     );
   };
 }
