@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { makeProgram } from '#cli/commands.ts';
+import { SETTING_FLAGS } from '#waypoint/setting-flags.ts';
 
 const ROOT = join(import.meta.dirname, '..');
 const DOCUMENT = readFileSync(join(ROOT, 'docs', 'operations.md'), 'utf8');
@@ -39,3 +40,12 @@ test.each(['ztunnel/config.ts', 'control-plane/config.ts', 'cli/local/node-agent
     expect(settings.filter((name) => !DOCUMENT.includes(name.replace(/_$/, '_*')))).toEqual([]);
   },
 );
+
+test('every setting of a waypoint is in docs/operations.md, beside its variable', () => {
+  const rows = DOCUMENT.split('\n').map((line) => line.replaceAll(/\s+/g, ' '));
+  const missing = SETTING_FLAGS.filter(({ flag, argument, variable }) => {
+    const start = `| \`--${flag} ${argument}\` | ${variable === undefined ? '' : `\`${variable}\` `}|`;
+    return !rows.some((row) => row.startsWith(start));
+  });
+  expect(missing).toEqual([]);
+});
