@@ -1,7 +1,8 @@
 import type { LoadBalancing, LoadBalancingScope } from '#api/service.ts';
 import type { ServiceEntryObject, ServiceObject, StringMap } from '../source/objects.ts';
 
-const ANNOTATION = 'networking.istio.io/traffic-distribution';
+/** Annotation of a Service, ServiceEntry or Namespace: which endpoints are preferred. */
+export const TRAFFIC_DISTRIBUTION = 'networking.istio.io/traffic-distribution';
 
 const SAME_ZONE: readonly LoadBalancingScope[] = ['NETWORK', 'REGION', 'ZONE'];
 const SAME_NODE: readonly LoadBalancingScope[] = ['NETWORK', 'REGION', 'ZONE', 'SUBZONE', 'NODE'];
@@ -46,6 +47,6 @@ export function balanceServiceEntry(
 
 /** The object's annotation, an unknown value included, hides the namespace's. */
 function annotatedScopes(own: StringMap, inherited: StringMap): readonly LoadBalancingScope[] | undefined {
-  const value = own.get(ANNOTATION) || (inherited.get(ANNOTATION) ?? '');
+  const value = own.get(TRAFFIC_DISTRIBUTION) || (inherited.get(TRAFFIC_DISTRIBUTION) ?? '');
   return ANNOTATED.get(value.toLowerCase());
 }

@@ -169,3 +169,16 @@ describe('annotations say how requests are spread', () => {
     ]);
   });
 });
+
+test.each([
+  ['[10.97.2.1, "fd00:97::1"]', '10.1.2.23'],
+  ['["fd00:97::1", 10.97.2.1]', 'fd00:1::23'],
+])('one with two families has an address of the first of the service: %s', (clusterIps, expected) => {
+  const both = podYaml('pay/ledger-3', 'fd00:1::23', 'labels: {app: ledger}').replace(
+    'podIP: fd00:1::23',
+    'podIPs: [{ip: "fd00:1::23"}, {ip: 10.1.2.23}]',
+  );
+  const text = PAY.replace('clusterIP: 10.97.2.1', `clusterIPs: ${clusterIps}`) + both;
+  expect(Object.keys(health(text) as object)).toContain(expected);
+  expect(endpointsOf(text)).toHaveLength(3);
+});

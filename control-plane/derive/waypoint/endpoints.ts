@@ -32,7 +32,7 @@ export function buildEndpoints(
   origin: Origin,
 ): Built {
   const endpoints = members.flatMap((member) => {
-    const ip = usableAddresses(member.workload, service)[0];
+    const ip = addressFor(member.workload, service);
     const targetPort = targetPortOf(member.workload, service, port);
     if (ip === undefined || targetPort === 0 || member.workload.capacity <= 0) return [];
     return [
@@ -133,6 +133,14 @@ function targetPortOf(workload: Workload, { namespace, hostname }: Service, port
     .get(`${namespace}/${hostname}`)
     ?.find(({ servicePort }) => servicePort === port.servicePort);
   return own?.targetPort || port.targetPort;
+}
+
+/** Of a workload with addresses of both families one of that of the service's first address: a waypoint tries one endpoint a workload. */
+function addressFor(workload: Workload, service: Service): Ip | undefined {
+  const usable = usableAddresses(workload, service);
+  const [first] = service.addresses;
+  const family = first && familyOf(first.ip);
+  return usable.find((ip) => familyOf(ip) === family) ?? usable[0];
 }
 
 function usableAddresses(workload: Workload, { ipFamilies }: Service): readonly Ip[] {

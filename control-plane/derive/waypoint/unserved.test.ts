@@ -29,3 +29,27 @@ test('and not of a ServiceEntry without a waypoint', () => {
   const { problems } = deriveText(PAY + entry('resolution: DNS', 'labels: {istio.io/use-waypoint: none}'));
   expect(problems.filter(({ severity }) => severity === 'error')).toEqual([]);
 });
+
+test.each([
+  ['trafficDistribution: PreferSameZone', '', 'spec.trafficDistribution'],
+  ['internalTrafficPolicy: Local', '', 'spec.internalTrafficPolicy'],
+  [
+    'type: ClusterIP',
+    'annotations: {networking.istio.io/traffic-distribution: PreferClose}',
+    'metadata.annotations["networking.istio.io/traffic-distribution"]',
+  ],
+])('that nothing near is preferred is a warning: %s %s', (spec, fields, path) => {
+  const near = (waypoint: string): string =>
+    objectYaml(
+      'Service',
+      'pay/near',
+      `{clusterIP: 10.97.2.9, selector: {app: ledger}, ports: [{name: http, port: 80}], ${spec}}`,
+      `labels: {istio.io/use-waypoint: ${waypoint}}${fields && `, ${fields}`}`,
+    );
+  const found = (text: string): unknown =>
+    deriveText(PAY + text).problems.filter(({ object }) => object === 'Service pay/near');
+  expect(found(near('wp'))).toMatchObject([
+    { path, severity: 'warning', effect: 'what goes through the waypoint is spread over all endpoints' },
+  ]);
+  expect(found(near('none'))).toEqual([]);
+});

@@ -1,9 +1,13 @@
 import type { Context } from '../context.ts';
+import { TRAFFIC_DISTRIBUTION } from '../load-balancing.ts';
 import { problemAt } from '../problems.ts';
 import type { ServiceInfo } from '../services.ts';
 import type { EndpointWorkload } from './endpoints.ts';
 
-/** Reports what a waypoint cannot do for a ServiceEntry that is bound to it: it looks up no names, and has to know addresses. */
+/**
+ * Reports what a waypoint cannot do for what is bound to it: it looks up no names, has to know addresses, and does not know what is
+ * near.
+ */
 export function reportUnserved(
   context: Context,
   { object, service }: ServiceInfo,
@@ -32,4 +36,30 @@ export function reportUnserved(
       'a waypoint does not serve ranges of addresses; write each address, or the label istio.io/use-waypoint: none',
       'connections to them are refused',
     );
+  reportPreference(context, { object, service });
+}
+
+function reportPreference(
+  context: Context,
+  { object, service }: Pick<ServiceInfo, 'object' | 'service'>,
+): void {
+  const mode = service.loadBalancing?.mode;
+  if (mode !== 'FAILOVER' && mode !== 'STRICT') return;
+  const message =
+    'a waypoint does not prefer endpoints that are near, as all its instances are told the same; remove the preference, or write the label istio.io/use-waypoint: none';
+  const effect = 'what goes through the waypoint is spread over all endpoints';
+  context.report(
+    problemAt(object, { path: placeOfPreference(object), message, severity: 'warning', effect }),
+  );
+}
+
+/** The field that asks for endpoints that are near; the object itself where its namespace does. */
+function placeOfPreference(object: ServiceInfo['object']): string {
+  if (object.kind === 'Service' && object.spec.internalTrafficPolicy === 'Local')
+    return 'spec.internalTrafficPolicy';
+  if (object.kind === 'Service' && object.spec.trafficDistribution !== undefined)
+    return 'spec.trafficDistribution';
+  return object.metadata.annotations.has(TRAFFIC_DISTRIBUTION)
+    ? `metadata.annotations["${TRAFFIC_DISTRIBUTION}"]`
+    : '';
 }
