@@ -233,8 +233,9 @@ test('a trace goes on with a span of its own, or begins', async () => {
   const to = cluster([endpoint(app.port)]);
   use([route(forwardTo([to]))], [to]);
   const trace = '0af7651916cd43dd8448eb211c80319c';
-  await asked({ headers: ['traceparent', `00-${trace}-b7ad6b7169203331-01`] });
-  await asked({ headers: ['traceparent', 'nonsense'] });
+  await asked({ headers: ['traceparent', `00-${trace}-b7ad6b7169203331-01`, 'tracestate', 'a=1'] });
+  await asked({ headers: ['traceparent', 'nonsense', 'tracestate', 'a=1'] });
+  expect(seen.map((headers) => headers['tracestate'])).toEqual(['a=1', undefined]);
   expect(seen[0]?.['traceparent']).toMatch(new RegExp(`^00-${trace}-(?!b7ad6b7169203331)[0-9a-f]{16}-01$`));
   expect(seen[1]?.['traceparent']).toMatch(/^00-(?!0af7)[0-9a-f]{32}-[0-9a-f]{16}-00$/);
   expect(records[0]?.request?.traceparent).toBe(seen[0]?.['traceparent']);

@@ -15,6 +15,9 @@ export interface Http1ConnectionOptions {
   readonly onRefused: (refused: RefusedRequest) => void;
 }
 
+/** Of a body, behind the answer to its request; then the connection ends. */
+const MAX_LEFTOVER_BYTES = 256 * 1024;
+
 /** What node:http lets go of with an upgrade. */
 interface Released {
   readonly stream: Duplex;
@@ -36,6 +39,7 @@ export class Http1Connection implements Watched {
   #idleSinceMs: number = performance.now();
   /** A request whose answer is over and whose body is not, and since when. */
   #leftover: { readonly request: IncomingMessage; readonly sinceMs: number } | undefined;
+  #leftoverBytes = 0;
   #isBroken = false;
 
   constructor(options: Http1ConnectionOptions) {
@@ -48,7 +52,8 @@ export class Http1Connection implements Watched {
   }
 
   /** Bytes came in. */
-  noteBytes(): void {
+  noteBytes(bytes: number): void {
+    if (this.#leftover !== undefined) this.#noteLeftover(bytes);
     if (!this.#isBusy && this.#headSinceMs === undefined) this.#headSinceMs = performance.now();
   }
 
@@ -139,6 +144,21 @@ export class Http1Connection implements Watched {
     serve();
   }
 
+  /** A little is read, so that the client may get to see the answer before it hears that no more is taken. */
+  #noteLeftover(bytes: number): void {
+    const { socket } = this.#options;
+    this.#leftoverBytes += bytes;
+    if (
+      this.#leftoverBytes <= MAX_LEFTOVER_BYTES ||
+      this.#isBroken ||
+      this.#leftover?.request.complete !== false
+    )
+      return;
+    this.#isBroken = true;
+    socket.pause();
+    socket.end();
+  }
+
   /** A request has been answered; the rest of its body, which nobody wants, is read for a while. */
   #next(request: IncomingMessage): void {
     this.#current = undefined;
@@ -146,6 +166,7 @@ export class Http1Connection implements Watched {
     this.#idleSinceMs = performance.now();
     if (!request.complete && !request.destroyed) {
       this.#leftover = { request, sinceMs: this.#idleSinceMs };
+      this.#leftoverBytes = 0;
       request.resume();
     }
     const next = this.#waiting.shift();

@@ -8,6 +8,7 @@ import type {
   HeaderList,
   RequestHead,
 } from '../exchange.ts';
+import { firstValue } from '../route/headers.ts';
 import { readTrailers } from './request-head.ts';
 import { MAY_NOT_BE_SENT } from './sent-text.ts';
 import { socketTunnel } from './socket-tunnel.ts';
@@ -228,7 +229,7 @@ export class Http1Exchange implements Exchange {
 }
 
 function wantsTrailers({ headers }: RequestHead): boolean {
-  return headers.indexOf('te') >= 0;
+  return firstValue(headers, 'te') !== undefined;
 }
 
 function pairsOf(list: HeaderList): [string, string][] {

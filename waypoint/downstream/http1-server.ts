@@ -83,8 +83,8 @@ export function createHttp1Tunnels(options: HttpServerOptions): Http1Tunnels {
         downstream,
         onRefused: (refused: RefusedRequest) => options.onRecord(refusalRecord(downstream, refused)),
       });
-      connection.noteBytes(); // the first have come
-      leg.onBytes = () => connection.noteBytes();
+      connection.noteBytes(0); // the first have come
+      leg.onBytes = (bytes) => connection.noteBytes(bytes);
       connections.set(socket, connection);
       server.emit('connection', socket);
     },

@@ -54,7 +54,12 @@ export class Http2Exchange implements Exchange {
     this.body = options.hasBody ? this.#source() : undefined;
     stream.on('error', () => undefined);
     stream.on('wantTrailers', () => {
-      if (!stream.closed) stream.sendTrailers(headersOf(this.#trailers));
+      if (stream.closed) return;
+      stream.sendTrailers(headersOf(this.#trailers));
+      if (this.#trailers.length > 0) this.#refuseRest();
+    });
+    stream.on('finish', () => {
+      if (this.#trailers.length === 0) this.#refuseRest();
     });
     stream.on('close', () => this.#close());
   }
@@ -168,6 +173,13 @@ export class Http2Exchange implements Exchange {
       this.failure = { status: 0, flag: 'DPE', details: `answer not sent: ${String(error)}` };
       this.abort();
     }
+  }
+
+  /** The answer is complete: what is left of the request is not wanted. RFC 9113, 8.1. */
+  #refuseRest(): void {
+    const stream = this.#stream;
+    if (this.body !== undefined && !stream.readableEnded && !stream.closed)
+      stream.close(constants.NGHTTP2_NO_ERROR);
   }
 
   #source(): BodySource {

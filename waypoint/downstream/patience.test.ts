@@ -175,3 +175,56 @@ test('what is left at the end is reset', async () => {
   await broken;
   await server.listener.untilIdle();
 });
+
+/** Answers at once, whatever else is to come. */
+function answerEarly(exchange: Exchange): void {
+  exchange.respond(403, ['content-length', '2']);
+  exchange.write(Buffer.from('no'));
+  exchange.end();
+}
+
+test('of a body whose answer is over only a little is read, and then the connection ends', async () => {
+  await using server = await listen(ca, { limits: { ...SHORT, lingerMs: 800 }, serveRequest: answerEarly });
+  const socket = await server.dial(authorityOf('http1'));
+  socket.write('POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\n');
+  const piece = Buffer.alloc(64 * 1024);
+  let text = '';
+  socket.on('data', (bytes: Buffer) => {
+    text += bytes.toString();
+  });
+  socket.on('error', () => undefined);
+  const push = (): void => {
+    while (!socket.destroyed && socket.write(piece));
+  };
+  socket.on('drain', push);
+  push();
+  await eventually('the connection is gone', () => socket.destroyed);
+  expect(text).toMatch(/^HTTP\/1\.1 403 .*no$/s);
+  // What is in flight: windows of the tunnel and of both ends.
+  expect(socket.bytesWritten).toBeLessThan(48 * 1024 * 1024);
+});
+
+test('a short rest of a body does not cost the connection', async () => {
+  await using server = await listen(ca, { serveRequest: answerEarly });
+  const socket = await server.dial(authorityOf('http1'));
+  const head = 'POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n';
+  await talk(socket, head, (all) => all.endsWith('no'));
+  const { text } = await talk(socket, `hello${head}`, (all) => all.endsWith('no'));
+  expect(text).toMatch(/^HTTP\/1\.1 403/);
+  await close(socket);
+});
+
+test('HTTP/2: who is answered is told to send no more', async () => {
+  await using server = await listen(ca, { serveRequest: answerEarly });
+  const socket = await server.dial(authorityOf('http2'));
+  const session = connectHttp2('http://ledger', { createConnection: () => socket });
+  const stream = session.request({ ':method': 'POST' });
+  stream.write('the first of many');
+  let text = '';
+  stream.on('data', (bytes: Buffer) => {
+    text += bytes.toString();
+  });
+  await once(stream, 'close');
+  expect([text, stream.rstCode]).toEqual(['no', 0]);
+  session.destroy();
+});

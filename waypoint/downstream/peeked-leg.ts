@@ -26,7 +26,7 @@ export class PeekedLeg implements TunnelLeg {
   /** Why it broke, or that it was given up. */
   #failure: string | undefined;
   /** Told of all that comes in, for those who measure time. */
-  onBytes: (() => void) | undefined;
+  onBytes: ((bytes: number) => void) | undefined;
 
   /** Starts to read. @param leg not started yet; this one's from now on */
   static open<Result>(leg: TunnelLeg, peek: Peek<Result>): PeekedLeg {
@@ -98,7 +98,7 @@ export class PeekedLeg implements TunnelLeg {
     if (timeout !== undefined) timer = setTimeout(() => decided(timeout.result), timeout.ms).unref();
     this.#leg.start({
       onData: (bytes) => {
-        this.onBytes?.();
+        this.onBytes?.(bytes.length);
         if (this.#owner !== undefined) {
           this.#owner.onData(bytes);
           return;

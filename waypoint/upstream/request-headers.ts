@@ -33,12 +33,17 @@ export function prepareHeaders(head: RequestHead, caller: Caller): PreparedHeade
   let traceparent = '';
   let userAgent = '';
   let hasScheme = false;
+  const traceState: string[] = [];
   for (let index = 0; index < head.headers.length; index += 2) {
     const name = head.headers[index] ?? '';
     const value = head.headers[index + 1] ?? '';
     if (MAY_BE_OF_MESH.has(name[0] ?? '') && OF_MESH.test(name)) continue;
     if (name === 'traceparent') {
       traceparent ||= value;
+      continue;
+    }
+    if (name === 'tracestate') {
+      traceState.push(name, value);
       continue;
     }
     if (name === 'x-request-id') requestId ||= value;
@@ -54,6 +59,8 @@ export function prepareHeaders(head: RequestHead, caller: Caller): PreparedHeade
     headers.push('x-request-id', requestId);
   }
   if (!hasScheme) headers.push('x-forwarded-proto', 'http');
+  // Of another trace it says nothing.
+  if (TRACEPARENT.test(traceparent)) headers.push(...traceState);
   traceparent = childOf(traceparent, caller.traceparent);
   headers.push('traceparent', traceparent);
   return { headers, requestId, traceparent, userAgent };

@@ -16,15 +16,19 @@ export function formatHead(request: UpstreamRequest): { readonly head: string; r
   const { method, target, authority, headers, hasBody, upgrade } = request;
   let head = `${method} ${checked(target)} HTTP/1.1\r\nhost: ${checked(authority)}\r\n`;
   let hasLength = false;
+  let connection = upgrade === undefined ? '' : 'Upgrade';
   for (let index = 0; index < headers.length; index += 2) {
     const name = headers[index] ?? '';
     if (name === 'content-length') hasLength = true;
+    // It is between the two ends of a connection, and has to say so: RFC 9110, 10.1.4.
+    else if (name === 'te') connection = connection === '' ? 'TE' : `TE, ${connection}`;
     head += `${name}: ${checked(headers[index + 1] ?? '')}\r\n`;
   }
   const isChunked = hasBody && !hasLength;
   if (isChunked) head += 'transfer-encoding: chunked\r\n';
   else if (!hasBody && !hasLength && EXPECTS_BODY.test(method)) head += 'content-length: 0\r\n';
-  if (upgrade !== undefined) head += `connection: Upgrade\r\nupgrade: ${upgrade}\r\n`;
+  if (connection !== '') head += `connection: ${connection}\r\n`;
+  if (upgrade !== undefined) head += `upgrade: ${upgrade}\r\n`;
   return { head: head + CRLF, isChunked };
 }
 
