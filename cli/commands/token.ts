@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import type { Command } from 'commander';
 import { CliError } from '../cli-error.ts';
 import { checkName } from '../local/names.ts';
+import { checkNodeName } from '../local/node-files.ts';
 import { tokenFile } from '../local/state-folder.ts';
 import { getState } from '../supervisor-client.ts';
 import { stateOption } from './options.ts';
@@ -13,12 +14,13 @@ export function registerToken(program: Command): void {
     .addOption(stateOption())
     .requiredOption('--node <node>', 'the node')
     .action((options: { readonly state: string; readonly node: string }) => {
-      const file = tokenFile(getState(options.state), checkName('--node', options.node));
+      const node = checkNodeName(checkName('--node', options.node));
+      const file = tokenFile(getState(options.state), node);
       let token: string;
       try {
         token = readFileSync(file, 'utf8');
       } catch (cause) {
-        throw new CliError(`there is no credential of a node ${options.node}; tulle up makes them`, {
+        throw new CliError(`there is no credential of a node ${node}; tulle up makes them`, {
           cause,
         });
       }
