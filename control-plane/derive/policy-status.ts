@@ -1,6 +1,6 @@
 import type { Authorization } from '#api/policy.ts';
 import type { Workload } from '#api/workload.ts';
-import type { ObjectKey, Position } from '../source/objects.ts';
+import { type MeshObject, type ObjectKey, objectKey, type Position } from '../source/objects.ts';
 import type { Ineffective } from './authorizations.ts';
 import type { Context, Derived } from './context.ts';
 import type { PolicyOutcome, PolicySet } from './policies.ts';
@@ -23,6 +23,23 @@ export interface PolicyStatus {
   readonly nodes: readonly string[];
   /** Waypoints, `namespace/name`, that enforce it, sorted. */
   readonly waypoints: readonly string[];
+}
+
+/** Of a policy that is for waypoints only and no Authorization stands for; it counts as one rule. */
+export function waypointPolicyStatus(
+  policy: MeshObject,
+  reasons: readonly string[],
+  waypoints: readonly string[],
+): PolicyStatus {
+  return {
+    object: objectKey(policy),
+    position: policy.position,
+    broken: false,
+    dryRun: false,
+    ineffective: reasons.map((reason) => ({ rule: 0, reason })),
+    nodes: [],
+    waypoints,
+  };
 }
 
 /** Says where each policy is enforced, and reports selectors that select nothing. */

@@ -8,7 +8,7 @@ import { UpstreamTlsContextSchema } from '#api/envoy/gen/envoy/extensions/transp
 import { type BackendTlsPolicyObject, objectKey } from '../../source/objects.ts';
 import type { BackendTlsPolicySpec } from '../../source/route-objects.ts';
 import type { Context } from '../context.ts';
-import type { PolicyStatus } from '../policy-status.ts';
+import { type PolicyStatus, waypointPolicyStatus } from '../policy-status.ts';
 import { nameWithPlace, problemAt } from '../problems.ts';
 import type { ServiceInfo } from '../services.ts';
 import { type Fields, typed } from './messages.ts';
@@ -67,7 +67,7 @@ export function openTlsBook(context: Context, services: ReadonlyMap<string, Serv
       return [...reasons].map(([policy, why]) => {
         const own = held.filter((each) => each.policy === policy);
         const waypoints = own.flatMap(({ info, servicePort }) => waypointsOf(info.key, servicePort));
-        return toStatus(policy, why, [...new Set(waypoints)].sort());
+        return waypointPolicyStatus(policy, why, [...new Set(waypoints)].sort());
       });
     },
   };
@@ -192,21 +192,5 @@ function toMatcher({
   return {
     sanType: type === 'Hostname' ? DNS : URI,
     matcher: { matchPattern: { case: 'exact', value } },
-  };
-}
-
-function toStatus(
-  policy: BackendTlsPolicyObject,
-  reasons: readonly string[],
-  waypoints: readonly string[],
-): PolicyStatus {
-  return {
-    object: objectKey(policy),
-    position: policy.position,
-    broken: false,
-    dryRun: false,
-    ineffective: reasons.map((reason) => ({ rule: 0, reason })),
-    nodes: [],
-    waypoints,
   };
 }

@@ -1,6 +1,6 @@
 import { objectKey, type TrafficPolicyObject } from '../../source/objects.ts';
 import type { Context } from '../context.ts';
-import type { PolicyStatus } from '../policy-status.ts';
+import { type PolicyStatus, waypointPolicyStatus } from '../policy-status.ts';
 import { problemAt } from '../problems.ts';
 import type { GrpcEntry, HttpEntry } from '../routes/attached.ts';
 import { getOrAdd } from '../selectors.ts';
@@ -50,7 +50,7 @@ export function openFaultBook(context: Context, clock: FaultClock, servicesOf: S
       policies.map(({ policy, active, reasons }) => {
         const waypoints = active.flatMap((one) => [...(enforcers.get(one) ?? [])]);
         const unreached = checkReach(context, policy, { servicesOf, reached });
-        return toStatus(policy, [...reasons, ...unreached], [...new Set(waypoints)].sort());
+        return waypointPolicyStatus(policy, [...reasons, ...unreached], [...new Set(waypoints)].sort());
       }),
   };
 }
@@ -143,22 +143,6 @@ function collect(
   names: readonly string[],
 ): readonly ActiveFault[] {
   return [...new Set(names.flatMap((name) => targets.get(name) ?? []))];
-}
-
-function toStatus(
-  policy: TrafficPolicyObject,
-  reasons: readonly string[],
-  waypoints: readonly string[],
-): PolicyStatus {
-  return {
-    object: objectKey(policy),
-    position: policy.position,
-    broken: false,
-    dryRun: false,
-    ineffective: reasons.map((reason) => ({ rule: 0, reason })),
-    nodes: [],
-    waypoints,
-  };
 }
 
 function reportOff(context: Context, policy: TrafficPolicyObject): void {

@@ -9,7 +9,7 @@ import {
 } from '../../source/objects.ts';
 import type { Context } from '../context.ts';
 import type { PolicyOutcome } from '../policies.ts';
-import type { PolicyStatus } from '../policy-status.ts';
+import { type PolicyStatus, waypointPolicyStatus } from '../policy-status.ts';
 import { problemAt } from '../problems.ts';
 import { getOrAdd } from '../selectors.ts';
 import type { ServiceInfo } from '../services.ts';
@@ -81,7 +81,7 @@ export function openPolicyBook(
       return toListenerPolicy(found);
     },
     withWaypoints,
-    statuses: () => withWaypoints(tokens.map(toStatus)),
+    statuses: () => withWaypoints(tokens.map((policy) => waypointPolicyStatus(policy, [NO_JWT], []))),
   };
 }
 
@@ -175,16 +175,4 @@ function reportTokens(context: Context, policy: RequestAuthenticationObject): vo
       effect: 'everything that it is aimed at is refused',
     }),
   );
-}
-
-function toStatus(policy: RequestAuthenticationObject): PolicyStatus {
-  return {
-    object: objectKey(policy),
-    position: policy.position,
-    broken: false,
-    dryRun: false,
-    ineffective: [{ rule: 0, reason: NO_JWT }],
-    nodes: [],
-    waypoints: [],
-  };
 }
