@@ -70,8 +70,9 @@ export class RateLimit {
       this.#timer = undefined;
       this.#flush();
       if (this.#waiting.length > 0) return;
+      // It may bring more at once, and the end behind that.
       if (!this.#isBlocked) this.#onEmpty();
-      this.#onEnd?.();
+      if (this.#waiting.length === 0) this.#onEnd?.();
     }, TICK_MS);
   }
 }
