@@ -55,7 +55,7 @@ describe('the recorded objects', () => {
   });
 });
 
-test('ten thousand pods behind a thousand services derive in well under a second', () => {
+test('ten thousand pods behind a thousand services do not derive in quadratic time', () => {
   const { objects } = objectsOf(
     objectYaml(
       'Service',
@@ -69,11 +69,12 @@ test('ten thousand pods behind a thousand services derive in well under a second
     Array.from({ length: object.kind === 'Pod' ? 10_000 : 1_000 }, (_, index) => copy(object, index)),
   );
   const set = withObjects(many);
-  const start = performance.now();
+  const before = process.cpuUsage();
   const snapshot = deriveSnapshot({ objects: set, vips: NO_VIPS });
-  const elapsed = performance.now() - start;
+  const { user, system } = process.cpuUsage(before);
   expect(snapshot.resources.get(ADDRESS_TYPE)?.size).toBe(11_000);
-  expect(elapsed).toBeLessThan(1_000);
+  // Some 0.5 s here; of CPU, as others may have it as well.
+  expect((user + system) / 1e6).toBeLessThan(3);
 });
 
 /** A copy among ten namespaces and a thousand apps. */
