@@ -30,6 +30,16 @@ describe('a request', () => {
   test.each<[string, RetryPolicy, AttemptOutcome, Partial<RetryFacts>, number, string]>([
     ['POST that had no connection', SAFE, { kind: 'connect-failure' }, { method: 'POST' }, 1, 'retry'],
     ['that was lost, without a retry stanza', SAFE, { kind: 'reset' }, {}, 1, 'not-retriable'],
+    ['whose idle connection was being closed', SAFE, { kind: 'stale' }, {}, 1, 'retry'],
+    ['PUT whose idle connection was being closed', SAFE, { kind: 'stale' }, { method: 'PUT' }, 1, 'retry'],
+    [
+      'POST whose idle connection was being closed',
+      EXPLICIT,
+      { kind: 'stale' },
+      { method: 'POST' },
+      1,
+      'not-safe-to-repeat',
+    ],
     ['that was lost', EXPLICIT, { kind: 'reset' }, {}, 1, 'retry'],
     ['POST that was lost', EXPLICIT, { kind: 'reset' }, { method: 'POST' }, 1, 'not-safe-to-repeat'],
     ['PATCH that was lost', EXPLICIT, { kind: 'reset' }, { method: 'PATCH' }, 1, 'not-safe-to-repeat'],

@@ -7,6 +7,8 @@ export type AttemptOutcome =
   | { readonly kind: 'connect-failure' }
   /** A policy at the destination does not let the caller in. */
   | { readonly kind: 'denied' }
+  /** A connection that had been idle was closed as the request went out: nothing came back. */
+  | { readonly kind: 'stale' }
   /** There was no endpoint to try. */
   | { readonly kind: 'no-endpoint' }
   /** The connection was lost, or the answer made no sense, before the head of an answer. */
@@ -62,6 +64,10 @@ const DEFAULT_BACKOFF_MS = 25;
 /**
  * Whether a request is tried again. Connections that failed are safe for every request; what was lost on the way only for what is
  * safe to repeat; a status that the policy names for all. Always within attempts, time and the cluster's budget.
+ *
+ * An application that closes an idle connection at the moment at which a request goes out on it is a failure to connect that shows
+ * late: what is safe to repeat is tried again as if it were one (RFC 9112, 9.3.1; RFC 9110, 9.2.2), on a new connection. Without that
+ * nobody who keeps connections can help answering 503 now and then.
  * @param tries that were made so far, at least 1
  */
 export function decideRetry(
@@ -73,7 +79,7 @@ export function decideRetry(
 ): RetryDecision {
   if (!isRetriable(policy, outcome)) return { kind: 'give-up', reason: 'not-retriable' };
   if (facts.isAnswered) return { kind: 'give-up', reason: 'answer-started' };
-  const isLost = outcome.kind === 'reset' || outcome.kind === 'attempt-timeout';
+  const isLost = LOST.has(outcome.kind);
   if (isLost && !SAFE_TO_REPEAT.has(facts.method)) return { kind: 'give-up', reason: 'not-safe-to-repeat' };
   if (!facts.isReplayable) return { kind: 'give-up', reason: 'body-not-kept' };
   if (tries > policy.attempts) return { kind: 'give-up', reason: 'attempts-exhausted', flag: 'URX' };
@@ -84,10 +90,15 @@ export function decideRetry(
   return { kind: 'retry', pauseMs, excludesHost: true };
 }
 
+/** The application may have acted on the request. */
+const LOST: ReadonlySet<AttemptOutcome['kind']> = new Set(['reset', 'attempt-timeout', 'stale']);
+
 function isRetriable({ on }: RetryPolicy, outcome: AttemptOutcome): boolean {
   switch (outcome.kind) {
     case 'connect-failure':
       return on.connectFailure;
+    case 'stale':
+      return on.connectFailure || on.reset;
     case 'reset':
     case 'attempt-timeout':
       return on.reset;

@@ -14,6 +14,8 @@ export interface UpstreamRequest {
   readonly hasBody: boolean;
   /** Change to this protocol, if the other end does: `websocket`. */
   readonly upgrade?: string;
+  /** Not on a connection that has been idle. */
+  readonly isFreshOnly?: boolean;
 }
 
 /** Why a try came to nothing. */
@@ -29,6 +31,8 @@ export interface AttemptFailure {
     | 'reset'
     /** The connection ended before the answer did. */
     | 'closed'
+    /** The same, on a connection that had been used before, and without a byte of an answer: it was being closed when the request went out. */
+    | 'stale'
     /** What came is not HTTP, or too much of it. */
     | 'protocol'
     /** No more connections, or requests waiting for one. */

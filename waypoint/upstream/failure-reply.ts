@@ -33,6 +33,8 @@ export function outcomeOf({ kind }: AttemptFailure): AttemptOutcome {
     case 'connect-timeout':
     case 'refused':
       return { kind: 'connect-failure' };
+    case 'stale':
+      return { kind: 'stale' };
     case 'reset':
     case 'closed':
     case 'protocol':
@@ -53,6 +55,7 @@ const REPLIES: Readonly<Record<AttemptFailure['kind'], Row>> = {
   refused: { status: 503, flag: 'UR', reason: 'remote refused stream reset' },
   reset: { status: 503, flag: 'UR', reason: 'remote reset' },
   closed: { status: 503, flag: 'UC', reason: 'connection termination' },
+  stale: { status: 503, flag: 'UC', reason: 'connection termination' },
   protocol: { status: 502, flag: 'UPE', reason: 'protocol error' },
   overflow: { status: 503, flag: 'UO', reason: 'overflow' },
 };

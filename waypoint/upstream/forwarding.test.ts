@@ -1,4 +1,5 @@
 import type { IncomingMessage } from 'node:http';
+import type { Socket } from 'node:net';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { temporaryAuthority } from '#certs/testing.ts';
 import { eventually } from '#test/kit/eventually.ts';
@@ -19,6 +20,7 @@ import {
   hboneGate,
   http2App,
   httpApp,
+  type Listening,
   MemoryExchange,
   rawApp,
   WAYPOINT,
@@ -661,4 +663,70 @@ test('a connection on which an upgrade was refused is not used again', async () 
   const exchange = forward([app.port]);
   await exchange.over;
   expect([exchange.status, app.sockets().made]).toEqual([403, 2]);
+});
+
+/** Answers one request on each connection, and closes it when the next comes: an application that closed it a moment ago. */
+async function staleApp(close: (socket: Socket) => void): Promise<Listening> {
+  const used = new WeakSet<Socket>();
+  return await rawApp((socket) => {
+    if (used.has(socket)) close(socket);
+    else socket.write('HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok');
+    used.add(socket);
+  });
+}
+
+const STALE = [
+  { how: 'ends', close: (socket: Socket) => void socket.end() },
+  { how: 'breaks', close: (socket: Socket) => void socket.resetAndDestroy() },
+];
+
+test.each(STALE)('a request whose idle connection $how goes out on a new one', async ({ close }) => {
+  await using app = await staleApp(close);
+  // Two are idle, and both are of no use.
+  await Promise.all([1, 2].map(() => forward([app.port], { retry: SAFE }).over));
+  const exchange = forward([app.port], { retry: SAFE });
+  await exchange.over;
+  expect([exchange.status, exchange.text, app.sockets().made]).toEqual([200, 'ok', 3]);
+  expect(records.at(-1)).toMatchObject({ attempts: 2, flags: [] });
+});
+
+test.each([
+  { when: 'it is not safe to repeat', method: 'POST', retry: SAFE, skipped: 'not-safe-to-repeat' },
+  { when: 'there are no retries', method: 'GET', retry: NO_RETRY, skipped: undefined },
+])('but not when $when', async ({ method, retry, skipped }) => {
+  await using app = await staleApp((socket) => socket.end());
+  await forward([app.port], { retry: SAFE }).over;
+  const exchange = forward([app.port], { retry, head: { method } });
+  await exchange.over;
+  expect([exchange.status, app.sockets().made]).toEqual([503, 1]);
+  expect(records.at(-1)).toMatchObject({ attempts: 1, flags: ['UC'] });
+  expect(records.at(-1)?.retrySkipped).toBe(skipped);
+});
+
+test('nor when an answer has begun, or the connection is new', async () => {
+  let isFirst = true;
+  await using app = await rawApp((socket) => {
+    if (isFirst) socket.write('HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n');
+    else socket.end('HTTP/1.1 2');
+    isFirst = false;
+  });
+  for (let count = 0; count < 3; count++) await forward([app.port], { retry: SAFE }).over;
+  expect(records.map(({ status, attempts }) => [status, attempts])).toEqual([
+    [200, 1],
+    [502, 1],
+    [502, 1],
+  ]);
+  await using other = await rawApp((socket) => socket.end());
+  await forward([other.port], { retry: SAFE }).over;
+  expect(records.at(-1)).toMatchObject({ attempts: 1, flags: ['UC'] });
+});
+
+test('an idle connection that the application has closed is never used', async () => {
+  await using app = await httpApp((_request, response) => response.end('ok'));
+  await forward([app.port], { retry: NO_RETRY }).over;
+  app.closeAll();
+  await eventually('its end has come', () => upstream.size().http1 === 0);
+  const exchange = forward([app.port], { retry: NO_RETRY });
+  await exchange.over;
+  expect([exchange.status, app.sockets().made]).toEqual([200, 2]);
 });

@@ -42,6 +42,8 @@ export class Forwarding {
   #pauseTimer: NodeJS.Timeout | undefined;
   #hasResponded = false;
   #isOver = false;
+  /** The last try met a connection that was being closed: others that have been idle may be no better. */
+  #isFreshOnly = false;
   /** Once it is an upgraded connection. */
   #cutTunnel: ((reason: string) => void) | undefined;
   #slow: RateLimit | undefined;
@@ -141,7 +143,8 @@ export class Forwarding {
     const { cluster, authority, requestOf } = this.#plan;
     const { head, downstream } = this.#exchange;
     const { caller } = downstream;
-    const request = requestOf(this.#log.attempts);
+    const wanted = requestOf(this.#log.attempts);
+    const request = this.#isFreshOnly ? { ...wanted, isFreshOnly: true } : wanted;
     this.#endTry = this.#deps.balancer.begin(cluster, endpoint);
     const target = { caller, endpoint, address: addressOf(endpoint, authority), cluster };
     let attempt: Attempt | undefined;
@@ -190,6 +193,7 @@ export class Forwarding {
   #onFailure(failure: AttemptFailure): void {
     if (this.#isOver) return;
     this.#attempt = undefined;
+    this.#isFreshOnly = failure.kind === 'stale';
     if (this.#hasResponded) {
       this.#log.flag(flagOfFailure(failure));
       this.#log.details = `the answer was cut short: ${failure.reason}`;

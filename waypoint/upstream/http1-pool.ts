@@ -40,7 +40,7 @@ export class Http1Pool {
   }
 
   send(target: UpstreamTarget, request: UpstreamRequest, handlers: AttemptHandlers): Attempt {
-    const free = this.#takeIdle();
+    const free = request.isFreshOnly === true ? undefined : this.#takeIdle();
     if (free !== undefined) return free.send(request, handlers);
     const pending = new PendingAttempt(request, handlers);
     if (this.#isFull()) {

@@ -33,6 +33,10 @@ export class Http1Connection {
   readonly #parser: ResponseParser;
   #current: Exchange | undefined;
   #keepsAlive = true;
+  /** It has answered a request before the current one. */
+  #isReused = false;
+  /** Something of the current answer has come. */
+  #hasHeard = false;
   #isClosed = false;
   #tunnel: LegTunnel | undefined;
   #retiring: NodeJS.Timeout | undefined;
@@ -65,6 +69,7 @@ export class Http1Connection {
     const { head, isChunked } = formatHead(request);
     const exchange: Exchange = { handlers, isChunked, isSent: !request.hasBody, isAnswered: false };
     this.#current = exchange;
+    this.#hasHeard = false;
     // Many servers let go of a connection that asked for an upgrade, also where they refuse it.
     if (request.upgrade !== undefined) this.#keepsAlive = false;
     this.#parser.expect(request.method, request.upgrade !== undefined);
@@ -117,6 +122,7 @@ export class Http1Connection {
       this.#tunnel.onData(bytes);
       return;
     }
+    this.#hasHeard = true;
     try {
       this.#parser.read(bytes);
       // Not before: what else came with the answer would be taken for the next one.
@@ -156,6 +162,7 @@ export class Http1Connection {
       this.retire();
       return;
     }
+    this.#isReused = true;
     // A reader that was too slow for the last answer has let go of it.
     this.#leg.resume();
     this.#options.onIdle(this);
@@ -179,7 +186,7 @@ export class Http1Connection {
     clearTimeout(this.#retiring);
     const isMissed = this.#current?.isAnswered === false && !this.#parser.end();
     if (isMissed) {
-      const kind = this.#parser.isInHead ? 'protocol' : 'closed';
+      const kind = this.#parser.isInHead ? 'protocol' : this.#kindOfLoss;
       this.#fail({ kind, reason: 'the connection ended before the answer did' });
       this.#leg.abort();
     } else this.#leg.end();
@@ -190,7 +197,11 @@ export class Http1Connection {
   #onAbort(reason: string): void {
     clearTimeout(this.#retiring);
     if (this.#tunnel !== undefined) this.#tunnel.onAbort(reason);
-    else this.#fail({ kind: 'closed', reason });
+    else this.#fail({ kind: this.#kindOfLoss, reason });
+  }
+
+  get #kindOfLoss(): 'closed' | 'stale' {
+    return this.#isReused && !this.#hasHeard ? 'stale' : 'closed';
   }
 
   #fail(failure: AttemptFailure): void {

@@ -79,6 +79,8 @@ export interface Listening extends AsyncDisposable {
   readonly port: number;
   /** Connections that were made, and those that are open. */
   readonly sockets: () => { readonly made: number; readonly open: number };
+  /** Ends the connections that are open. */
+  readonly closeAll: () => void;
 }
 
 export async function listen(server: Server | HttpServer | Http2Server): Promise<Listening> {
@@ -96,6 +98,9 @@ export async function listen(server: Server | HttpServer | Http2Server): Promise
   return {
     port,
     sockets: () => ({ made, open: open.size }),
+    closeAll: () => {
+      for (const socket of open) socket.end();
+    },
     async [Symbol.asyncDispose]() {
       const closed = once(server, 'close');
       server.close();
