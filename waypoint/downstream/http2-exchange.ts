@@ -105,7 +105,8 @@ export class Http2Exchange implements Exchange {
   }
 
   abort(): void {
-    if (!this.#isClosed && !this.#stream.closed) this.#stream.close(constants.NGHTTP2_INTERNAL_ERROR);
+    // By close() it would end first: an answer that is cut short would look whole.
+    if (!this.#isClosed && !this.#stream.closed) this.#stream.destroy(new Error('the answer is cut short'));
   }
 
   upgrade(_status: number, headers: HeaderList): ByteTunnel {
@@ -140,7 +141,7 @@ export class Http2Exchange implements Exchange {
     if (this.#isClosed || this.failure !== undefined) return;
     this.failure = this.#hasResponded ? { ...failure, status: 0 } : failure;
     this.#isBodyAborted = true;
-    if (this.#hasResponded) this.#stream.close(constants.NGHTTP2_CANCEL);
+    if (this.#hasResponded) this.abort();
     else {
       this.respond(failure.status, ['content-type', 'text/plain']);
       this.write(Buffer.from(`${failure.details}\n`));

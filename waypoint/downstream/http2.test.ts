@@ -57,12 +57,25 @@ function headers(stream: number, fields: readonly (readonly [string, string])[],
 }
 
 /** Speaks HTTP/2 by hand; the types of the frames that came back, and how it ended. */
-async function speak(...frames: readonly Buffer[]): Promise<{
+async function speak(...frames: readonly Buffer[]): Promise<Spoken> {
+  return await speakTo(server, ...frames);
+}
+
+interface Spoken {
   readonly socket: TunnelDuplex;
-  readonly received: () => { readonly type: number; readonly stream: number; readonly payload: Buffer }[];
+  readonly received: () => Frame[];
   readonly isOver: () => boolean;
-}> {
-  const socket = await server.dial(authorityOf('http2'));
+}
+
+interface Frame {
+  readonly type: number;
+  readonly flags: number;
+  readonly stream: number;
+  readonly payload: Buffer;
+}
+
+async function speakTo(target: TestListener, ...frames: readonly Buffer[]): Promise<Spoken> {
+  const socket = await target.dial(authorityOf('http2'));
   let bytes = Buffer.alloc(0);
   let isOver = false;
   socket.on('data', (chunk: Buffer) => {
@@ -80,11 +93,12 @@ async function speak(...frames: readonly Buffer[]): Promise<{
     socket,
     isOver: () => isOver,
     received: () => {
-      const found: { type: number; stream: number; payload: Buffer }[] = [];
+      const found: Frame[] = [];
       for (let at = 0; at + 9 <= bytes.length; ) {
         const length = bytes.readUIntBE(at, 3);
         found.push({
           type: bytes[at + 3] ?? 0,
+          flags: bytes[at + 4] ?? 0,
           stream: bytes.readUInt32BE(at + 5),
           payload: bytes.subarray(at + 9, at + 9 + length),
         });
@@ -267,6 +281,25 @@ test('an answer is not complete when its client resets before the end, without a
   stream.close(constants.NGHTTP2_NO_ERROR);
   expect(await promise).toBe(false);
   client.destroy();
+});
+
+test('an answer that is cut short of its length does not end before it is reset', async () => {
+  await using broken = await listen(ca, {
+    serveRequest: (exchange) => {
+      exchange.respond(200, ['content-length', '8']);
+      exchange.write(Buffer.from('half'));
+      setImmediate(() => exchange.abort());
+    },
+  });
+  const { socket, received } = await speakTo(broken, headers(1, GET));
+  const ofStream = (): Frame[] => received().filter(({ stream }) => stream === 1);
+  await eventually('a reset', () => ofStream().some(({ type }) => type === 3));
+  expect(ofStream().map(({ type, flags }) => [type, flags])).toEqual([
+    [1, 4],
+    [0, 0],
+    [3, 0],
+  ]);
+  await close(socket);
 });
 
 test('an answer that is cut short is a reset', async () => {
