@@ -3,6 +3,7 @@ import {
   HeaderValueOption_HeaderAppendAction,
 } from '#api/envoy/gen/envoy/config/core/v3/base_pb.ts';
 import type { HeaderMutations } from '../model.ts';
+import { bytesOfText } from './byte-text.ts';
 import { refuse } from './config-error.ts';
 
 /** Of what leaves headers alone; one object, so that it can be told by identity. */
@@ -53,5 +54,5 @@ function plainValue(value: string): string {
   if (plain.includes('%'))
     refuse(`header value ${JSON.stringify(value)} has a command operator (%…%), which is not supported`);
   if (/[\0\r\n]/.test(value)) refuse('a header value has a line break or NUL');
-  return value.replaceAll('%%', '%');
+  return bytesOfText(value.replaceAll('%%', '%'));
 }

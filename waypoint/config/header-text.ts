@@ -1,5 +1,6 @@
 import type { HeaderMatcher } from '#api/envoy/gen/envoy/config/route/v3/route_components_pb.ts';
 import type { TextMatch } from '../model.ts';
+import { bytesOfText } from './byte-text.ts';
 import { refuse } from './config-error.ts';
 import { compilePattern, compileTextMatch } from './pattern.ts';
 
@@ -7,7 +8,7 @@ import { compilePattern, compileTextMatch } from './pattern.ts';
 export function headerText({ name, headerMatchSpecifier: by }: HeaderMatcher): TextMatch {
   switch (by.case) {
     case 'exactMatch':
-      return { kind: 'exact', value: by.value };
+      return { kind: 'exact', value: bytesOfText(by.value) };
     case 'safeRegexMatch':
       return { kind: 'regex', pattern: compilePattern(by.value.regex) };
     case 'stringMatch':

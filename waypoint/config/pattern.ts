@@ -1,6 +1,7 @@
 import { RE2JS } from 're2js';
 import type { StringMatcher } from '#api/envoy/gen/envoy/type/matcher/v3/string_pb.ts';
 import type { Pattern, TextMatch } from '../model.ts';
+import { bytesOfText, textOfBytes } from './byte-text.ts';
 import { refuse } from './config-error.ts';
 
 /** Longest regular expression that is taken, in characters. */
@@ -15,7 +16,7 @@ export function compilePattern(source: string): Pattern {
   const compiled = compile(source);
   return {
     source,
-    matches: (text) => compiled.testExact(text),
+    matches: (text) => compiled.testExact(textOfBytes(text)),
     replace: (text, substitution) =>
       compiled.matcher(text).replaceAll((...groups: readonly unknown[]) => substitute(substitution, groups)),
   };
@@ -38,7 +39,7 @@ export function compileTextMatch(matcher: StringMatcher, where: string): TextMat
   const { matchPattern } = matcher;
   switch (matchPattern.case) {
     case 'exact':
-      return { kind: 'exact', value: matchPattern.value };
+      return { kind: 'exact', value: bytesOfText(matchPattern.value) };
     case 'safeRegex':
       return { kind: 'regex', pattern: compilePattern(matchPattern.value.regex) };
     default:

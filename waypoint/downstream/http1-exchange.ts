@@ -88,7 +88,8 @@ export class Http1Exchange implements Exchange {
       return;
     }
     process.nextTick(() => {
-      if (this.#bytesSent === 0 && !this.#hasEnded && !this.#isClosed) response.flushHeaders();
+      // flushHeaders() would write bytes above ASCII as UTF-8, as if they were letters.
+      if (this.#bytesSent === 0 && !this.#hasEnded && !this.#isClosed) response.write('', 'latin1');
     });
   }
 

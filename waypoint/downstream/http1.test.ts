@@ -31,6 +31,15 @@ test('a request is answered, and the connection stays', async () => {
   expect(answer.ended).toBe(false);
 });
 
+test('bytes of a header that are no ASCII go out as they came, also before the body', async () => {
+  await using slow = await listen(ca, {
+    serveRequest: (exchange) => exchange.respond(200, ['x-name', 'Zo\xc3\xab', 'content-length', '1']),
+  });
+  const socket = await slow.dial(authorityOf('http1'));
+  const { text } = await talk(socket, `GET / HTTP/1.1\r\n${HEAD}\r\n`, (got) => got.includes('\r\n\r\n'));
+  expect(text).toContain('x-name: Zo\xc3\xab\r\n');
+});
+
 test.each([
   [
     'a length beside chunks',
