@@ -47,6 +47,8 @@ const OPTIONS: ServerOptions = {
   streamResetBurst: 1000,
   streamResetRate: 33,
   peerMaxConcurrentStreams: 100,
+  // An application may answer with two of a field that should be there once; a route may add one.
+  strictSingleValueFields: false,
 };
 
 /** HTTP/2 on tunnels, one session each. */
