@@ -206,6 +206,7 @@ class Service implements LiveCall {
     const chosen = chooseFaults(attemptFaults, {
       where: 'upstream',
       headers: this.#exchange.head.headers,
+      authority: this.#exchange.head.authority,
       caller: this.#exchange.downstream.caller,
       nowMs: Date.now(),
       draw: this.#deps.random,

@@ -247,7 +247,7 @@ function passedOver(
   return routes.slice(0, end).map((route) => ({
     route: route.name,
     match: formatMatch(route.match),
-    why: whyNoMatch(route, { method: request.method, path, query, headers: request.headers }),
+    why: whyNoMatch(route, { ...request, path, query }),
   }));
 }
 
@@ -260,6 +260,7 @@ function faultsFor(question: WaypointQuestion, route: Route): WaypointExplanatio
       const input = {
         where: fault.where,
         headers: request.headers,
+        authority: request.authority,
         caller: { identity: identityOf(source) },
         nowMs,
         draw: () => 0,

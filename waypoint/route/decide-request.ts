@@ -123,13 +123,14 @@ export function decideRequest(input: RequestInput): RequestDecision {
     return { kind: 'not-ready', status: 503, reason: `the routes of ${frontend.name} have not come` };
   const { path, query } = canonical;
   const { method, headers, authority } = head;
-  const route = matchRoute(table, { method, path, query, headers });
+  const route = matchRoute(table, { method, path, query, headers, authority });
   const denied = input.authorize?.({ frontend, method, authority, path, query, headers });
   if (denied !== undefined) return { kind: 'refused', status: 403, reason: denied };
   if (route === undefined) return { kind: 'not-found', status: 404, table: table.name, path, query };
   const faults = chooseFaults(route.faults, {
     where: 'downstream',
     headers,
+    authority,
     caller: input.caller,
     nowMs: input.nowMs,
     draw: input.draw,

@@ -7,6 +7,7 @@ function input(overrides: Partial<FaultInput> = {}): FaultInput {
   return {
     where: 'downstream',
     headers: ['x-chaos', 'pay'],
+    authority: 'ledger.pay',
     caller: { identity: { trustDomain: 'cluster.local', namespace: 'shop', serviceAccount: 'web' } },
     nowMs: 1000,
     draw: () => 0.5,
@@ -26,6 +27,8 @@ test.each<[string, Partial<Fault>, Partial<FaultInput>, boolean]>([
   ['for none', { percent: 0 }, { draw: () => 0 }, false],
   ['for a header', { headers: [{ name: 'x-chaos', match: textOf('~p.y') }] }, {}, true],
   ['for another header', { headers: [{ name: 'x-chaos', match: textOf('p') }] }, {}, false],
+  ['for a host', { headers: [{ name: 'host', match: textOf('ledger.pay') }] }, {}, true],
+  ['for another host', { headers: [{ name: 'host', match: textOf('ledger') }] }, {}, false],
   ['for the caller', { from_service_accounts: ['shop/web'] }, {}, true],
   ['for another caller', { from_service_accounts: ['shop/api', 'pay/web'] }, {}, false],
   ['for the caller’s namespace', { from_namespaces: ['shop'] }, {}, true],

@@ -18,6 +18,7 @@ export interface ChosenFaults {
 export interface FaultInput {
   readonly where: Fault['where'];
   readonly headers: HeaderList;
+  readonly authority: string;
   readonly caller: Pick<Caller, 'identity'>;
   /** Milliseconds since the epoch. */
   readonly nowMs: number;
@@ -63,7 +64,7 @@ function applies(fault: Fault, input: FaultInput): boolean {
     fault.where === input.where &&
     input.nowMs < fault.expires_at_ms &&
     isCaller(fault, input.caller) &&
-    fault.headers.every(({ name, match }) => headerMatches(input.headers, name, match)) &&
+    fault.headers.every(({ name, match }) => headerMatches(input, name, match)) &&
     (fault.max_concurrent === undefined || input.active(fault) < fault.max_concurrent)
   );
 }

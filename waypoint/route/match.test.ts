@@ -1,10 +1,11 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
+import type { RouteTable } from '../model.ts';
 import { type MatchableRequest, matchRoute } from './match.ts';
 import { match, pathOf, route, table, textOf } from './testing.ts';
 
 function request(overrides: Partial<MatchableRequest> = {}): MatchableRequest {
-  return { method: 'GET', path: '/', query: '', headers: [], ...overrides };
+  return { method: 'GET', path: '/', query: '', headers: [], authority: 'ledger', ...overrides };
 }
 
 describe('a path', () => {
@@ -46,6 +47,14 @@ describe('headers', () => {
     const by = match({ headers: [{ name: 'x-a', match: textOf(value) }] });
     expect(matchRoute(table(route({ match: by })), request({ headers })) !== undefined).toBe(wanted);
   });
+
+  test('that is host is the authority', () => {
+    const at = (value: string): RouteTable =>
+      table(route({ match: match({ headers: [{ name: 'host', match: textOf(value) }] }) }));
+    expect(matchRoute(at('ledger'), request())).toBeDefined();
+    expect(matchRoute(at('~.*:80'), request({ authority: 'ledger:80' }))).toBeDefined();
+    expect(matchRoute(at('ledger'), request({ authority: 'ledger:80' }))).toBeUndefined();
+  });
 });
 
 describe('query parameters', () => {
@@ -75,7 +84,7 @@ test('all parts of a match have to hold', () => {
     headers: [{ name: 'version', match: textOf('two') }],
     query: [{ name: 'q', match: textOf('1') }],
   });
-  const whole = { method: 'POST', path: '/v2/x', query: '?q=1', headers: ['version', 'two'] };
+  const whole = request({ method: 'POST', path: '/v2/x', query: '?q=1', headers: ['version', 'two'] });
   const only = table(route({ match: by }));
   expect(matchRoute(only, whole)).toBeDefined();
   for (const less of [{ method: 'GET' }, { path: '/v2x' }, { query: '' }, { headers: [] }])

@@ -11,6 +11,8 @@ export interface MatchableRequest {
   /** From its question mark on, or empty. */
   readonly query: string;
   readonly headers: HeaderList;
+  /** `Host` or `:authority`: what a match of the header `host` is about. */
+  readonly authority: string;
 }
 
 /** Up to so many routes are looked at one after the other. */
@@ -41,9 +43,14 @@ export function textMatches(match: TextMatch, value: string): boolean {
 
 /**
  * Whether a header is there and fits. Of several lines of a name it is enough if one fits, as in Envoy, or all of them joined
- * (RFC 9110, 5.3).
+ * (RFC 9110, 5.3). `host` is the request's authority, whatever the version of HTTP.
  */
-export function headerMatches(headers: HeaderList, name: string, match: TextMatch): boolean {
+export function headerMatches(
+  { headers, authority }: Pick<MatchableRequest, 'headers' | 'authority'>,
+  name: string,
+  match: TextMatch,
+): boolean {
+  if (name === 'host') return textMatches(match, authority);
   const first = firstValue(headers, name);
   if (first === undefined) return false;
   if (textMatches(match, first)) return true;
@@ -71,8 +78,7 @@ function pathMatches(match: RequestMatch['path'], path: string): boolean {
 
 function restMatches(match: RequestMatch, request: MatchableRequest): boolean {
   if (match.method !== undefined && match.method !== request.method) return false;
-  for (const header of match.headers)
-    if (!headerMatches(request.headers, header.name, header.match)) return false;
+  for (const header of match.headers) if (!headerMatches(request, header.name, header.match)) return false;
   for (const { name, match: wanted } of match.query) {
     const value = queryValue(request.query, name);
     if (value === undefined || !textMatches(wanted, value)) return false;
