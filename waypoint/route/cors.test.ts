@@ -77,6 +77,16 @@ test.each<[string, Partial<CorsPolicy>, string, readonly string[], ReturnType<ty
     },
   ],
   [
+    'that is a preflight where all is allowed, and wants none',
+    { allowHeaders: '*', allowMethods: '', maxAge: '', exposeHeaders: '' },
+    'OPTIONS',
+    ['origin', 'http://a', 'access-control-request-method', 'PUT'],
+    {
+      kind: 'preflight',
+      headers: ['access-control-allow-origin', 'http://a', 'access-control-allow-headers', ''],
+    },
+  ],
+  [
     'that is a preflight without leave',
     {},
     'OPTIONS',

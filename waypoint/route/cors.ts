@@ -38,7 +38,7 @@ export function decideCors(
     headers: [
       ...leave(policy, origin),
       ...field('access-control-allow-methods', policy.allowMethods === '*' ? wanted : policy.allowMethods),
-      ...field('access-control-allow-headers', policy.allowHeaders === '*' ? headers : policy.allowHeaders),
+      ...allowedHeaders(policy, headers),
       ...field('access-control-max-age', policy.maxAge),
       ...exposed(policy),
     ],
@@ -51,6 +51,13 @@ function leave(policy: CorsPolicy, origin: string): HeaderList {
     origin,
     ...field('access-control-allow-credentials', policy.allowCredentials ? 'true' : ''),
   ];
+}
+
+/** For `*` those that are wanted, though it be none. */
+function allowedHeaders({ allowHeaders }: CorsPolicy, wanted: string): HeaderList {
+  return allowHeaders === '*'
+    ? ['access-control-allow-headers', wanted]
+    : field('access-control-allow-headers', allowHeaders);
 }
 
 function exposed(policy: CorsPolicy): HeaderList {

@@ -3,12 +3,12 @@ import { firstValue } from './headers.ts';
 
 const TYPE = 'application/grpc';
 
-/** Whether a request (or response) is gRPC, by its content-type: `application/grpc`, also with a suffix or parameters. */
+/** Whether a request (or response) is gRPC, by its content-type: `application/grpc`, or that with `+` and a format. */
 export function isGrpc(headers: HeaderList): boolean {
   const type = firstValue(headers, 'content-type');
   if (type === undefined || !type.startsWith(TYPE)) return false;
   const next = type[TYPE.length];
-  return next === undefined || next === '+' || next === ';';
+  return next === undefined || next === '+';
 }
 
 const STATUSES: ReadonlyMap<number, number> = new Map([

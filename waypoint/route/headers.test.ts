@@ -40,7 +40,7 @@ describe('gRPC', () => {
   test.each([
     ['application/grpc', true],
     ['application/grpc+proto', true],
-    ['application/grpc;charset=utf-8', true],
+    ['application/grpc;charset=utf-8', false],
     ['application/grpc-web', false],
     ['application/json', false],
   ])('has the content-type %s: %s', (type, wanted) => {

@@ -36,8 +36,10 @@ export function replyTo(decision: Exclude<RequestDecision, { readonly kind: 'for
       return { reply: { status: decision.status, body: decision.body, headers }, details: 'direct response' };
     }
     case 'no-cluster': {
-      const details = `there is no cluster ${decision.backend.cluster}`;
-      return { reply: { status: decision.status, body: '' }, details, flag: 'NC' };
+      const { backend, route } = decision;
+      const headers = mutateHeaders([], [backend.responseHeaders, route.responseHeaders]);
+      const details = `there is no cluster ${backend.cluster}`;
+      return { reply: { status: decision.status, body: '', headers }, details, flag: 'NC' };
     }
   }
 }

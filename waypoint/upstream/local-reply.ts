@@ -1,5 +1,6 @@
 import type { Exchange, HeaderList } from '../exchange.ts';
 import { grpcStatusOf } from '../route/grpc.ts';
+import { firstValue } from '../route/headers.ts';
 
 /** An answer of the waypoint itself. */
 export interface LocalReply {
@@ -21,7 +22,8 @@ const HTTP_STATUS: readonly number[] = [
 ];
 
 /**
- * What goes out for a reply: to gRPC an answer of trailers only, with HTTP status 200; to others text.
+ * What goes out for a reply: to gRPC an answer of trailers only, with HTTP status 200; to others text. A type that a route set stands
+ * where there is a body, a status of gRPC always, as in Envoy.
  * @returns status, headers (a length included) and body
  */
 export function formatReply(
@@ -30,16 +32,25 @@ export function formatReply(
 ): { readonly status: number; readonly headers: HeaderList; readonly body: Buffer } {
   const extra = reply.headers ?? [];
   if (forGrpc) {
-    const code = reply.grpcStatus ?? grpcStatusOf(reply.status);
+    const code = firstValue(extra, 'grpc-status') ?? String(reply.grpcStatus ?? grpcStatusOf(reply.status));
     const message = reply.body === '' ? [] : ['grpc-message', percentEncode(reply.body)];
-    const headers = ['content-type', 'application/grpc', 'grpc-status', String(code), ...message, ...extra];
-    return { status: 200, headers, body: Buffer.alloc(0) };
+    const own = ['content-type', 'application/grpc', 'grpc-status', code, ...message];
+    return { status: 200, headers: [...own, ...without(extra, own)], body: Buffer.alloc(0) };
   }
   const body = Buffer.from(reply.body);
   const hasNoLength = reply.status === 204 || reply.status === 304;
   const length = hasNoLength ? [] : ['content-length', String(body.length)];
-  const type = body.length > 0 ? ['content-type', 'text/plain'] : [];
-  return { status: reply.status, headers: [...length, ...type, ...extra], body };
+  const type = ['content-type', firstValue(extra, 'content-type') ?? 'text/plain'];
+  const headers = [...length, ...(body.length > 0 ? type : []), ...without(extra, type)];
+  return { status: reply.status, headers, body };
+}
+
+/** Without what the reply says itself; a length is always its own. */
+function without(extra: HeaderList, own: HeaderList): HeaderList {
+  return extra.filter((_text, index) => {
+    const name = extra[index - (index % 2)] ?? '';
+    return name !== 'content-length' && !own.some((each, at) => at % 2 === 0 && each === name);
+  });
 }
 
 /** Sends a reply, whole. */
