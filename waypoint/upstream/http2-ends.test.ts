@@ -120,3 +120,7 @@ test('and one that says goodbye before', async () => {
   const { end } = await answered([head(), data(), goaway], { after });
   expect(end).toMatchObject({ kind: 'closed' });
 });
+
+test('a stream that is reset for a protocol error is not just lost', async () => {
+  expect((await answered([reset(1)])).end).toMatchObject({ kind: 'protocol' });
+});

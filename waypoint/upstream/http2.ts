@@ -22,7 +22,13 @@ const MAX_HEADER_BYTES = 60 * 1024;
 const MAX_HEADER_PAIRS = 104;
 /** What came over HTTP/1.1 may have two of a field that should be there once. The types know this of servers only. */
 const REPEATED_FIELDS = { strictSingleValueFields: false };
-const { NGHTTP2_CANCEL, NGHTTP2_FLAG_END_STREAM, NGHTTP2_NO_ERROR, NGHTTP2_REFUSED_STREAM } = constants;
+const {
+  NGHTTP2_CANCEL,
+  NGHTTP2_FLAG_END_STREAM,
+  NGHTTP2_NO_ERROR,
+  NGHTTP2_PROTOCOL_ERROR,
+  NGHTTP2_REFUSED_STREAM,
+} = constants;
 
 /** One HTTP/2 connection to an application; by node:http2. It owns the socket. */
 export class Http2Connection {
@@ -222,6 +228,8 @@ class Http2Attempt implements Attempt {
     const { rstCode } = this.#stream;
     if (rstCode === NGHTTP2_REFUSED_STREAM) return { kind: 'refused', reason: 'the stream was refused' };
     if (rstCode === undefined) return { kind: 'closed', reason };
+    if (rstCode === NGHTTP2_PROTOCOL_ERROR)
+      return { kind: 'protocol', reason: 'the stream was reset for a protocol error' };
     return { kind: 'reset', reason: `the stream was reset with code ${rstCode}` };
   }
 
