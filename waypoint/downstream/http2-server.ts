@@ -22,6 +22,9 @@ export interface Http2Tunnels {
 }
 
 const PSEUDO_HEADERS = 5;
+/** As much is kept of an upload that nobody reads. */
+const STREAM_WINDOW_BYTES = 256 * 1024;
+/** Credited as bytes come in, so that such uploads hold up nobody else. */
 const CONNECTION_WINDOW_BYTES = 4 * 1024 * 1024;
 const LAST_STREAM_ID = 2 ** 31 - 1;
 const PING_PATIENCE_MS = 1_000;
@@ -33,7 +36,7 @@ const PING_PATIENCE_MS = 1_000;
 const OPTIONS: ServerOptions = {
   settings: {
     maxConcurrentStreams: 1024,
-    initialWindowSize: 1024 * 1024,
+    initialWindowSize: STREAM_WINDOW_BYTES,
     maxHeaderListSize: MAX_HEAD_BYTES,
     enableConnectProtocol: true,
   },

@@ -121,6 +121,12 @@ test('and one that says goodbye before', async () => {
   expect(end).toMatchObject({ kind: 'closed' });
 });
 
+test('answers before the answer without end are refused', async () => {
+  const inform = frame(1, END_HEADERS, 1, Buffer.concat([Buffer.from([0x08, 3]), Buffer.from('103')]));
+  const { end } = await answered(Array.from({ length: 100 }, () => inform));
+  expect(end).toMatchObject({ kind: 'protocol' });
+});
+
 test('a stream that is reset for a protocol error is not just lost', async () => {
   expect((await answered([reset(1)])).end).toMatchObject({ kind: 'protocol' });
 });

@@ -14,9 +14,12 @@ export interface Http2Options {
 
 /** Requests at a time on one connection, as far as the other end allows as many. */
 const MAX_STREAMS = 100;
-/** What an application may send of one answer before it is read. */
-const STREAM_WINDOW = 1024 * 1024;
+/** What an application may send of one answer before it is read: as much is kept for a client that does not. */
+const STREAM_WINDOW = 256 * 1024;
+/** Credited as bytes come in, so that those who do not read hold up nobody else. */
 const CONNECTION_WINDOW = 16 * 1024 * 1024;
+/** Answers before the answer, as in HTTP/1.1. */
+const MAX_INFORMS = 16;
 /** As Envoy has it, and 100 fields beside pseudo headers. */
 const MAX_HEADER_BYTES = 60 * 1024;
 const MAX_HEADER_PAIRS = 104;
@@ -171,7 +174,13 @@ class Http2Attempt implements Attempt {
 
   #listen(): void {
     const stream = this.#stream;
+    let informs = 0;
     stream.on('headers', (_headers, _flags, raw: string[]) => {
+      if (++informs > MAX_INFORMS) {
+        this.#fail({ kind: 'protocol', reason: 'too many answers before the answer' });
+        stream.close(NGHTTP2_CANCEL);
+        return;
+      }
       const { status, headers } = headOf(raw);
       this.#handlers?.onInform(status, headers);
     });

@@ -107,6 +107,8 @@ test('after an upgrade the bytes are not ours', () => {
   expect(seen.switched).toBe('frames');
 });
 
+const CHUNKED = 'HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n';
+
 test.each([
   { when: 'it is another protocol', text: 'SSH-2.0-OpenSSH_9\r\n' },
   { when: 'the version is unknown', text: 'HTTP/3.0 200 OK\r\n\r\n' },
@@ -143,6 +145,8 @@ test.each([
     when: 'a size line does not end',
     text: `HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1;${'x'.repeat(300)}`,
   },
+  { when: 'trailers do not end', text: `${CHUNKED}0\r\nt: ${'x'.repeat(70_000)}` },
+  { when: 'there are too many trailers', text: `${CHUNKED}0\r\n${'t: u\r\n'.repeat(101)}\r\n` },
   { when: 'answers before the answer do not end', text: 'HTTP/1.1 103 X\r\n\r\n'.repeat(20) },
 ])('an answer is refused when $when', ({ text }) => {
   expect(() => parse(text)).toThrow(ResponseError);
