@@ -1,7 +1,7 @@
 import { defineConfig, type ViteUserConfig } from 'vitest/config';
 
 /**
- * Unit tests lie beside the code; scenarios (network namespaces, root) in test/scenario, one after another; the comparison with
+ * Unit tests lie beside the code; scenarios (network namespaces, root) in test/scenario, two files at a time; the comparison with
  * a stock Envoy (it is fetched by pip) in test/interop.
  */
 const config: ViteUserConfig = defineConfig({
@@ -23,7 +23,8 @@ const config: ViteUserConfig = defineConfig({
           root: '.',
           include: ['test/scenario/**/*.test.ts'],
           pool: 'forks',
-          fileParallelism: false,
+          // Each has a mesh of its own, and waits more than it computes.
+          maxWorkers: 2,
           testTimeout: 120_000,
           hookTimeout: 180_000,
         },
