@@ -38,6 +38,7 @@ test.each<[string, Partial<CorsPolicy>, string, readonly string[], ReturnType<ty
     ['origin', 'https://x.e.org'],
     { kind: 'actual', headers: ['access-control-allow-origin', 'https://x.e.org'] },
   ],
+  ['of two origins', {}, 'GET', ['origin', 'http://a', 'origin', 'http://a'], { kind: 'none' }],
   ['of an origin that it allows in part', {}, 'GET', ['origin', 'https://x.e.org.evil'], { kind: 'none' }],
   [
     'of any origin, with credentials',

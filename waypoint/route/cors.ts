@@ -1,6 +1,6 @@
 import type { HeaderList } from '../exchange.ts';
 import type { CorsPolicy } from '../model.ts';
-import { firstValue } from './headers.ts';
+import { joinedValue } from './headers.ts';
 import { textMatches } from './match.ts';
 
 /** What CORS has to do with a request. */
@@ -15,7 +15,7 @@ export type CorsDecision =
 const NONE: CorsDecision = { kind: 'none' };
 
 /**
- * As Envoy's filter has it: an origin with leave is repeated in the answer, also for `*`; a preflight (OPTIONS with
+ * As Envoy's filter has it (two origins are not one of them): an origin with leave is repeated in the answer, also for `*`; a preflight (OPTIONS with
  * `access-control-request-method`) of one without leave goes to the backend, unless the policy says otherwise.
  */
 export function decideCors(
@@ -23,16 +23,16 @@ export function decideCors(
   request: { readonly method: string; readonly headers: HeaderList },
 ): CorsDecision {
   if (policy === undefined) return NONE;
-  const origin = firstValue(request.headers, 'origin') ?? '';
+  const origin = joinedValue(request.headers, 'origin') ?? '';
   if (origin === '') return NONE;
   const isAllowed = policy.allowOrigins.some(
     (allowed) => (allowed.kind === 'exact' && allowed.value === '*') || textMatches(allowed, origin),
   );
-  const wanted = firstValue(request.headers, 'access-control-request-method') ?? '';
+  const wanted = joinedValue(request.headers, 'access-control-request-method') ?? '';
   if (request.method !== 'OPTIONS' || wanted === '')
     return isAllowed ? { kind: 'actual', headers: [...leave(policy, origin), ...exposed(policy)] } : NONE;
   if (!isAllowed) return policy.forwardsUnknownPreflights ? NONE : { kind: 'preflight', headers: [] };
-  const headers = firstValue(request.headers, 'access-control-request-headers') ?? '';
+  const headers = joinedValue(request.headers, 'access-control-request-headers') ?? '';
   return {
     kind: 'preflight',
     headers: [

@@ -76,7 +76,12 @@ export type RequestDecision =
   | (Routed & { readonly kind: 'redirect'; readonly status: number; readonly location: string })
   | (Routed & { readonly kind: 'direct'; readonly status: number; readonly body: string })
   /** The backend whose turn it is is none: an invalid reference. */
-  | (Routed & { readonly kind: 'no-cluster'; readonly status: 500; readonly backend: WeightedBackend })
+  | (Routed & {
+      readonly kind: 'no-cluster';
+      readonly status: 500;
+      readonly backend: WeightedBackend;
+      readonly corsHeaders: HeaderList;
+    })
   | ForwardDecision;
 
 /** A request that goes to a backend. */
@@ -170,7 +175,8 @@ function forward(
   const session = sessionOf(input, action, path);
   const backend = session?.backend ?? pick(input, frontend, route, action);
   const cluster = session?.cluster ?? config.clusters.get(backend.cluster);
-  if (cluster === undefined) return { kind: 'no-cluster', status: 500, backend, ...routed };
+  const corsHeaders = cors.kind === 'actual' ? cors.headers : NO_HEADERS;
+  if (cluster === undefined) return { kind: 'no-cluster', status: 500, backend, corsHeaders, ...routed };
   const key =
     action.hashOn.length === 0
       ? undefined
@@ -185,7 +191,7 @@ function forward(
     upstreamAuthority: action.hostRewrite ?? head.authority,
     requestHeaders: [backend.requestHeaders, route.requestHeaders],
     responseHeaders: [backend.responseHeaders, route.responseHeaders],
-    corsHeaders: cors.kind === 'actual' ? cors.headers : NO_HEADERS,
+    corsHeaders,
     ...(session === undefined ? {} : { session }),
     ...(key === undefined ? {} : { hashKey: key }),
     mirrors: mirrorsOf(input, action),

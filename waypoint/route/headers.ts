@@ -53,3 +53,12 @@ export function mutateHeaders(headers: HeaderList, mutations: readonly HeaderMut
   }
   return changed;
 }
+
+/** With headers in the place of those of the same names. */
+export function withHeaders(headers: HeaderList, instead: HeaderList): HeaderList {
+  if (instead.length === 0) return headers;
+  const set: [string, string][] = [];
+  for (let index = 0; index < instead.length; index += 2)
+    set.push([instead[index] ?? '', instead[index + 1] ?? '']);
+  return mutateHeaders(headers, [{ set, add: [], remove: [] }]);
+}

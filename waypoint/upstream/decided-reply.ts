@@ -1,7 +1,7 @@
 import type { ResponseFlag } from '../request-record.ts';
 import type { RequestDecision } from '../route/decide-request.ts';
 import type { ChosenFaults } from '../route/faults.ts';
-import { mutateHeaders } from '../route/headers.ts';
+import { mutateHeaders, withHeaders } from '../route/headers.ts';
 import { httpStatusOf, type LocalReply } from './local-reply.ts';
 
 /** An answer of the waypoint itself, and what the record says of it. */
@@ -36,8 +36,9 @@ export function replyTo(decision: Exclude<RequestDecision, { readonly kind: 'for
       return { reply: { status: decision.status, body: decision.body, headers }, details: 'direct response' };
     }
     case 'no-cluster': {
-      const { backend, route } = decision;
-      const headers = mutateHeaders([], [backend.responseHeaders, route.responseHeaders]);
+      const { backend, route, corsHeaders } = decision;
+      const changed = mutateHeaders([], [backend.responseHeaders, route.responseHeaders]);
+      const headers = withHeaders(changed, corsHeaders);
       const details = `there is no cluster ${backend.cluster}`;
       return { reply: { status: decision.status, body: '', headers }, details, flag: 'NC' };
     }
