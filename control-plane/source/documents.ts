@@ -122,10 +122,21 @@ function textFault(
 }
 
 /**
- * Finds positions in the tree of a document. The tree is large and seldom asked again once its object has been read,
- * so only its text is kept for long, which is parsed again when needed.
+ * Finds positions in the tree of a document. The tree is large and seldom asked for something new once its object has been read,
+ * so only its text is kept for long, which is parsed again when needed, and what was found: the same is asked at each change.
  */
 function locator(tree: Document.Parsed, slice: Slice): Locate {
+  const found = new Map<string, Position>();
+  const find = findIn(tree, slice);
+  return (path, part) => {
+    const key = JSON.stringify([part, ...path]);
+    const position = found.get(key) ?? find(path, part);
+    found.set(key, position);
+    return position;
+  };
+}
+
+function findIn(tree: Document.Parsed, slice: Slice): Locate {
   let known = new WeakRef(tree);
   let base = 0;
   return (path, part) => {

@@ -1,4 +1,4 @@
-import type { ObjectKey, Position, Problem } from '../../source/objects.ts';
+import type { ObjectKey, Problem } from '../../source/objects.ts';
 import type {
   BackendRef,
   GrpcMatch,
@@ -32,7 +32,6 @@ export type AttachedFrontend = {
 interface EntryBase {
   /** `HTTPRoute pay/ledger`. */
   readonly object: ObjectKey;
-  readonly position: Position;
   readonly rule: number;
   readonly ruleName?: string;
   readonly backends: readonly ResolvedBackend[];

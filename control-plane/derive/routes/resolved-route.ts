@@ -49,7 +49,7 @@ export function resolveRoute(route: RouteObject, parent: ParentRef, index: Backe
 export function httpEntries(resolved: ResolvedRoute<HttpRouteObject>): readonly HttpEntry[] {
   return resolved.route.spec.rules.flatMap((spec, rule) =>
     spec.matches.map((match, matchIndex) => {
-      const base = entryBase(resolved, rule, `spec.rules[${rule}].matches[${matchIndex}]`);
+      const base = entryBase(resolved, rule);
       return { ...base, match, matchIndex, spec, mirrors: mirrorsOf(resolved, rule) };
     }),
   );
@@ -59,7 +59,7 @@ export function httpEntries(resolved: ResolvedRoute<HttpRouteObject>): readonly 
 export function grpcEntries(resolved: ResolvedRoute<GrpcRouteObject>): readonly GrpcEntry[] {
   return resolved.route.spec.rules.flatMap((spec, rule) =>
     spec.matches.map((match, matchIndex) => {
-      const base = entryBase(resolved, rule, `spec.rules[${rule}].matches[${matchIndex}]`);
+      const base = entryBase(resolved, rule);
       return { ...base, match, matchIndex, spec, mirrors: mirrorsOf(resolved, rule) };
     }),
   );
@@ -67,23 +67,20 @@ export function grpcEntries(resolved: ResolvedRoute<GrpcRouteObject>): readonly 
 
 /** An entry for each rule. */
 export function tcpEntries(resolved: ResolvedRoute<TcpRouteObject>): readonly StreamEntry[] {
-  return resolved.route.spec.rules.map((_, rule) => entryBase(resolved, rule, `spec.rules[${rule}]`));
+  return resolved.route.spec.rules.map((_, rule) => entryBase(resolved, rule));
 }
 
 /** An entry for each name of each rule. */
 export function tlsEntries(resolved: ResolvedRoute<TlsRouteObject>): readonly TlsEntry[] {
   const { hostnames, rules } = resolved.route.spec;
   const names = hostnames.length === 0 ? [[]] : hostnames.map((name) => [name]);
-  return rules.flatMap((_, rule) =>
-    names.map((one) => ({ ...entryBase(resolved, rule, `spec.rules[${rule}]`), hostnames: one })),
-  );
+  return rules.flatMap((_, rule) => names.map((one) => ({ ...entryBase(resolved, rule), hostnames: one })));
 }
 
-function entryBase({ route, refusal, rules }: ResolvedRoute, rule: number, path: string): StreamEntry {
+function entryBase({ route, refusal, rules }: ResolvedRoute, rule: number): StreamEntry {
   const ruleName = route.spec.rules[rule]?.name;
   return {
     object: objectKey(route),
-    position: route.positionOf(path),
     rule,
     ...(ruleName !== undefined && { ruleName }),
     backends: rules[rule]?.backends ?? [],
