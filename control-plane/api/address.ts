@@ -28,20 +28,24 @@ export class AddressError extends Error {
  * @throws AddressError when the text is not an IP address (also for IPv4 in octal, hexadecimal or short forms).
  */
 export function parseIp(text: string): Ip {
-  if (ipaddr.IPv4.isValidFourPartDecimal(text)) return text;
-  if (text.includes(':') && !text.includes('%') && ipaddr.IPv6.isValid(text))
-    return canonical(ipaddr.IPv6.parse(text));
+  const ip = findIp(text);
+  if (ip !== undefined) return ip;
   throw new AddressError(`not an IP address: ${JSON.stringify(text)}`);
 }
 
 /** Whether the text is an IP address that {@link parseIp} takes. */
 export function isIp(text: string): boolean {
-  try {
-    parseIp(text);
-    return true;
-  } catch {
-    return false;
-  }
+  return findIp(text) !== undefined;
+}
+
+const OCTET = '(?:25[0-5]|2[0-4]\\d|1\\d\\d|[1-9]?\\d)';
+const IPV4 = new RegExp(`^${OCTET}(?:\\.${OCTET}){3}$`);
+
+function findIp(text: string): Ip | undefined {
+  if (IPV4.test(text)) return text;
+  return text.includes(':') && !text.includes('%') && ipaddr.IPv6.isValid(text)
+    ? canonical(ipaddr.IPv6.parse(text))
+    : undefined;
 }
 
 /** Address family of canonical text. */
