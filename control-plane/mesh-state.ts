@@ -57,7 +57,8 @@ export function nextMeshState(
   const { nowMs } = context;
   const seenBefore = context.faults?.current() ?? new Map();
   const faults = faultClock(seenBefore, nowMs);
-  const snapshot = deriveSnapshot({ objects, vips, previousSettings, faults });
+  const previous = context.previous?.snapshot;
+  const snapshot = deriveSnapshot({ objects, vips, previousSettings, previous, faults });
   const { trustDomain } = snapshot.settings;
   if (context.trustDomain !== undefined && trustDomain !== context.trustDomain) {
     throw new MeshStateError(

@@ -43,6 +43,8 @@ export interface SnapshotInput {
   readonly domain?: string;
   /** Settings of the snapshot before: a setting that is wrong stays what it was there. */
   readonly previousSettings?: MeshSettings | undefined;
+  /** The snapshot before, from which is taken over what has not changed; without it all is made anew, and the same comes of it. */
+  readonly previous?: Pick<Snapshot, 'waypoints'> | undefined;
   /** When faults were first seen, and the time now; absent: none was, and none has ended. */
   readonly faults?: FaultClock;
 }
@@ -83,7 +85,17 @@ export function deriveSnapshot(input: SnapshotInput): Snapshot {
   const faults = openFaultBook(context, input.faults ?? NO_CLOCK, servicesOf);
   const tls = openTlsBook(context, services);
   const aims = openPolicyBook(context, policies.outcomes, servicesOf);
-  const waypoints = deriveWaypoints({ context, services, workloads, routes, faults, policies: aims, tls });
+  const previous = input.previous?.waypoints;
+  const waypoints = deriveWaypoints({
+    context,
+    services,
+    workloads,
+    routes,
+    faults,
+    policies: aims,
+    tls,
+    previous,
+  });
   const waypointsOf = findClusters(services, waypoints);
   const statuses = summarizePolicies(context, policies, workloads);
   return {

@@ -52,10 +52,19 @@ export function buildFrontends(claims: readonly Claim[]): {
   return {
     frontends: frontends.sort(compareFrontends),
     lost: {
-      winnerOver: (route, port) => winners.get(claimKey(route, port)),
-      shadowOver: (route, port) => shadows.get(claimKey(route, port)),
+      winnerOver: (route, port) => findClaim(winners, route, port),
+      shadowOver: (route, port) => findClaim(shadows, route, port),
     },
   };
+}
+
+/** Mostly there is nothing to find. */
+function findClaim(
+  claims: ReadonlyMap<string, ObjectKey>,
+  route: RouteObject,
+  port: ServicePortRef,
+): ObjectKey | undefined {
+  return claims.size === 0 ? undefined : claims.get(claimKey(route, port));
 }
 
 function shadowed(frontend: AttachedFrontend, holders: readonly ResolvedRoute[]): readonly ResolvedRoute[] {

@@ -12,7 +12,7 @@ import type { ClusterMetadata } from '#api/envoy/metadata.ts';
 import { CLUSTER_TYPE } from '#api/envoy/types.ts';
 import type { AppProtocol } from '#api/service.ts';
 import type { Origin } from '../context.ts';
-import { type Built, build, duration, type Fields, FROM_ADS, ownMetadata } from './messages.ts';
+import { type Draft, draft, duration, type Fields, FROM_ADS, ownMetadata } from './messages.ts';
 
 /** How requests are spread over the endpoints. */
 export type Balancing = 'least-request' | 'round-robin' | 'ring-hash';
@@ -28,6 +28,7 @@ export interface ClusterParts {
   readonly transportSocket?: NonNullable<Fields<typeof ClusterSchema>['transportSocket']>;
 }
 
+const CLUSTER = { type: CLUSTER_TYPE, schema: ClusterSchema };
 const CONNECT_TIMEOUT_MS = 5000;
 const NO_LIMIT = 0xffff_ffff;
 const BUDGET_PERCENT = 20;
@@ -42,44 +43,33 @@ const POLICIES: Readonly<Record<Balancing, Cluster_LbPolicy>> = {
 };
 
 /** A port of a service, or a workload, that requests go to; its endpoints come by themselves, under the same name. */
-export function buildCluster({
-  name,
-  metadata,
-  protocol,
-  balancing,
-  origin,
-  transportSocket,
-}: ClusterParts): Built {
-  return build(
-    CLUSTER_TYPE,
+export function draftCluster({ origin, ...parts }: ClusterParts): Draft {
+  const { name, metadata, protocol, balancing, transportSocket } = parts;
+  const fields = (): Fields<typeof ClusterSchema> => ({
     name,
-    ClusterSchema,
-    {
-      name,
-      clusterDiscoveryType: { case: 'type', value: Cluster_DiscoveryType.EDS },
-      edsClusterConfig: { edsConfig: FROM_ADS, serviceName: name },
-      connectTimeout: duration(CONNECT_TIMEOUT_MS),
-      lbPolicy: POLICIES[balancing],
-      commonLbConfig: { healthyPanicThreshold: { value: 0 } },
-      circuitBreakers: {
-        thresholds: [
-          {
-            maxConnections: NO_LIMIT,
-            maxPendingRequests: NO_LIMIT,
-            maxRequests: NO_LIMIT,
-            maxRetries: NO_LIMIT,
-            retryBudget: { budgetPercent: { value: BUDGET_PERCENT }, minRetryConcurrency: BUDGET_FLOOR },
-          },
-        ],
-      },
-      typedExtensionProtocolOptions: {
-        [HTTP_OPTIONS]: packAny(HttpProtocolOptionsSchema, protocolOptions(protocol)),
-      },
-      ...(transportSocket && { transportSocket }),
-      metadata: ownMetadata(metadata),
+    clusterDiscoveryType: { case: 'type', value: Cluster_DiscoveryType.EDS },
+    edsClusterConfig: { edsConfig: FROM_ADS, serviceName: name },
+    connectTimeout: duration(CONNECT_TIMEOUT_MS),
+    lbPolicy: POLICIES[balancing],
+    commonLbConfig: { healthyPanicThreshold: { value: 0 } },
+    circuitBreakers: {
+      thresholds: [
+        {
+          maxConnections: NO_LIMIT,
+          maxPendingRequests: NO_LIMIT,
+          maxRequests: NO_LIMIT,
+          maxRetries: NO_LIMIT,
+          retryBudget: { budgetPercent: { value: BUDGET_PERCENT }, minRetryConcurrency: BUDGET_FLOOR },
+        },
+      ],
     },
-    origin,
-  );
+    typedExtensionProtocolOptions: {
+      [HTTP_OPTIONS]: packAny(HttpProtocolOptionsSchema, protocolOptions(protocol)),
+    },
+    ...(transportSocket && { transportSocket }),
+    metadata: ownMetadata(metadata),
+  });
+  return draft(CLUSTER, { name, origin, parts }, fields);
 }
 
 /** Trailers pass, as our waypoint lets them. */

@@ -8,7 +8,7 @@ import type { Service, ServicePort } from '#api/service.ts';
 import type { Workload } from '#api/workload.ts';
 import { formatIdentity } from '#certs/identity.ts';
 import type { Origin } from '../context.ts';
-import { type Built, build, type Fields, ownMetadata } from './messages.ts';
+import { type Draft, draft, type Fields, ownMetadata } from './messages.ts';
 
 /** A workload behind services, and whether it is on its way out: it still serves, and is to get nothing new. */
 export interface EndpointWorkload {
@@ -16,6 +16,7 @@ export interface EndpointWorkload {
   readonly draining: boolean;
 }
 
+const ENDPOINTS = { type: ENDPOINT_TYPE, schema: ClusterLoadAssignmentSchema };
 const MAX_WEIGHT = 0xffff_ffff;
 
 type LbEndpointInit = Fields<typeof LbEndpointSchema>;
@@ -24,13 +25,13 @@ type LbEndpointInit = Fields<typeof LbEndpointSchema>;
  * The endpoints of a service's port, by locality, as a ztunnel chooses them: ready ones, with the workload's own target port
  * where it has one. Those that are not ready are named, too, so that it shows why nothing goes there.
  */
-export function buildEndpoints(
+export function draftEndpoints(
   name: string,
   service: Service,
   port: ServicePort,
   members: readonly EndpointWorkload[],
   origin: Origin,
-): Built {
+): Draft {
   const endpoints = members.flatMap((member) => {
     const ip = addressFor(member.workload, service);
     const targetPort = targetPortOf(member.workload, service, port);
@@ -43,42 +44,34 @@ export function buildEndpoints(
 }
 
 /** The one endpoint of a workload's address, at the port that was asked for (0). */
-export function buildPodEndpoint(name: string, member: EndpointWorkload, ip: Ip, origin: Origin): Built {
+export function draftPodEndpoint(name: string, member: EndpointWorkload, ip: Ip, origin: Origin): Draft {
   const health = healthOf(member, undefined);
   return assignment(name, [{ workload: member.workload, init: toLbEndpoint(member, ip, 0, health) }], origin);
 }
 
 function assignment(
   name: string,
-  endpoints: readonly { readonly workload: Workload; readonly init: LbEndpointInit }[],
+  members: readonly { readonly workload: Workload; readonly init: LbEndpointInit }[],
   origin: Origin,
-): Built {
-  const places = Map.groupBy(endpoints, ({ workload }) => JSON.stringify(workload.locality));
-  return build(
-    ENDPOINT_TYPE,
-    name,
-    ClusterLoadAssignmentSchema,
-    {
-      clusterName: name,
-      endpoints: [...places.values()].flatMap((members) => {
-        const [first] = members;
-        if (first === undefined) return [];
-        const { region, zone, subzone } = first.workload.locality;
-        const isKnown = region !== '' || zone !== '' || subzone !== '';
-        return [
-          {
-            ...(isKnown && { locality: { region, zone, subZone: subzone } }),
-            lbEndpoints: members.map(({ init }) => init),
-            loadBalancingWeight: Math.min(
-              members.reduce((sum, { workload }) => sum + workload.capacity, 0),
-              MAX_WEIGHT,
-            ),
-          },
-        ];
-      }),
-    },
-    origin,
-  );
+): Draft {
+  const places = Map.groupBy(members, ({ workload }) => JSON.stringify(workload.locality));
+  const endpoints = [...places.values()].flatMap((group) => {
+    const [first] = group;
+    if (first === undefined) return [];
+    const { region, zone, subzone } = first.workload.locality;
+    const isKnown = region !== '' || zone !== '' || subzone !== '';
+    return [
+      {
+        ...(isKnown && { locality: { region, zone, subZone: subzone } }),
+        lbEndpoints: group.map(({ init }) => init),
+        loadBalancingWeight: Math.min(
+          group.reduce((sum, { workload }) => sum + workload.capacity, 0),
+          MAX_WEIGHT,
+        ),
+      },
+    ];
+  });
+  return draft(ENDPOINTS, { name, origin, parts: endpoints }, () => ({ clusterName: name, endpoints }));
 }
 
 function toLbEndpoint(

@@ -7,7 +7,7 @@ import { getOrAdd } from '../selectors.ts';
 import type { ServiceInfo } from '../services.ts';
 import { checkReach, checkTargets, formatTarget, targetKey } from './fault-targets.ts';
 import { endOf, type FaultClock, type FaultTimes, faultKey } from './fault-times.ts';
-import { type ActiveFault, type RouteFaults, writeFaults } from './faults.ts';
+import { type ActiveFault, NO_FAULTS, type RouteFaults, writeFaults } from './faults.ts';
 import type { ServicesOf } from './unreached.ts';
 
 /** The faults of every route of a waypoint. */
@@ -38,6 +38,7 @@ export function openFaultBook(context: Context, clock: FaultClock, servicesOf: S
   return {
     at: (waypoint) => ({
       of: (info, entry) => {
+        if (policies.length === 0) return NO_FAULTS;
         const names = namesOf(waypoint, info, entry);
         for (const name of names) reached.add(name);
         const found = collect(targets, names);

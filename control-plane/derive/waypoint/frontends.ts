@@ -5,12 +5,12 @@ import type { ServiceInfo } from '../services.ts';
 import type { FaultTable } from './fault-table.ts';
 import type { RouteFaults } from './faults.ts';
 import { grpcRoutes, httpRoutes, type MadeRoute, type RouteSetting } from './http-routes.ts';
-import { buildListener, type TcpChain } from './listeners.ts';
-import { type Built, ownMetadata } from './messages.ts';
+import { draftListener, type TcpChain } from './listeners.ts';
+import { type Draft, ownMetadata } from './messages.ts';
 import { clusterName, type ListenerKind, listenerName } from './names.ts';
 import type { ListenerPolicy } from './policy-book.ts';
 import { patienceFields } from './route-actions.ts';
-import { buildRoutes, type RouteFields } from './route-configurations.ts';
+import { draftRoutes, type RouteFields } from './route-configurations.ts';
 import { MATCH_ALL } from './route-match.ts';
 import { originOf, type ServiceBook } from './service-book.ts';
 import { type MadeChains, tcpChains, tlsChains } from './stream-chains.ts';
@@ -27,11 +27,11 @@ export interface FrontendSetting {
  * The resources of a port of a service: its listener, routes, and all clusters that they lead to. `attached` are the routes of the
  * port for callers of one namespace or for all others; without any, everything goes to the service itself.
  */
-export function buildFrontend(
+export function draftFrontend(
   setting: FrontendSetting,
   target: Target,
   attached?: AttachedFrontend,
-): readonly Built[] {
+): readonly Draft[] {
   const { info, port } = target;
   const kind = kindOf(port.appProtocol, attached?.kind);
   const name = listenerName(info.service, port.servicePort, kind, attached?.consumerNamespace);
@@ -45,10 +45,10 @@ export function buildFrontend(
     ...setting.policy,
   };
   return [
-    buildListener({ name, kind, metadata, chains, origin }),
+    draftListener({ name, kind, metadata, chains, origin }),
     ...(hasRoutes(kind)
       ? [
-          buildRoutes(
+          draftRoutes(
             name,
             routes.map(({ route }) => route),
             origin,

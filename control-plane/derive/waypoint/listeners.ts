@@ -21,7 +21,7 @@ import { TcpProxySchema } from '#api/envoy/gen/envoy/extensions/filters/network/
 import type { ListenerMetadata, RouteMetadata } from '#api/envoy/metadata.ts';
 import { LISTENER_TYPE } from '#api/envoy/types.ts';
 import type { Origin } from '../context.ts';
-import { type Built, build, duration, type Fields, FROM_ADS, ownMetadata, typed } from './messages.ts';
+import { type Draft, draft, duration, type Fields, FROM_ADS, ownMetadata, typed } from './messages.ts';
 import type { ListenerKind } from './names.ts';
 
 /** What a listener is made of. */
@@ -46,29 +46,25 @@ export interface TcpChain {
 
 type ChainInit = Fields<typeof FilterChainSchema>;
 
+const LISTENER = { type: LISTENER_TYPE, schema: ListenerSchema };
 const MAX_CONNECT_ATTEMPTS = 2;
 
 /** The listener of a port: what runs inside the tunnels to it. */
-export function buildListener(parts: ListenerParts): Built {
-  const { name, metadata, origin } = parts;
-  return build(
-    LISTENER_TYPE,
+export function draftListener({ origin, ...parts }: ListenerParts): Draft {
+  const { name, metadata } = parts;
+  const fields = (): Fields<typeof ListenerSchema> => ({
     name,
-    ListenerSchema,
-    {
-      name,
-      statPrefix: name,
-      listenerSpecifier: { case: 'internalListener', value: {} },
-      trafficDirection: TrafficDirection.INBOUND,
-      listenerFilters: inspectors(parts),
-      filterChains: filterChains(parts),
-      metadata: ownMetadata(metadata),
-    },
-    origin,
-  );
+    statPrefix: name,
+    listenerSpecifier: { case: 'internalListener', value: {} },
+    trafficDirection: TrafficDirection.INBOUND,
+    listenerFilters: inspectors(parts),
+    filterChains: filterChains(parts),
+    metadata: ownMetadata(metadata),
+  });
+  return draft(LISTENER, { name, origin, parts }, fields);
 }
 
-function filterChains({ name, kind, chains }: ListenerParts): ChainInit[] {
+function filterChains({ name, kind, chains }: Omit<ListenerParts, 'origin'>): ChainInit[] {
   const http = (applicationProtocols: readonly string[]): ChainInit => ({
     name: `${name}|${applicationProtocols[0] ?? 'http'}`,
     ...(applicationProtocols.length > 0 && {
@@ -87,7 +83,7 @@ function filterChains({ name, kind, chains }: ListenerParts): ChainInit[] {
   }
 }
 
-function inspectors({ kind, chains }: ListenerParts): Fields<typeof ListenerFilterSchema>[] {
+function inspectors({ kind, chains }: Omit<ListenerParts, 'origin'>): Fields<typeof ListenerFilterSchema>[] {
   if (kind === 'auto') return [typed('envoy.filters.listener.http_inspector', packAny(HttpInspectorSchema))];
   return chains.some(({ serverNames }) => serverNames.length > 0) || kind === 'tls'
     ? [typed('envoy.filters.listener.tls_inspector', packAny(TlsInspectorSchema))]

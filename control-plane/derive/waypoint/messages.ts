@@ -19,25 +19,42 @@ import {
 } from '#api/envoy/metadata.ts';
 import type { EnvoyResource, EnvoyType } from '#api/envoy/types.ts';
 import type { Origin } from '../context.ts';
+import { isSame } from './same.ts';
 
 /** The fields of a message, as they are written into it. */
 export type Fields<Desc extends DescMessage> = Exclude<MessageInitShape<Desc>, Message>;
 
-/** A resource of Envoy's and the object that it comes from. */
+/** A resource of Envoy's that is yet to be encoded. */
+export interface Draft {
+  readonly type: EnvoyType;
+  readonly name: string;
+  readonly origin: Origin;
+  /** All that it is made of: where it is the same, so are the bytes. */
+  readonly parts: unknown;
+  /** @throws Error where no wire can carry what it is made of. */
+  readonly encode: () => Uint8Array;
+}
+
+/** A resource of Envoy's, the object that it comes from, and what it was made of. */
 export interface Built {
   readonly resource: EnvoyResource;
   readonly origin: Origin;
+  readonly parts: unknown;
 }
 
-/** Makes a resource. Equal input gives equal bytes. */
-export function build<Desc extends DescMessage>(
-  type: EnvoyType,
-  name: string,
-  schema: Desc,
-  init: MessageInitShape<Desc>,
-  origin: Origin,
-): Built {
-  return { resource: { type, name, value: toBinary(schema, create(schema, init)) }, origin };
+/** Drafts a resource of that type; `init` is asked for its fields when it is encoded. Equal parts give equal bytes. */
+export function draft<Desc extends DescMessage>(
+  { type, schema }: { readonly type: EnvoyType; readonly schema: Desc },
+  { name, origin, parts }: Pick<Draft, 'name' | 'origin' | 'parts'>,
+  init: () => MessageInitShape<Desc>,
+): Draft {
+  return { type, name, origin, parts, encode: () => toBinary(schema, create(schema, init())) };
+}
+
+/** Encodes a draft, or takes over what was made of the same parts before: to encode all anew at each change would take too long. */
+export function build({ type, name, origin, parts, encode }: Draft, before: Built | undefined): Built {
+  const isKept = before !== undefined && isSame(before.parts, parts);
+  return { resource: isKept ? before.resource : { type, name, value: encode() }, origin, parts };
 }
 
 /** What is ours, where Envoy keeps what it does not read. */

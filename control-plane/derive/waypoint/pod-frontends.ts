@@ -1,14 +1,14 @@
 import type { Workload } from '#api/workload.ts';
 import type { Derived } from '../context.ts';
-import { buildCluster } from './clusters.ts';
-import { buildPodEndpoint } from './endpoints.ts';
+import { draftCluster } from './clusters.ts';
+import { draftPodEndpoint } from './endpoints.ts';
 import type { RouteFaults } from './faults.ts';
 import { forwardAll } from './frontends.ts';
-import { buildListener } from './listeners.ts';
-import type { Built } from './messages.ts';
+import { draftListener } from './listeners.ts';
+import type { Draft } from './messages.ts';
 import { podClusterName, podListenerName } from './names.ts';
 import type { ListenerPolicy } from './policy-book.ts';
-import { buildRoutes } from './route-configurations.ts';
+import { draftRoutes } from './route-configurations.ts';
 
 /** What is the same for all workloads at a waypoint. */
 export interface PodSetting {
@@ -20,10 +20,10 @@ export interface PodSetting {
  * The resources of a workload that is reached through a waypoint by its own addresses: for each a listener for all ports, and a
  * cluster of the workload alone, at whatever port was asked for.
  */
-export function buildPodFrontends(
+export function draftPodFrontends(
   { policy, faults }: PodSetting,
   { resource: workload, origin }: Derived<Workload>,
-): readonly Built[] {
+): readonly Draft[] {
   return workload.addresses.flatMap((ip) => {
     const name = podListenerName(ip);
     const cluster = podClusterName(ip);
@@ -35,16 +35,16 @@ export function buildPodFrontends(
       metadata: {},
     };
     return [
-      buildListener({ name, kind: 'auto', metadata, chains: [tcp], origin }),
-      buildRoutes(name, [forwardAll(cluster, [], faults)], origin),
-      buildCluster({
+      draftListener({ name, kind: 'auto', metadata, chains: [tcp], origin }),
+      draftRoutes(name, [forwardAll(cluster, [], faults)], origin),
+      draftCluster({
         name: cluster,
         metadata: { backend: `${workload.namespace}/${workload.name}`, service: workload.uid },
         protocol: 'UNKNOWN',
         balancing: 'least-request',
         origin,
       }),
-      buildPodEndpoint(cluster, { workload, draining: false }, ip, origin),
+      draftPodEndpoint(cluster, { workload, draining: false }, ip, origin),
     ];
   });
 }

@@ -6,10 +6,10 @@ import { getOrAdd } from '../selectors.ts';
 import type { ServiceInfo } from '../services.ts';
 import type { PortTls, TlsBook } from './backend-tls.ts';
 import { readBalancing, type ServiceBalancing } from './balancing.ts';
-import { buildCluster } from './clusters.ts';
+import { draftCluster } from './clusters.ts';
 import { drainingWorkloads } from './draining.ts';
-import { buildEndpoints, type EndpointWorkload } from './endpoints.ts';
-import type { Built } from './messages.ts';
+import { draftEndpoints, type EndpointWorkload } from './endpoints.ts';
+import type { Built, Draft } from './messages.ts';
 import { type Target, targetName } from './target.ts';
 
 /** The services of the mesh, and the clusters that stand for their ports; each is made once, whoever needs it. */
@@ -18,7 +18,7 @@ export interface ServiceBook {
   readonly serviceOf: (key: string) => ServiceInfo | undefined;
   readonly balancingOf: (info: ServiceInfo) => ServiceBalancing;
   /** The cluster of a port and its endpoints. */
-  readonly clusterOf: (target: Target) => readonly Built[];
+  readonly clusterOf: (target: Target) => readonly Draft[];
   readonly membersOf: (key: string) => readonly EndpointWorkload[];
 }
 
@@ -31,7 +31,7 @@ export function openServiceBook(
 ): ServiceBook {
   const members = indexMembers(context, workloads);
   const balancing = new Map<ServiceInfo, ServiceBalancing>();
-  const clusters = new Map<string, readonly Built[]>();
+  const clusters = new Map<string, readonly Draft[]>();
   const membersOf = (key: string): readonly EndpointWorkload[] => members.get(key) ?? [];
   const balancingOf = (info: ServiceInfo): ServiceBalancing =>
     getOrAdd(balancing, info, () => readBalancing(context, info.object));
@@ -70,7 +70,7 @@ function makeCluster(
   target: Target,
   { balancing, tls }: Pick<ServiceBalancing, 'balancing'> & { readonly tls: PortTls },
   members: readonly EndpointWorkload[],
-): readonly Built[] {
+): readonly Draft[] {
   const { info, port, overHttp2 } = target;
   const { service } = info;
   const name = targetName(target);
@@ -80,7 +80,7 @@ function makeCluster(
     service: info.key,
   };
   return [
-    buildCluster({
+    draftCluster({
       name,
       metadata,
       protocol: overHttp2 ? 'HTTP2' : port.appProtocol,
@@ -89,7 +89,7 @@ function makeCluster(
       ...(tls.kind === 'tls' && { transportSocket: tls.socket }),
     }),
     // Nothing goes out in plain text that was to be protected.
-    buildEndpoints(name, service, port, tls.kind === 'broken' ? [] : members, origin),
+    draftEndpoints(name, service, port, tls.kind === 'broken' ? [] : members, origin),
   ];
 }
 

@@ -1,5 +1,14 @@
-import { expect, test } from 'vitest';
-import { deriveText, objectYaml } from '#test/kit/objects.ts';
+import { describe, expect, test } from 'vitest';
+import {
+  CLUSTER_TYPE,
+  ENDPOINT_TYPE,
+  type EnvoyResource,
+  LISTENER_TYPE,
+  ROUTE_TYPE,
+} from '#api/envoy/types.ts';
+import { deriveText, objectsOf, objectYaml } from '#test/kit/objects.ts';
+import { deriveSnapshot, type Snapshot } from '../snapshot.ts';
+import { allocateVips, NO_VIPS } from '../vips.ts';
 import { jsonAt, jsonList, ownMetadataOf, PAY, resourceJson, resourceNames, waypointOf } from './testing.ts';
 
 const LEDGER = 'ledger.pay.svc.cluster.local';
@@ -99,4 +108,52 @@ test('a service that is not bound is not there', () => {
   );
   const { serves } = waypointOf(deriveText(PAY + service));
   expect(serves).not.toContain('pay/direct.pay.svc.cluster.local');
+});
+
+describe('what has not changed is taken over from the snapshot before', () => {
+  const route = (weight: number, more = ''): string =>
+    objectYaml(
+      'HTTPRoute',
+      'pay/r',
+      `{parentRefs: [{kind: Service, group: "", name: ledger}], rules: [{${more}backendRefs: [{name: ledger, port: 80, weight: ${weight}}, {name: none, port: 80, weight: 1}]}]}`,
+    );
+  const next = (text: string, previous?: Snapshot): Snapshot => {
+    const objects = objectsOf(text);
+    return deriveSnapshot({ objects, vips: allocateVips(objects, NO_VIPS), previous });
+  };
+  const flat = (snapshot: Snapshot): ReadonlyMap<string, EnvoyResource> =>
+    new Map(
+      [...waypointOf(snapshot).resources.values()].flatMap((named) =>
+        [...named.values()].map((one): [string, EnvoyResource] => [`${one.type} ${one.name}`, one]),
+      ),
+    );
+  const first = next(PAY + route(1));
+  const policy = objectYaml(
+    'AuthorizationPolicy',
+    'pay/p',
+    '{targetRefs: [{kind: Service, group: "", name: ledger}], rules: [{}]}',
+  );
+
+  test.each([
+    ['an endpoint', PAY.replace('10.1.2.21', '10.1.2.99') + route(1), ENDPOINT_TYPE],
+    ['a weight', PAY + route(2), ROUTE_TYPE],
+    ['a filter', PAY + route(1, 'filters: [{type: CORS, cors: {allowOrigins: ["*"]}}], '), ROUTE_TYPE],
+    ['a policy', PAY + route(1) + policy, LISTENER_TYPE],
+    [
+      'how to balance',
+      PAY.replace('name: ledger, ', 'name: ledger, annotations: {tulle.dev/load-balancing: round-robin}, ') +
+        route(1),
+      CLUSTER_TYPE,
+    ],
+  ])('when %s is edited', (_, text, changed) => {
+    const [before, after] = [flat(first), flat(next(text, first))];
+    expect(after).toEqual(flat(next(text)));
+    const anew = [...after.keys()].filter((key) => after.get(key) !== before.get(key));
+    expect(anew.map((key) => key.split(' ')[0])).toEqual([changed]);
+  });
+
+  test('when nothing is, all of it', () => {
+    const [before, after] = [flat(first), flat(next(PAY + route(1), first))];
+    expect([...after].every(([key, one]) => before.get(key) === one)).toBe(true);
+  });
 });

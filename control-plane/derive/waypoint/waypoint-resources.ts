@@ -3,15 +3,16 @@ import type { Workload } from '#api/workload.ts';
 import type { Context, Derived, Origin } from '../context.ts';
 import { problemAt } from '../problems.ts';
 import type { AttachedFrontend, AttachedRoutes } from '../routes/attached.ts';
+import { getOrAdd } from '../selectors.ts';
 import type { ServiceInfo } from '../services.ts';
 import type { TlsBook } from './backend-tls.ts';
 import { collectBindings } from './bindings.ts';
 import type { FaultBook } from './fault-table.ts';
-import { buildFrontend, type FrontendSetting } from './frontends.ts';
+import { draftFrontend, type FrontendSetting } from './frontends.ts';
 import { isOwnGateway } from './gateway-services.ts';
-import type { Built } from './messages.ts';
+import { type Built, build, type Draft } from './messages.ts';
 import { clusterName } from './names.ts';
-import { buildPodFrontends } from './pod-frontends.ts';
+import { draftPodFrontends } from './pod-frontends.ts';
 import type { ListenerPolicy, PolicyBook } from './policy-book.ts';
 import { openServiceBook, type ServiceBook, sortBuilt } from './service-book.ts';
 import { reportUnserved } from './unserved.ts';
@@ -26,6 +27,8 @@ export interface WaypointResources {
   readonly serves: readonly string[];
   /** Which object a resource comes from. */
   readonly origins: ReadonlyMap<EnvoyType, ReadonlyMap<string, Origin>>;
+  /** The same with what they are made of, for the next derivation. */
+  readonly built: ReadonlyMap<EnvoyType, ReadonlyMap<string, Built>>;
 }
 
 /** What the resources are made of. */
@@ -37,6 +40,8 @@ export interface WaypointInput {
   readonly faults: FaultBook;
   readonly policies: PolicyBook;
   readonly tls: TlsBook;
+  /** Those of the derivation before: what has not changed is taken over. */
+  readonly previous: ReadonlyMap<string, WaypointResources> | undefined;
 }
 
 /** The resources of every waypoint of ours, by `namespace/name` of its Gateway. */
@@ -50,15 +55,18 @@ export function deriveWaypoints(input: WaypointInput): ReadonlyMap<string, Waypo
   return new Map(
     waypoints.map((waypoint) => {
       const table = faults.at(waypoint.key);
+      const encode = openEncoder(input.previous?.get(waypoint.key));
       const services = (bound.services.get(waypoint.key) ?? []).map((info) => {
         const policy = policies.at(waypoint, info);
         reportUnserved(context, info, book.membersOf(info.key));
-        return { info, policy, built: buildService({ book, faults: table, policy }, info, routes) };
+        const setting = { book, faults: table, policy };
+        return { info, policy, built: buildService(setting, info, { routes, encode }) };
       });
       const workloads = (bound.workloads.get(waypoint.key) ?? []).map((derived) => {
         const policy = policies.at(waypoint);
-        const build = (): readonly Built[] => buildPodFrontends({ policy, faults: table.of() }, derived);
-        return { policy, built: tryBuild(book, derived, build) };
+        const make = (): readonly Built[] =>
+          draftPodFrontends({ policy, faults: table.of() }, derived).map(encode);
+        return { policy, built: tryBuild(book, derived, make) };
       });
       return [waypoint.key, summarize([...services, ...workloads])];
     }),
@@ -84,26 +92,39 @@ export function findClusters(
 function buildService(
   setting: FrontendSetting,
   info: ServiceInfo,
-  routes: ReadonlyMap<string, readonly AttachedFrontend[]>,
+  {
+    routes,
+    encode,
+  }: { readonly routes: ReadonlyMap<string, readonly AttachedFrontend[]>; readonly encode: Encode },
 ): readonly Built[] {
   return uniquePorts(info).flatMap((port) => {
     const attached = routes.get(`${info.key} ${port.servicePort}`) ?? [];
     const forAll = attached.find(({ consumerNamespace }) => consumerNamespace === undefined);
     const forSome = attached.filter(({ consumerNamespace }) => consumerNamespace !== undefined);
     return [forAll, ...forSome].flatMap((frontend) =>
-      tryBuild(setting.book, { source: info.object }, () => buildFrontend(setting, { info, port }, frontend)),
+      tryBuild(setting.book, { source: info.object }, () =>
+        draftFrontend(setting, { info, port }, frontend).map(encode),
+      ),
     );
   });
+}
+
+type Encode = (draft: Draft) => Built;
+
+/** Encodes each draft once, and not at all where it was so before. */
+function openEncoder(before: WaypointResources | undefined): Encode {
+  const built = new Map<Draft, Built>();
+  return (one) => getOrAdd(built, one, () => build(one, before?.built.get(one.type)?.get(one.name)));
 }
 
 /** What no wire can carry, a number out of its range, is left out and reported: it must not stop all the rest. */
 function tryBuild(
   { context }: ServiceBook,
   { source }: Pick<Derived, 'source'>,
-  build: () => readonly Built[],
+  make: () => readonly Built[],
 ): readonly Built[] {
   try {
-    return build();
+    return make();
   } catch (error) {
     if (source === undefined) return [];
     const reason = error instanceof Error ? error.message : String(error);
@@ -135,6 +156,7 @@ function summarize(parts: readonly Part[]): WaypointResources {
     authorizations: [...new Set(parts.flatMap(({ policy }) => policy.authorizations ?? []))].sort(),
     serves: parts.flatMap(({ info }) => info?.key ?? []).sort(),
     origins: mapValues(sorted, ({ origin }) => origin),
+    built: sorted,
   };
 }
 
