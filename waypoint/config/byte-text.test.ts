@@ -1,7 +1,7 @@
 import { create } from '@bufbuild/protobuf';
 import { expect, test } from 'vitest';
 import { HeaderValueOptionSchema } from '#api/envoy/gen/envoy/config/core/v3/base_pb.ts';
-import { bytesOfText, textOfBytes } from './byte-text.ts';
+import { bytesOfText } from './byte-text.ts';
 import { compileMutations } from './header-mutations.ts';
 import { compilePattern } from './pattern.ts';
 
@@ -11,11 +11,6 @@ test.each([
   ['€', '\xe2\x82\xac'],
 ])('%s is on the wire as the bytes of its UTF-8', (text, bytes) => {
   expect(bytesOfText(text)).toBe(bytes);
-  expect(textOfBytes(bytes)).toBe(text);
-});
-
-test('bytes that are no UTF-8 are left as they are', () => {
-  expect(textOfBytes('a\xff')).toBe('a\xff');
 });
 
 test('what a route sets is written as bytes', () => {
@@ -23,8 +18,8 @@ test('what a route sets is written as bytes', () => {
   expect(compileMutations([option], []).add).toEqual([['x-name', 'Zo\xc3\xab']]);
 });
 
-test('a regular expression looks at characters', () => {
-  expect(compilePattern('Zo.').matches('Zo\xc3\xab')).toBe(true);
+test('a regular expression looks at bytes', () => {
   expect(compilePattern('Zoë').matches('Zo\xc3\xab')).toBe(true);
-  expect(compilePattern('Zo..').matches('Zo\xc3\xab')).toBe(false);
+  expect(compilePattern('Zo..').matches('Zo\xc3\xab')).toBe(true);
+  expect(compilePattern('Zo.').matches('Zo\xc3\xab')).toBe(false);
 });
