@@ -76,7 +76,9 @@ export function formatCidr(cidr: Cidr): string {
 
 /** 4 or 16 bytes, network order. */
 export function ipToBytes(ip: Ip): Uint8Array {
-  return Uint8Array.from(ipaddr.parse(ip).toByteArray());
+  return IPV4.test(ip)
+    ? Uint8Array.from(ip.split('.'), Number)
+    : Uint8Array.from(ipaddr.parse(ip).toByteArray());
 }
 
 /**

@@ -27,6 +27,7 @@ test.each([
   [new Uint8Array([1]), new Uint8Array([2])],
   [new Uint8Array([1]), [1]],
   [new Map(), new Map()],
+  [{}, new Map()],
   [new Set([1]), new Set([2])],
 ])('what differs is not the same: %#', (a, b) => {
   expect([isSame(a, b), isSame(b, a)]).toEqual([false, false]);
