@@ -131,7 +131,10 @@ export class FrameWriter {
         stream.take(batch, at, bytes);
       }
       const hasMore = bytes === limit && !end;
+      // Told of room it may write on, and end, at once: then it gets in line by itself.
+      stream.isScheduled = false;
       const waitsForRoom = stream.sent(end);
+      if (stream.isScheduled) continue;
       stream.isScheduled = hasMore || waitsForRoom;
       if (hasMore && limit > 0) this.#scheduled.push(stream);
       else if (stream.isScheduled) heldBack.push(stream);

@@ -95,3 +95,37 @@ test('every byte of every stream arrives once, in order, whatever the sizes, win
     { numRuns: 30 },
   );
 });
+
+// Around what a connection takes at once: of the first, more or less of it is left to be sent when there is room again.
+test.each([500_000, 540_000, 580_000, 640_000])(
+  'what a writer of %i bytes writes as soon as there is room again is sent, and its end',
+  async (first) => {
+    const ended: number[] = [];
+    const pair = await connectionPair((stream) => {
+      pair.server.respond(stream, OK, false);
+      let received = 0;
+      stream.start({
+        onData: (bytes) => {
+          received += bytes.length;
+        },
+        onEnd: () => ended.push(received),
+        onDrain: () => undefined,
+        onFinish: () => undefined,
+        onAbort: () => undefined,
+      });
+    });
+    const { stream, answer } = request(pair.client, CONNECT);
+    await answer;
+    const { onDrain } = feed(stream, 0, [first, 10]);
+    stream.start({
+      onData: () => undefined,
+      onEnd: () => undefined,
+      onDrain,
+      onFinish: () => undefined,
+      onAbort: () => undefined,
+    });
+    await eventually('the end', () => ended.length === 1);
+    expect(ended).toEqual([first + 10]);
+    pair.client.close('done');
+  },
+);
