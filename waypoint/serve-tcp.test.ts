@@ -104,6 +104,15 @@ async function closed({ socket }: Client): Promise<void> {
   expect(socket.errored).toMatchObject({ code: 'ECONNRESET' });
 }
 
+test('the share of a backend that is none is closed, and recorded as that of its route', async () => {
+  const name = 'invalid|TCPRoute pay/ledger|0|0';
+  const client = await connect([], { tcp: [routeTo([cluster([], { name })])] });
+  await closed(client);
+  expect(client.records).toMatchObject([
+    { route: 'TCPRoute pay/ledger', origin: { rule: 0 }, cluster: name, backend: '', flags: ['NR'] },
+  ]);
+});
+
 test('bytes go both ways, each direction ending by itself', async () => {
   await using app = await rawApp((socket, text) => socket.write(`re: ${text}`));
   const to = cluster([endpoint(app.port)]);

@@ -170,6 +170,7 @@ function recordOf(story: Story, bytes: Transferred): RequestRecord {
   const { tunnel, decision, endpoint, flags, details, attempts } = story;
   const { caller, frontend, authority } = tunnel.downstream;
   const forwarded = decision?.kind === 'forward' ? decision : undefined;
+  const absent = decision?.kind === 'refused' ? decision.cluster : undefined;
   return {
     startMs: story.startMs,
     durationMs: performance.now() - story.start,
@@ -182,9 +183,9 @@ function recordOf(story: Story, bytes: Transferred): RequestRecord {
     details,
     bytesReceived: bytes.received,
     bytesSent: bytes.sent,
-    route: forwarded?.route.origin.object ?? '',
-    origin: forwarded?.route.origin,
-    cluster: forwarded?.cluster.name ?? '',
+    route: decision?.route?.origin.object ?? '',
+    origin: decision?.route?.origin,
+    cluster: forwarded?.cluster.name ?? absent ?? '',
     backend: forwarded?.cluster.backend ?? '',
     endpoint,
     attempts,

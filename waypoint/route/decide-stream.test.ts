@@ -35,9 +35,15 @@ test.each([
 });
 
 test('a connection without a route, or with a backend that is none, is refused', () => {
-  expect(decide([tcp('exact', 'a.e.org')], 'b.org')).toMatchObject({ kind: 'refused' });
-  expect(decide([tcp('invalid|TCPRoute pay/r|0|0')], undefined)).toEqual({
+  expect(decide([tcp('exact', 'a.e.org')], 'b.org')).toEqual({
+    kind: 'refused',
+    reason: 'no route for the server name b.org',
+  });
+  const route = tcp('invalid|TCPRoute pay/r|0|0');
+  expect(decide([route], undefined)).toEqual({
     kind: 'refused',
     reason: 'there is no cluster invalid|TCPRoute pay/r|0|0',
+    route,
+    cluster: 'invalid|TCPRoute pay/r|0|0',
   });
 });

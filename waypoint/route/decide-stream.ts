@@ -9,7 +9,14 @@ export type StreamDecision =
       readonly backend: WeightedBackend;
       readonly cluster: Cluster;
     }
-  | { readonly kind: 'refused'; readonly reason: string };
+  | {
+      readonly kind: 'refused';
+      readonly reason: string;
+      /** Whose share is refused; absent: there is none for the connection. */
+      readonly route?: TcpRoute;
+      /** What was chosen and is no cluster. */
+      readonly cluster?: string;
+    };
 
 /**
  * Decides where a connection goes: by the name in its ClientHello (the exact one before the longest `*.` one before none), then by
@@ -31,9 +38,12 @@ export function decideStream(input: {
   const place = frontend.tcp.indexOf(route);
   const owner = { table: frontend.name, name: `tcp ${place}`, origin: route.origin };
   const backend = input.weights.pick(route.backends, owner);
-  if (backend === undefined) return { kind: 'refused', reason: 'no backend has a weight above 0' };
+  if (backend === undefined) return { kind: 'refused', reason: 'no backend has a weight above 0', route };
   const cluster = input.config.clusters.get(backend.cluster);
-  if (cluster === undefined) return { kind: 'refused', reason: `there is no cluster ${backend.cluster}` };
+  if (cluster === undefined) {
+    const reason = `there is no cluster ${backend.cluster}`;
+    return { kind: 'refused', reason, route, cluster: backend.cluster };
+  }
   return { kind: 'forward', route, backend, cluster };
 }
 
