@@ -312,6 +312,24 @@ describe('a request through a waypoint', () => {
     expect(forwarded(explanation).backends[0]?.endpoints[0]?.address).toBe('10.244.2.2:8080');
     expect(explanation.outcome).toBe('allowed');
   });
+
+  test('that is TLS is refused where no route has the name that is dialled, and told which names have one', () => {
+    const { routeTable: _, ...plain } = FRONTEND;
+    const tcp = ['a.example', '*.b.example'].map((name, rule) => ({
+      serverNames: [name],
+      backends: forward({ v1: 1 }).backends,
+      origin: { object: 'TLSRoute shop/t', rule },
+    }));
+    const { waypoints, outcome } = explain([], { frontend: { ...plain, protocol: 'tls', tcp } });
+    expect(waypoints[0]).toMatchObject({
+      route: null,
+      action: {
+        kind: 'refused',
+        reason: expect.stringMatching(/no route .*; there is for a\.example, \*\.b\.example$/),
+      },
+    });
+    expect(outcome).toBe('refused');
+  });
 });
 
 test('for people, each decision of a waypoint is a line', () => {

@@ -171,11 +171,14 @@ function explainStream(question: WaypointQuestion, frontend: Frontend): Answer {
   const decideTurn = (turn: number): ReturnType<typeof decideStream> =>
     decideStream({ config, frontend, serverName, weights: { pick: (backends) => backends[turn] } });
   const decision = decideTurn(0);
-  // Without a name that is known, a connection that is no TLS takes the route without names, if there is one.
-  const route = decision.kind === 'forward' ? decision.route : frontend.tcp[0];
-  if (frontend.refuse !== undefined || route === undefined) {
-    const reason = decision.kind === 'refused' ? decision.reason : (frontend.refuse ?? '');
-    return { action: { kind: 'refused', status: 0, reason } };
+  const { route } = decision;
+  if (route === undefined) {
+    const reason = decision.kind === 'refused' ? decision.reason : '';
+    const names = frontend.tcp.flatMap(({ serverNames }) => serverNames);
+    // The name in a ClientHello need not be that which was dialled.
+    const hint =
+      frontend.refuse !== undefined || names.length === 0 ? '' : `; there is for ${names.join(', ')}`;
+    return { action: { kind: 'refused', status: 0, reason: `${reason}${hint}` } };
   }
   const total = route.backends.reduce((sum, { weight }) => sum + weight, 0);
   const names = route.serverNames.join(' ');
