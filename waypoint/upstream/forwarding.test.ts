@@ -675,12 +675,19 @@ async function staleApp(close: (socket: Socket) => void): Promise<Listening> {
   });
 }
 
+/** From now on any idle connection counts as one that was idle for long. */
+function takeIdleForStale(): void {
+  upstream.close();
+  upstream = createUpstream({ svid: () => undefined, settings: SETTINGS, limits: { stillMs: 0 } });
+}
+
 const STALE = [
   { how: 'ends', close: (socket: Socket) => void socket.end() },
   { how: 'breaks', close: (socket: Socket) => void socket.resetAndDestroy() },
 ];
 
 test.each(STALE)('a request whose idle connection $how goes out on a new one', async ({ close }) => {
+  takeIdleForStale();
   await using app = await staleApp(close);
   // Two are idle, and both are of no use.
   await Promise.all([1, 2].map(() => forward([app.port], { retry: SAFE }).over));
@@ -694,6 +701,7 @@ test.each([
   { when: 'it is not safe to repeat', method: 'POST', retry: SAFE, skipped: 'not-safe-to-repeat' },
   { when: 'there are no retries', method: 'GET', retry: NO_RETRY, skipped: undefined },
 ])('but not when $when', async ({ method, retry, skipped }) => {
+  takeIdleForStale();
   await using app = await staleApp((socket) => socket.end());
   await forward([app.port], { retry: SAFE }).over;
   const exchange = forward([app.port], { retry, head: { method } });
@@ -703,7 +711,16 @@ test.each([
   expect(records.at(-1)?.retrySkipped).toBe(skipped);
 });
 
+test('nor when the connection was used a moment ago: then the application means it', async () => {
+  await using app = await staleApp((socket) => socket.end());
+  await forward([app.port], { retry: SAFE }).over;
+  const exchange = forward([app.port], { retry: SAFE });
+  await exchange.over;
+  expect([exchange.status, app.sockets().made]).toEqual([503, 1]);
+});
+
 test('nor when an answer has begun, or the connection is new', async () => {
+  takeIdleForStale();
   let isFirst = true;
   await using app = await rawApp((socket) => {
     if (isFirst) socket.write('HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n');

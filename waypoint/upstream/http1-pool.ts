@@ -11,6 +11,8 @@ export interface PoolLimits {
   /** Requests that wait for a connection; more fail. */
   readonly maxPending: number;
   readonly idleMs: number;
+  /** After so long the application may be about to close what is not used: a loss then is nobody's doing. */
+  readonly stillMs: number;
 }
 
 /** HTTP/1.1 connections of one caller to one application. */
@@ -97,6 +99,7 @@ export class Http1Pool {
       (wire) => {
         this.#connecting -= 1;
         const connection = new Http1Connection(asLeg(wire), {
+          stillMs: this.#limits.stillMs,
           onIdle: (each) => this.#onIdle(each),
           onClose: (each) => this.#onClose(each, target),
         });

@@ -7,6 +7,8 @@ import { ResponseError, type ResponseHead } from './response-head.ts';
 import { ResponseParser } from './response-parser.ts';
 
 export interface Http1Options {
+  /** Idle for so long, in ms, a connection may be one that the other end is closing. */
+  readonly stillMs: number;
   /** It is free for another request. */
   readonly onIdle: (connection: Http1Connection) => void;
   /** It takes no more requests. Called once; not before the current one is over. */
@@ -35,6 +37,8 @@ export class Http1Connection {
   #keepsAlive = true;
   /** It has answered a request before the current one. */
   #isReused = false;
+  /** It had been free for so long before the current request that the other end may have been about to close it. */
+  #wasStill = false;
   /** Something of the current answer has come. */
   #hasHeard = false;
   #isClosed = false;
@@ -70,6 +74,7 @@ export class Http1Connection {
     const exchange: Exchange = { handlers, isChunked, isSent: !request.hasBody, isAnswered: false };
     this.#current = exchange;
     this.#hasHeard = false;
+    this.#wasStill = this.#isReused && performance.now() - this.idleSince >= this.#options.stillMs;
     // Many servers let go of a connection that asked for an upgrade, also where they refuse it.
     if (request.upgrade !== undefined) this.#keepsAlive = false;
     this.#parser.expect(request.method, request.upgrade !== undefined);
@@ -201,7 +206,7 @@ export class Http1Connection {
   }
 
   get #kindOfLoss(): 'closed' | 'stale' {
-    return this.#isReused && !this.#hasHeard ? 'stale' : 'closed';
+    return this.#wasStill && !this.#hasHeard ? 'stale' : 'closed';
   }
 
   #fail(failure: AttemptFailure): void {

@@ -37,7 +37,7 @@ export interface Upstream {
  * Envoy's default is 1024 connections a cluster; here it is for one caller and endpoint. Applications close what they have not
  * heard of for a while, most of them after a minute or more; when they say otherwise (`keep-alive: timeout=5`), it is heeded.
  */
-const LIMITS: PoolLimits = { maxConnections: 1024, maxPending: 1024, idleMs: 55_000 };
+const LIMITS: PoolLimits = { maxConnections: 1024, maxPending: 1024, idleMs: 55_000, stillMs: 1_000 };
 const SWEEP_MS = 1_000;
 
 interface Group {
