@@ -59,7 +59,8 @@ export function registerExplain(program: Command): void {
       }
       console.log(formatExplanation(explanation));
       const isAsked = [flags.method, flags.path, flags.header].some((given) => given !== undefined);
-      if (isAsked && explanation.waypoints.length === 0) {
+      // What is refused before may have been meant for one.
+      if (isAsked && explanation.waypoints.length === 0 && explanation.outcome !== 'refused') {
         console.log('no waypoint is on the way, so nobody looks at the method, path or headers of a request');
       }
     });
