@@ -35,6 +35,7 @@ const config: ViteUserConfig = defineConfig({
           root: '.',
           include: ['test/interop/**/*.test.ts'],
           pool: 'forks',
+          fileParallelism: false,
           testTimeout: 120_000,
           hookTimeout: 600_000,
         },

@@ -45,21 +45,26 @@ const FOLDER = new RegExp(`^${PREFIX}(\\d+)-`);
 interface Parts {
   readonly directory: string;
   readonly state: string;
+  /** What the control plane reads. */
+  readonly folder: string;
   readonly netns: Netns;
   readonly objects: InteropObjects;
 }
 
-/** Starts applications, control plane, Envoy and waypoint; resolves when both proxies have what they need. */
-export async function openBed(): Promise<Bed> {
+/**
+ * Starts applications, control plane, Envoy and waypoint; resolves when both proxies have what they need.
+ * @param folder what the control plane reads
+ */
+export async function openBed(folder: string = OBJECTS): Promise<Bed> {
   await using opened = new AsyncDisposableStack();
   sweep();
   const directory = opened.adopt(mkdtempSync(join(tmpdir(), `${PREFIX}${process.pid}-`)), (path) =>
     rmSync(path, { recursive: true, force: true }),
   );
-  const objects = readObjects();
+  const objects = readObjects(folder);
   const netns = opened.use(await createNetns('interop'));
   await layNetwork(netns, objects);
-  const parts = { directory, state: join(directory, 'state'), netns, objects };
+  const parts = { directory, state: join(directory, 'state'), folder, netns, objects };
   await startControlPlane(parts);
   const stage = opened.use(await startStage(parts));
   try {
@@ -97,12 +102,12 @@ async function layNetwork(netns: Netns, { holes }: InteropObjects): Promise<void
   );
 }
 
-async function startControlPlane({ directory, state, netns }: Parts): Promise<void> {
+async function startControlPlane({ directory, state, folder, netns }: Parts): Promise<void> {
   mkdirSync(join(state, 'tokens', 'waypoints'), { recursive: true, mode: 0o700 });
   for (const folder of ['ca', 'config', 'run']) mkdirSync(join(state, folder), { mode: 0o700 });
   writeFileSync(tokenFile(state), randomBytes(32).toString('base64url'), { mode: 0o600 });
   const listen = `${CONTROL_PLANE.ip}:${CONTROL_PLANE.port}`;
-  const flags = ['control-plane', '--state', state, '-f', OBJECTS, '--listen', listen];
+  const flags = ['control-plane', '--state', state, '-f', folder, '--listen', listen];
   const child = start({ directory, netns }, 'control-plane', [TULLE, ...flags]);
   await ready('control plane', child, join(directory, 'control-plane.log'), (log) =>
     log.includes('control plane ready'),
@@ -133,7 +138,17 @@ async function startEnvoy({ directory, state, netns, objects }: Parts): Promise<
   });
   const file = join(directory, 'envoy.json');
   writeFileSync(file, JSON.stringify(bootstrap));
-  const flags = ['-c', file, '--base-id', '730', '--concurrency', '1', '-l', 'warn', '--drain-time-s', '1'];
+  const flags = [
+    '-c',
+    file,
+    '--disable-hot-restart',
+    '--concurrency',
+    '1',
+    '-l',
+    'warn',
+    '--drain-time-s',
+    '1',
+  ];
   const child = start({ directory, netns }, 'envoy', [await envoyBinary(), ...flags]);
   const admin = `http://${ENVOY.ip}:${ENVOY.adminPort}`;
   await ready('Envoy', child, join(directory, 'envoy.log'), async () =>

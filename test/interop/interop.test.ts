@@ -12,6 +12,7 @@ import { GRPC, PROTOCOLS } from './cases/protocols.ts';
 import { REDIRECTS, REWRITES } from './cases/redirects.ts';
 import { REFERENCES } from './cases/references.ts';
 import { RETRIES } from './cases/retries.ts';
+import { SELDOM } from './cases/seldom.ts';
 import { SPLITS } from './cases/splits.ts';
 import { STREAMS } from './cases/streams.ts';
 import { TIMEOUTS } from './cases/timeouts.ts';
@@ -40,6 +41,7 @@ const GROUPS: readonly (readonly [string, readonly Case[]])[] = [
   ['hostile streams of HTTP/2', STREAMS],
   ['forged headers', FORGED],
   ['answers of all kinds', ANSWERS],
+  ['what is seldom', SELDOM],
 ];
 
 const SIDES: readonly Side[] = ['envoy', 'ours'];

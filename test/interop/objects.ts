@@ -52,9 +52,9 @@ const route = z.object({
 });
 
 /** Reads the folder. */
-export function readObjects(): InteropObjects {
-  const documents = globSync('*.yaml', { cwd: OBJECTS }).flatMap((file) =>
-    parseAllDocuments(readFileSync(join(OBJECTS, file), 'utf8')).map((document): unknown => document.toJS()),
+export function readObjects(folder: string = OBJECTS): InteropObjects {
+  const documents = globSync('*.yaml', { cwd: folder }).flatMap((file) =>
+    parseAllDocuments(readFileSync(join(folder, file), 'utf8')).map((document): unknown => document.toJS()),
   );
   const of = <T>(schema: z.ZodType<T>): readonly T[] =>
     documents

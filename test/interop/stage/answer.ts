@@ -73,6 +73,7 @@ function finish(reply: Reply, app: string, fields: readonly Field[], step: Last)
     status: () => finishStatus(reply, app, fields, Number(step.argument)),
     bytes: () => whole(reply, 200, fields, 'x'.repeat(Number(step.argument))),
     trailers: () => {
+      if (reply.isHead) return whole(reply, 200, fields, ''); // to HEAD there are none
       reply.head(200, [...fields, ['trailer', 'x-trailer']], undefined);
       reply.write('with trailers\n');
       reply.end([['x-trailer', 'yes']]);

@@ -30,7 +30,10 @@ async function carryOut(order: Order, open: OpenDoor, journal: Journal): Promise
     const startedAt = performance.now();
     const reception = await send(order, connection);
     const ms = Math.round(performance.now() - startedAt);
-    if (order.mirrors > 0) await mirrored(journal, order).catch(() => undefined); // what is missing, is not there
+    // What the proxy refused, did not find or sent elsewhere was not mirrored.
+    const mayBeMirrored =
+      reception.status >= 500 || reception.headers.some(([name]) => name === 'x-upstream');
+    if (order.mirrors > 0 && mayBeMirrored) await mirrored(journal, order).catch(() => undefined); // what is missing, is not there
     say({ id, observation: { ...reception, ms, seen: journal.seen(id) } });
   } catch (error) {
     say({ id, error: String(error) });
