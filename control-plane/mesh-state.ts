@@ -1,5 +1,6 @@
 import { ADDRESS_TYPE, type Resource } from '#api/resource.ts';
 import { formatIdentity, type Identity } from '#certs/identity.ts';
+import { type ConditionTimes, noteConditions } from './condition-times.ts';
 import { deriveSnapshot, type Snapshot } from './derive/snapshot.ts';
 import { allocateVips } from './derive/vips.ts';
 import { type FaultFile, faultClock, seeFaults } from './fault-file.ts';
@@ -17,6 +18,8 @@ export interface MeshState {
   readonly problems: readonly Problem[];
   /** How routes divide what they match, as they are written. */
   readonly splits: ReadonlyMap<ObjectKey, readonly RouteSplit[]>;
+  /** Since when the conditions of routes are as they are. */
+  readonly conditionTimes: ConditionTimes;
   /** Where the rules of routes are written. */
   readonly rulePositions: ReadonlyMap<ObjectKey, readonly Position[]>;
   /** Identities of the workloads on each node, as SPIFFE IDs. */
@@ -76,6 +79,11 @@ export function nextMeshState(
     snapshot,
     served,
     splits: splitsOfRoutes(objects.objects.values()),
+    conditionTimes: noteConditions(
+      snapshot.routeStatuses,
+      context.previous?.conditionTimes ?? new Map(),
+      nowMs,
+    ),
     rulePositions: positionsOfRules(objects.objects.values()),
     identities: identitiesByNode(snapshot),
     problems: failures.map(({ name, message }) => unservable(name, message, snapshot)),

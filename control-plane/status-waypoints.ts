@@ -1,4 +1,5 @@
 import { AUTHORIZATION_TYPE } from '#api/resource.ts';
+import { type TimedCondition, timeConditions } from './condition-times.ts';
 import type { PolicyStatus } from './derive/policy-status.ts';
 import type { RouteStatus } from './derive/routes/attached.ts';
 import type { MeshState } from './mesh-state.ts';
@@ -35,7 +36,9 @@ export interface StatusWaypoint {
 export interface StatusRoute {
   readonly object: string;
   /** As in the object's own status. */
-  readonly parents: RouteStatus['parents'];
+  readonly parents: readonly (Omit<RouteStatus['parents'][number], 'conditions'> & {
+    readonly conditions: readonly TimedCondition[];
+  })[];
   /** As it is written; what it has come to, the waypoints know. */
   readonly split: readonly RouteSplit[];
 }
@@ -81,10 +84,13 @@ export function statusWaypoints(
 }
 
 /** Every route, with what it asks for. */
-export function statusRoutes({ snapshot, splits }: MeshState): readonly StatusRoute[] {
+export function statusRoutes({ snapshot, splits, conditionTimes }: MeshState): readonly StatusRoute[] {
   return snapshot.routeStatuses.map(({ object, parents }) => ({
     object,
-    parents,
+    parents: parents.map((parent) => ({
+      ...parent,
+      conditions: timeConditions(conditionTimes, object, parent),
+    })),
     split: splits.get(object) ?? [],
   }));
 }

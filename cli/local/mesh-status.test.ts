@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import type { RouteCondition } from '#control-plane/derive/routes/attached.ts';
+import type { TimedCondition } from '#control-plane/condition-times.ts';
 import type { ControlPlaneStatus } from '#control-plane/status.ts';
 import type { PodRecord } from './inventory.ts';
 import { composeStatus, type ProcessReport, pendingParts, type StatusSources } from './mesh-status.ts';
@@ -216,9 +216,10 @@ test('for people, waypoints, routes with what they came to, and faults have a li
     reason: 'Accepted',
     message: '',
     observedGeneration: 1,
+    lastTransitionTime: '2026-01-01T00:00:00Z',
   };
   const unresolved = { ...accepted, type: 'ResolvedRefs', status: 'False', reason: 'BackendNotFound' };
-  const conditions = [accepted, unresolved] as readonly RouteCondition[];
+  const conditions = [accepted, unresolved] as readonly TimedCondition[];
   const report = controlPlane({
     waypoints: [
       { ...waypoint, replicas: 1, serves: ['shop/catalog.shop.svc'], connected: 1, configured: 1, xds: [] },

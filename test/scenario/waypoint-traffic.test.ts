@@ -272,7 +272,12 @@ test('a filter that nobody knows refuses the route with a condition, and its req
       : undefined;
   });
   expect(status.parents[0]?.conditions).toContainEqual(
-    expect.objectContaining({ type: 'Accepted', status: 'False', reason: 'UnsupportedValue' }),
+    expect.objectContaining({
+      type: 'Accepted',
+      status: 'False',
+      reason: 'UnsupportedValue',
+      lastTransitionTime: expect.stringMatching(/^\d{4}-\d\d-\d\dT[\d:]{8}Z$/),
+    }),
   );
 });
 
