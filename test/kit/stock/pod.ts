@@ -43,6 +43,7 @@ export class Pod {
   /** By destination and identities; a session is shared by all connections to it. */
   readonly #sessions = new Map<string, Promise<ClientHttp2Session>>();
   readonly #served = new Set<ServerHttp2Session>();
+  #isDraining = false;
 
   constructor(info: PodInfo, netns: NetnsHandle, parts: NodeParts) {
     this.info = info;
@@ -69,6 +70,7 @@ export class Pod {
 
   /** Tells its peers that no further request is taken; what was asked is finished. */
   drain(): void {
+    this.#isDraining = true;
     for (const session of this.#served) session.close();
   }
 
@@ -110,6 +112,8 @@ export class Pod {
       onSession: (session) => {
         this.#served.add(session);
         session.on('close', () => this.#served.delete(session));
+        // It was on its way when the drain began.
+        if (this.#isDraining) session.close();
       },
       onStream: (stream, headers, identity) => {
         const call = { stream, headers, identity, peer: peer.ip, local: local.ip, workload };
