@@ -49,7 +49,7 @@ const TABLE: readonly { readonly files: RegExp; readonly may: readonly RegExp[] 
     may: [
       /^waypoint\//,
       /^ztunnel\/(hbone|policy|tables)\//,
-      /^ztunnel\/(access-log-writer|http-listener|config-values|credential-sources|operator-routes)\.ts$/,
+      /^ztunnel\/(access-log-writer|http-listener|config-values|credential-sources|operator-listener|operator-routes|process-parts)\.ts$/,
       /^control-plane\/api\//,
       /^certs\//,
     ],

@@ -1,16 +1,15 @@
 import type { LegEvents } from '#ztunnel/hbone/leg.ts';
+import { LegBefore } from './leg-before.ts';
 import type { TunnelLeg } from './tunnel-duplex.ts';
 
 /**
  * One end of a splice while the other is being made: nothing is read of it (beyond a piece that has come already), and it is known
  * when it breaks.
  */
-export class HeldLeg implements TunnelLeg {
-  readonly #leg: TunnelLeg;
+export class HeldLeg extends LegBefore {
   #owner: LegEvents | undefined;
   #early: Buffer[] = [];
   #hasEnded = false;
-  #isPaused = false;
   #failure: string | undefined;
 
   /**
@@ -18,7 +17,7 @@ export class HeldLeg implements TunnelLeg {
    * @param onGone it broke before it was started
    */
   constructor(leg: TunnelLeg, onGone: () => void) {
-    this.#leg = leg;
+    super(leg);
     leg.start({
       onData: (bytes) => {
         if (this.#owner !== undefined) {
@@ -49,35 +48,9 @@ export class HeldLeg implements TunnelLeg {
       events.onAbort(this.#failure);
       return;
     }
-    this.#isPaused = false;
+    this.isPaused = false;
     for (const piece of this.#early.splice(0)) events.onData(piece);
     if (this.#hasEnded) events.onEnd();
-    else if (!this.#isPaused) this.#leg.resume();
-  }
-
-  write(bytes: Buffer): boolean {
-    return this.#leg.write(bytes);
-  }
-
-  end(): void {
-    this.#leg.end();
-  }
-
-  abort(...code: Parameters<TunnelLeg['abort']>): void {
-    this.#leg.abort(...code);
-  }
-
-  pause(): void {
-    this.#isPaused = true;
-    this.#leg.pause();
-  }
-
-  resume(): void {
-    this.#isPaused = false;
-    this.#leg.resume();
-  }
-
-  bytesRead(): number {
-    return this.#leg.bytesRead();
+    else if (!this.isPaused) this.leg.resume();
   }
 }

@@ -1,11 +1,11 @@
-import { readFileSync } from 'node:fs';
 import pino, { type Logger } from 'pino';
 import { subscribeEnvoyApi } from '#api/envoy-client.ts';
 import { formatIdentity, type Identity } from '#certs/identity.ts';
 import { createSignerClient, type SignerClient } from '#certs/signer-client.ts';
 import { readRoots } from '#ztunnel/credential-sources.ts';
-import { type HttpRoute, listenHttp } from '#ztunnel/http-listener.ts';
+import { operatorListener } from '#ztunnel/operator-listener.ts';
 import { metricsRoutes } from '#ztunnel/operator-routes.ts';
+import { ownVersion, untilAborted } from '#ztunnel/process-parts.ts';
 import { adminRoutes, readinessRoutes, socketRoutes } from './admin.ts';
 import { requestHeaders } from './credentials.ts';
 import { describeSettings, trustDomainOf, type WaypointSettings } from './settings.ts';
@@ -66,20 +66,11 @@ async function openListeners(
   logger: Logger,
 ): Promise<void> {
   const view = waypoint.view(() => logger.level);
-  const listen = async (
-    where: Parameters<typeof listenHttp>[0],
-    routes: readonly HttpRoute[],
-    what: string,
-  ): Promise<void> => {
-    try {
-      const onError = (error: Error): void =>
-        logger.error({ listener: what, error: error.message }, 'request failed');
-      opened.use(await listenHttp(where, routes, onError));
-    } catch (cause) {
-      const place = 'path' in where ? where.path : `port ${where.port}`;
-      throw new WaypointStartError(`cannot listen for ${what} on ${place}: ${messageOf(cause)}`, { cause });
-    }
-  };
+  const listen = operatorListener(
+    opened,
+    logger,
+    (message, cause) => new WaypointStartError(message, { cause }),
+  );
   await listen({ host: '127.0.0.1', port: ports.admin }, adminRoutes(view), 'admin');
   await listen({ host: ip, port: ports.metrics }, metricsRoutes(view.metrics), 'metrics');
   await listen({ host: ip, port: ports.readiness }, readinessRoutes(view), 'readiness');
@@ -137,19 +128,6 @@ function createSigner(settings: WaypointSettings): SignerClient {
     headers: async () => requestHeaders(settings),
     ...(alternativeName !== undefined && { alternativeName }),
   });
-}
-
-async function untilAborted(signal: AbortSignal): Promise<void> {
-  const { promise, resolve } = Promise.withResolvers<void>();
-  if (signal.aborted) return;
-  signal.addEventListener('abort', () => resolve(), { once: true });
-  await promise;
-}
-
-function ownVersion(): string {
-  const text = readFileSync(new URL('../package.json', import.meta.url), 'utf8');
-  const { version } = JSON.parse(text) as { readonly version: string };
-  return version;
 }
 
 function messageOf(cause: unknown): string {

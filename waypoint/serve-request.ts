@@ -1,6 +1,6 @@
 import type { Exchange, HeaderList } from './exchange.ts';
 import type { LiveCall } from './live-calls.ts';
-import type { Endpoint, HeaderMutations } from './model.ts';
+import type { Endpoint } from './model.ts';
 import {
   type AuthorizedRequest,
   decideRequest,
@@ -9,7 +9,7 @@ import {
 } from './route/decide-request.ts';
 import { type ChosenFaults, chooseFaults } from './route/faults.ts';
 import { isGrpc } from './route/grpc.ts';
-import { mutateHeaders } from './route/headers.ts';
+import { mutateHeaders, settingAll } from './route/headers.ts';
 import { sessionHeaders } from './route/session.ts';
 import type { ServeDeps } from './serve-deps.ts';
 import { timerMs } from './timer.ts';
@@ -235,7 +235,7 @@ class Service implements LiveCall {
     const { action, session, path, corsHeaders } = decision;
     const own: string[] = ['x-envoy-upstream-service-time', String(Math.round(this.#log.upstreamMs ?? 0))];
     if (this.#faultNames.length > 0) own.push(FAULT_HEADER, this.#faultNames.join(','));
-    const mutations = [...decision.responseHeaders, setting(own), setting(corsHeaders)];
+    const mutations = [...decision.responseHeaders, settingAll(own), settingAll(corsHeaders)];
     if (isExtendedConnect(this.#exchange.head)) mutations.push(NO_ACCEPT);
     const mutated = mutateHeaders(headers, mutations);
     if (action.session === undefined) return mutated;
@@ -244,7 +244,7 @@ class Service implements LiveCall {
 
   /** Answers where the application does not: a route changes such answers, too, as in Envoy. */
   #replyInstead({ responseHeaders, corsHeaders }: ForwardDecision, reply: LocalReply): void {
-    const headers = mutateHeaders(reply.headers ?? [], [...responseHeaders, setting(corsHeaders)]);
+    const headers = mutateHeaders(reply.headers ?? [], [...responseHeaders, settingAll(corsHeaders)]);
     this.#reply({ ...reply, headers }, this.#log.details);
   }
 
@@ -275,12 +275,4 @@ class Service implements LiveCall {
     this.#log.details = failure?.details ?? 'the client left';
     if (failure !== undefined && failure.status !== 0) this.#log.status = failure.status;
   }
-}
-
-/** Headers in the place of those of the same names. */
-function setting(headers: HeaderList): HeaderMutations {
-  const set: [string, string][] = [];
-  for (let index = 0; index < headers.length; index += 2)
-    set.push([headers[index] ?? '', headers[index + 1] ?? '']);
-  return { set, add: [], remove: [] };
 }

@@ -1,4 +1,3 @@
-import { readFileSync } from 'node:fs';
 import pino, { type Logger } from 'pino';
 import { subscribeWorkloadApi } from '#api/client.ts';
 import { createSignerClient, type SignerClient } from '#certs/signer-client.ts';
@@ -7,9 +6,10 @@ import { closeDescriptor, openNamespace, warmThreadPool } from './capture/in-pod
 import { LOG_LEVELS, type ZtunnelConfig } from './config.ts';
 import { readRoots } from './credential-sources.ts';
 import { requestHeaders } from './credentials.ts';
-import { type HttpRoute, listenHttp } from './http-listener.ts';
 import { Node } from './node.ts';
+import { operatorListener } from './operator-listener.ts';
 import { metricsRoutes } from './operator-routes.ts';
+import { ownVersion, untilAborted } from './process-parts.ts';
 import { pendingTasks } from './readiness.ts';
 import { connectZds } from './zds/client.ts';
 
@@ -66,20 +66,11 @@ async function openListeners(
   logger: Logger,
 ): Promise<void> {
   const view = viewOf(node, logger);
-  const listen = async (
-    where: Parameters<typeof listenHttp>[0],
-    routes: readonly HttpRoute[],
-    what: string,
-  ): Promise<void> => {
-    try {
-      const onError = (error: Error): void =>
-        logger.error({ listener: what, error: error.message }, 'request failed');
-      opened.use(await listenHttp(where, routes, onError));
-    } catch (cause) {
-      const place = 'path' in where ? where.path : `port ${where.port}`;
-      throw new ZtunnelStartError(`cannot listen for ${what} on ${place}: ${messageOf(cause)}`, { cause });
-    }
-  };
+  const listen = operatorListener(
+    opened,
+    logger,
+    (message, cause) => new ZtunnelStartError(message, { cause }),
+  );
   const host = config.ipv6 ? '::' : '0.0.0.0';
   await listen({ host: '127.0.0.1', port: config.ports.admin }, adminRoutes(view), 'admin');
   await listen({ host, port: config.ports.stats }, metricsRoutes(view.metrics), 'metrics');
@@ -180,19 +171,6 @@ function openEgress(path: string): number {
   } catch (cause) {
     throw new ZtunnelStartError(`cannot open the egress namespace ${path}: ${messageOf(cause)}`, { cause });
   }
-}
-
-async function untilAborted(signal: AbortSignal): Promise<void> {
-  const { promise, resolve } = Promise.withResolvers<void>();
-  if (signal.aborted) return;
-  signal.addEventListener('abort', () => resolve(), { once: true });
-  await promise;
-}
-
-function ownVersion(): string {
-  const text = readFileSync(new URL('../package.json', import.meta.url), 'utf8');
-  const { version } = JSON.parse(text) as { readonly version: string };
-  return version;
 }
 
 function messageOf(cause: unknown): string {

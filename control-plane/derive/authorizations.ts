@@ -1,4 +1,4 @@
-import type { Authorization } from '#api/policy.ts';
+import type { Authorization, Rule } from '#api/policy.ts';
 import {
   type AuthorizationPolicyObject,
   type BrokenPolicy,
@@ -126,6 +126,19 @@ export function denyAll(
     scope: isAimed ? NAMED_ONLY : scopeOf(policy.namespace, policy.selector, settings),
     action: 'DENY',
     rules: [{ clauses: [] }],
+    dryRun: false,
+  };
+}
+
+/** A policy of ours that denies what its rules match, to the workloads that name it. */
+export function denySelected(name: string, namespace: string, rules: readonly Rule[]): Authorization {
+  return {
+    kind: 'authorization',
+    name,
+    namespace,
+    scope: 'WORKLOAD_SELECTOR',
+    action: 'DENY',
+    rules,
     dryRun: false,
   };
 }

@@ -1,6 +1,6 @@
 import { type Authorization, type Clause, EMPTY_MATCH, type Rule } from '#api/policy.ts';
 import type { MtlsMode, PeerAuthenticationObject, Position, StringMap } from '../source/objects.ts';
-import { selectorLabels } from './authorizations.ts';
+import { denySelected, selectorLabels } from './authorizations.ts';
 import { getOrAdd, indexSelectors, type SelectorIndex } from './selectors.ts';
 
 /** Name, in the root namespace, of the policy that refuses callers without an identity. */
@@ -72,7 +72,7 @@ export function decideMtls(table: MtlsTable, namespace: string, labels: StringMa
 
 /** The policy that refuses callers without an identity on every port. */
 export function staticStrict(rootNamespace: string): Authorization {
-  return authorization(STATIC_STRICT, rootNamespace, [{ clauses: [NO_PRINCIPAL] }]);
+  return denySelected(STATIC_STRICT, rootNamespace, [{ clauses: [NO_PRINCIPAL] }]);
 }
 
 /**
@@ -96,7 +96,7 @@ export function convertPeerAuthentication(
   const converted = convertedName(name);
   if (!isStrict)
     return {
-      authorization: authorization(
+      authorization: denySelected(
         converted,
         namespace,
         wanted.map(([port]) => strictPort(port)),
@@ -110,7 +110,7 @@ export function convertPeerAuthentication(
     ...(inherited ? [NO_PRINCIPAL] : []),
   ];
   return {
-    authorization: authorization(converted, namespace, [{ clauses }]),
+    authorization: denySelected(converted, namespace, [{ clauses }]),
     ruleOrigins: [policy.positionOf('spec.portLevelMtls')],
   };
 }
@@ -139,18 +139,6 @@ const NO_PRINCIPAL: Clause = { matches: [{ ...EMPTY_MATCH, notPrincipals: [{ kin
 function strictPort(port: number): Rule {
   const match = { ...EMPTY_MATCH, notPrincipals: [{ kind: 'presence' } as const], destinationPorts: [port] };
   return { clauses: [{ matches: [match] }] };
-}
-
-function authorization(name: string, namespace: string, rules: readonly Rule[]): Authorization {
-  return {
-    kind: 'authorization',
-    name,
-    namespace,
-    scope: 'WORKLOAD_SELECTOR',
-    action: 'DENY',
-    rules,
-    dryRun: false,
-  };
 }
 
 function isInheritedStrict(table: MtlsTable, namespace: string): boolean {

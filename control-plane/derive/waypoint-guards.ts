@@ -3,6 +3,7 @@ import { type Service, serviceKey } from '#api/service.ts';
 import type { GatewayAddress, Workload } from '#api/workload.ts';
 import { principalOf } from '#certs/identity.ts';
 import type { ObjectKey, Position } from '../source/objects.ts';
+import { denySelected } from './authorizations.ts';
 import type { Derived } from './context.ts';
 import { digest } from './digest.ts';
 import { compareText } from './inventory.ts';
@@ -193,15 +194,7 @@ function toAuthorization(namespace: string, name: string, guards: readonly Guard
     const where = { matches: [{ ...EMPTY_MATCH, destinationPorts: ports ?? [] }] };
     return { clauses: ports === undefined ? [who] : [who, where] };
   });
-  const resource: Authorization = {
-    kind: 'authorization',
-    name,
-    namespace,
-    scope: 'WORKLOAD_SELECTOR',
-    action: 'DENY',
-    rules,
-    dryRun: false,
-  };
+  const resource = denySelected(name, namespace, rules);
   const origin = first?.cause ?? { object: '', position: { file: '', line: 0, column: 0 } };
   return {
     resource,

@@ -47,8 +47,6 @@ const GROUPS: readonly (readonly [string, readonly Case[]])[] = [
 const SIDES: readonly Side[] = ['envoy', 'ours'];
 /** Requests under way at a time, on each side. */
 const WIDTH = 6;
-/** With more, a retry could find the budget of its cluster used up: three at a time are always allowed. */
-const RETRY_WIDTH = 2;
 
 describe('the same configuration in Envoy and in the waypoint', () => {
   let bed: Bed;
@@ -63,9 +61,7 @@ describe('the same configuration in Envoy and in the waypoint', () => {
   });
 
   test.each(GROUPS)('%s', async (_name, cases) => {
-    const lines = await inParallel(cases, cases === RETRIES ? RETRY_WIDTH : WIDTH, (each) =>
-      compare(bed, each),
-    );
+    const lines = await inParallel(cases, WIDTH, (each) => compare(bed, each));
     compared += cases.length;
     expect(lines.flat()).toEqual([]);
   });

@@ -1,4 +1,5 @@
 import type { LegEvents } from '#ztunnel/hbone/leg.ts';
+import { LegBefore } from '../leg-before.ts';
 import type { TunnelLeg } from '../tunnel-duplex.ts';
 
 /** How a look at the first bytes ends. */
@@ -15,14 +16,12 @@ export interface Peek<Result> {
 const NOTHING: Buffer = Buffer.alloc(0);
 
 /** A tunnel whose first bytes are looked at before it is known who is to have it. */
-export class PeekedLeg implements TunnelLeg {
-  readonly #leg: TunnelLeg;
+export class PeekedLeg extends LegBefore {
   #owner: LegEvents | undefined;
   /** Bytes that came before there was an owner. */
   #first: Buffer = NOTHING;
   #hasEnded = false;
   #isDecided = false;
-  #isPaused = false;
   /** Why it broke, or that it was given up. */
   #failure: string | undefined;
   /** Told of all that comes in, for those who measure time. */
@@ -35,13 +34,9 @@ export class PeekedLeg implements TunnelLeg {
     return peeked;
   }
 
-  private constructor(leg: TunnelLeg) {
-    this.#leg = leg;
-  }
-
   start(events: LegEvents): void {
     this.#owner = events;
-    this.#isPaused = false;
+    this.isPaused = false;
     const first = this.#first;
     this.#first = NOTHING;
     if (this.#failure !== undefined) {
@@ -50,34 +45,12 @@ export class PeekedLeg implements TunnelLeg {
     }
     if (first.length > 0) events.onData(first);
     if (this.#hasEnded) events.onEnd();
-    else if (!this.#isPaused) this.#leg.resume();
+    else if (!this.isPaused) this.leg.resume();
   }
 
-  write(bytes: Buffer): boolean {
-    return this.#leg.write(bytes);
-  }
-
-  end(): void {
-    this.#leg.end();
-  }
-
-  abort(...code: Parameters<TunnelLeg['abort']>): void {
+  override abort(...code: Parameters<TunnelLeg['abort']>): void {
     this.#failure ??= 'given up';
-    this.#leg.abort(...code);
-  }
-
-  pause(): void {
-    this.#isPaused = true;
-    this.#leg.pause();
-  }
-
-  resume(): void {
-    this.#isPaused = false;
-    this.#leg.resume();
-  }
-
-  bytesRead(): number {
-    return this.#leg.bytesRead();
+    super.abort(...code);
   }
 
   #look<Result>(peek: Peek<Result>): void {
@@ -87,7 +60,7 @@ export class PeekedLeg implements TunnelLeg {
       clearTimeout(timer);
       if (this.#failure !== undefined) return;
       this.#isDecided = true;
-      this.#leg.pause();
+      this.leg.pause();
       peek.onDecided(result, this);
     };
     const look = (): void => {
@@ -96,7 +69,7 @@ export class PeekedLeg implements TunnelLeg {
       if (result !== undefined) decided(result);
     };
     if (timeout !== undefined) timer = setTimeout(() => decided(timeout.result), timeout.ms).unref();
-    this.#leg.start({
+    this.leg.start({
       onData: (bytes) => {
         this.onBytes?.(bytes.length);
         if (this.#owner !== undefined) {

@@ -56,9 +56,13 @@ export function mutateHeaders(headers: HeaderList, mutations: readonly HeaderMut
 
 /** With headers in the place of those of the same names. */
 export function withHeaders(headers: HeaderList, instead: HeaderList): HeaderList {
-  if (instead.length === 0) return headers;
+  return instead.length === 0 ? headers : mutateHeaders(headers, [settingAll(instead)]);
+}
+
+/** Headers in the place of those of the same names, as a change to be made with others. */
+export function settingAll(headers: HeaderList): HeaderMutations {
   const set: [string, string][] = [];
-  for (let index = 0; index < instead.length; index += 2)
-    set.push([instead[index] ?? '', instead[index + 1] ?? '']);
-  return mutateHeaders(headers, [{ set, add: [], remove: [] }]);
+  for (let index = 0; index < headers.length; index += 2)
+    set.push([headers[index] ?? '', headers[index + 1] ?? '']);
+  return { set, add: [], remove: [] };
 }
