@@ -40,8 +40,7 @@ export class BpfMap {
    */
   static openPinned(path: string, sizes: { readonly key: number; readonly value: number }): BpfMap {
     const fd = libbpf().bpf_obj_get(path);
-    if (fd < 0)
-      throw new BpfError(`open map ${path}: ${describeErrno(-fd)}${openRemedy(-fd)}`, errnoName(-fd));
+    if (fd < 0) throw bpfError(`open map ${path}`, -fd, openRemedy(-fd));
     try {
       const info = mapInfo(fd, path);
       if (info.keySize !== sizes.key || info.valueSize !== sizes.value) throw otherSizes(path, info, sizes);

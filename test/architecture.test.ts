@@ -11,6 +11,7 @@ const ROOT = join(import.meta.dirname, '..');
 const TABLE: readonly { readonly files: RegExp; readonly may: readonly RegExp[] }[] = [
   { files: /^certs\//, may: [/^certs\//] },
   { files: /^control-plane\/api\//, may: [/^control-plane\/api\//, /^certs\/identity\.ts$/] },
+  { files: /^bpf\//, may: [/^bpf\//, /^control-plane\/api\/address\.ts$/, /^ztunnel\/capture\/native\.ts$/] },
   { files: /^control-plane\/source\//, may: [/^control-plane\/(source|api)\//] },
   {
     files: /^control-plane\/derive\//,
@@ -32,9 +33,9 @@ const TABLE: readonly { readonly files: RegExp; readonly may: readonly RegExp[] 
   },
   { files: /^ztunnel\/hbone\//, may: [/^ztunnel\/hbone\//, /^control-plane\/api\//, /^certs\//] },
   { files: /^ztunnel\/dns\//, may: [/^ztunnel\/(dns|tables|capture)\//, /^control-plane\/api\//] },
-  { files: /^ztunnel\/capture\//, may: [/^ztunnel\/capture\//, /^control-plane\/api\//] },
+  { files: /^ztunnel\/capture\//, may: [/^ztunnel\/capture\//, /^bpf\//, /^control-plane\/api\//] },
   { files: /^ztunnel\/zds\//, may: [/^ztunnel\/(zds|capture)\//, /^ztunnel\/worker-messages\.ts$/] },
-  { files: /^ztunnel\//, may: [/^ztunnel\//, /^control-plane\/api\//, /^certs\//] },
+  { files: /^ztunnel\//, may: [/^ztunnel\//, /^bpf\//, /^control-plane\/api\//, /^certs\//] },
   {
     files: /^waypoint\/(config|route)\//,
     may: [
@@ -58,6 +59,7 @@ const TABLE: readonly { readonly files: RegExp; readonly may: readonly RegExp[] 
     files: /^cli\//,
     may: [
       /^cli\//,
+      /^bpf\//,
       /^control-plane\//,
       /^certs\//,
       /^ztunnel\/(zds|capture|tables|policy|dns)\//,
@@ -69,9 +71,9 @@ const TABLE: readonly { readonly files: RegExp; readonly may: readonly RegExp[] 
   { files: /^test\//, may: [/./] },
 ];
 
-const SOURCES = globSync(['{certs,control-plane,ztunnel,waypoint,cli,test}/**/*.ts'], { cwd: ROOT }).filter(
-  (file) => !file.includes('/gen/'),
-);
+const SOURCES = globSync(['{certs,bpf,control-plane,ztunnel,waypoint,cli,test}/**/*.ts'], {
+  cwd: ROOT,
+}).filter((file) => !file.includes('/gen/'));
 
 test('every file imports only what its place in the architecture allows', () => {
   const violations = SOURCES.filter((file) => !isTest(file)).flatMap((file) => {
