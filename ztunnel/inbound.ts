@@ -9,7 +9,13 @@ import { denial, type LiveConnection } from './connections.ts';
 import { CONNECT_TIMEOUT_MS, type DataPath, type ServedPod, unknownPeer } from './data-path.ts';
 import { DialError, dialled, GIVEN_UP } from './dial.ts';
 import { parseAuthority } from './hbone/authority.ts';
-import { fieldOf, formatBaggage, parseBaggage, parseConnectionId } from './hbone/headers.ts';
+import {
+  fieldOf,
+  formatBaggage,
+  parseBaggage,
+  parseConnectionId,
+  parseForwardedClient,
+} from './hbone/headers.ts';
 import type { Field } from './hbone/hpack-tables.ts';
 import type { ServerSession } from './hbone/server.ts';
 import { SocketLeg } from './hbone/socket-leg.ts';
@@ -102,7 +108,7 @@ async function connect(call: KnownCall, target: Target): Promise<void> {
   }
   try {
     const dial = (): Socket => {
-      application = pod.sockets.dial(target.address, sourceOf(call, target));
+      application = pod.sockets.dial(target.address, callerFor(call, target));
       return application;
     };
     const leg = new SocketLeg(await dialled(dial, CONNECT_TIMEOUT_MS));
@@ -115,10 +121,17 @@ async function connect(call: KnownCall, target: Target): Promise<void> {
   }
 }
 
-/** The application sees the caller's address, unless it is its own, or a proxy that is told in another way. */
-function sourceOf({ path, remote }: TunnelCall, { address, wantsProxyProtocol }: Target): string | undefined {
-  const isItself = remote.ip === address.ip;
-  return path.config.originalSource && !isItself && !wantsProxyProtocol ? remote.ip : undefined;
+/**
+ * The application sees the caller's address, unless it is its own, or a proxy that is told in another way. The port is the
+ * one that the caller's application has, as its ztunnel says; many connections share the tunnel's.
+ */
+function callerFor(
+  { path, fields, remote }: TunnelCall,
+  { address, wantsProxyProtocol }: Target,
+): HostPort | undefined {
+  if (!path.config.originalSource || remote.ip === address.ip || wantsProxyProtocol) return undefined;
+  const client = parseForwardedClient(fieldOf(fields, 'forwarded') ?? '');
+  return client?.ip === remote.ip ? client : { ip: remote.ip, port: 0 };
 }
 
 function introduction({ remote, local, session }: TunnelCall, { authority, address }: Target): Buffer {

@@ -87,10 +87,10 @@ async function connect({ path, pod, workload, leg, client, destination }: PlainC
     return;
   }
   const isItself = client.ip === destination.ip;
-  const sourceIp = path.config.originalSource && !isItself ? client.ip : undefined;
+  const caller = path.config.originalSource && !isItself ? client : undefined;
   try {
     const dial = (): Socket => {
-      application = pod.sockets.dial(destination, sourceIp);
+      application = pod.sockets.dial(destination, caller);
       return application;
     };
     live.carry(leg, new SocketLeg(await dialled(dial, CONNECT_TIMEOUT_MS)));

@@ -15,8 +15,11 @@ export interface PodSockets {
   readonly listen: (server: Server, port: number) => void;
   /** Where a captured connection was going; undefined when nobody has captured it. */
   readonly originalDestination: (socket: Socket) => HostPort | undefined;
-  /** A socket that is connecting to the pod's own application, from a given address of anybody's. */
-  readonly dial: (to: HostPort, sourceIp?: Ip) => Socket;
+  /**
+   * A socket that is connecting to the pod's own application, which is to see that caller as its peer. Port 0: the caller's
+   * is not known.
+   */
+  readonly dial: (to: HostPort, caller?: HostPort) => Socket;
   /**
    * A socket that is connecting to another pod, or out of the mesh: that from the egress namespace, where there is one.
    * @throws EgressError for an address of that namespace itself
@@ -68,7 +71,7 @@ export function openPodSockets(netnsFd: number, egress: Egress): PodSockets {
       const fd = descriptorOf(socket);
       return fd === undefined ? undefined : originalDestination(fd);
     },
-    dial: (to, sourceIp) => dial(netnsFd, to, sourceIp),
+    dial: (to, caller) => dial(netnsFd, to, caller?.ip),
     dialOutside: (to) => {
       if (egress.netnsFd === undefined || egress.fabric.some((cidr) => cidrContains(cidr, to.ip))) {
         return dialFar(netnsFd, to);

@@ -21,7 +21,7 @@ export class LoopbackPods {
         server.listen(0, ip);
       },
       originalDestination: () => this.#destinations.get(ip)?.shift(),
-      dial: (to, sourceIp) => this.#connect(to, sourceIp ?? ip),
+      dial: (to, caller) => this.#connect(to, caller?.ip ?? ip),
       dialOutside: (to) => this.#connect(to, ip),
     };
   }

@@ -9,6 +9,7 @@ import {
   newTraceparent,
   parseBaggage,
   parseConnectionId,
+  parseForwardedClient,
   parseForwardedHost,
 } from './headers.ts';
 
@@ -88,6 +89,20 @@ test.each([
   { text: '"', host: undefined },
 ])('the host of forwarded: $text is $host', ({ text, host }) => {
   expect(parseForwardedHost(text)).toBe(host);
+});
+
+test.each([
+  { text: 'for="10.0.0.1:40000"', client: { ip: '10.0.0.1', port: 40_000 } },
+  { text: 'host=cart; For="[fd00::1]:40000"', client: { ip: 'fd00::1', port: 40_000 } },
+  { text: 'for=10.0.0.1:1, for="10.0.0.2:2"', client: { ip: '10.0.0.1', port: 1 } },
+  { text: 'for="10.0.0.1"', client: undefined },
+  { text: 'for="name:80"', client: undefined },
+  { text: 'for="10.0.0.1:65536"', client: undefined },
+  { text: 'for=_hidden', client: undefined },
+  { text: 'host=cart', client: undefined },
+  { text: `for="10.0.0.1:1";x=${'y'.repeat(5000)}`, client: undefined },
+])('the client of forwarded: $text is $client', ({ text, client }) => {
+  expect(parseForwardedClient(text)).toEqual(client);
 });
 
 test.each([

@@ -1,6 +1,7 @@
 import { randomFillSync } from 'node:crypto';
 import { formatHostPort, type HostPort } from '#api/address.ts';
 import type { Workload } from '#api/workload.ts';
+import { parseAuthority } from './authority.ts';
 import type { Field } from './hpack-tables.ts';
 
 /** Who a workload is, as the `baggage` header tells the other end for its log and metrics; never for authorization. */
@@ -75,15 +76,25 @@ export function formatForwarded(client: HostPort, host: string | undefined): str
 
 /** The `host` of a `forwarded` header's first element, lower case, quoted or not. */
 export function parseForwardedHost(text: string): string | undefined {
+  return forwardedValue(text, 'host')?.toLowerCase();
+}
+
+/** The `for` of a `forwarded` header's first element, where it is an address with a port. */
+export function parseForwardedClient(text: string): HostPort | undefined {
+  const authority = parseAuthority(forwardedValue(text, 'for') ?? '');
+  return authority?.kind === 'address' ? authority.address : undefined;
+}
+
+function forwardedValue(text: string, name: 'for' | 'host'): string | undefined {
   if (text.length > MAX_VALUE) return undefined;
   const [element = ''] = text.split(',');
   for (const pair of element.split(';')) {
     const equals = pair.indexOf('=');
-    if (pair.slice(0, Math.max(equals, 0)).trim().toLowerCase() !== 'host') continue;
+    if (pair.slice(0, Math.max(equals, 0)).trim().toLowerCase() !== name) continue;
     const value = pair.slice(equals + 1).trim();
-    const host =
+    const bare =
       value.startsWith('"') && value.endsWith('"') && value.length > 1 ? value.slice(1, -1) : value;
-    return host === '' ? undefined : host.toLowerCase();
+    return bare === '' ? undefined : bare;
   }
   return undefined;
 }
