@@ -1,4 +1,5 @@
 import { create } from '@bufbuild/protobuf';
+import { anyPack, StringValueSchema } from '@bufbuild/protobuf/wkt';
 import { ipToBytes } from './address.ts';
 import {
   decodeGatewayAddress,
@@ -13,6 +14,7 @@ import type { Faults } from './faults.ts';
 import {
   ApplicationTunnel_Protocol,
   ApplicationTunnelSchema,
+  ExtensionSchema,
   LocalitySchema,
   NetworkMode,
   type PortList,
@@ -20,6 +22,7 @@ import {
   PortSchema,
   TunnelProtocol,
   type ApplicationTunnel as WireApplicationTunnel,
+  type Extension as WireExtension,
   type Workload as WireWorkload,
   WorkloadSchema,
   WorkloadStatus,
@@ -41,6 +44,9 @@ const workloadTypes = enumCodec('DEPLOYMENT', WorkloadType);
 const statuses = enumCodec('UNHEALTHY', WorkloadStatus);
 const networkModes = enumCodec('STANDARD', NetworkMode);
 const applicationProtocols = enumCodec('NONE', ApplicationTunnel_Protocol);
+
+/** Extension of ours, with a StringValue; a stock ztunnel passes over extensions. */
+const SAME_NODE = 'tulle.dev/same-node';
 
 /** The message; a service's ports are sorted by service, so that equal workloads give equal bytes. */
 export function encodeWorkload(workload: Workload): WireWorkload {
@@ -71,6 +77,7 @@ export function encodeWorkload(workload: Workload): WireWorkload {
     locality: isKnown(workload.locality) ? create(LocalitySchema, workload.locality) : undefined,
     networkMode: networkModes.encode(workload.networkMode),
     capacity: workload.capacity === 1 ? undefined : workload.capacity,
+    extensions: workload.sameNode === undefined ? [] : [encodeSameNode(workload.sameNode)],
   });
 }
 
@@ -111,7 +118,16 @@ export function decodeWorkload(wire: WireWorkload, faults: Faults): Workload {
     },
     networkMode: networkModes.decode(wire.networkMode, 'workload.networkMode', faults),
     capacity: wire.capacity ?? 1,
+    // Whatever it says: somebody wants something else than what is done unasked, and the tunnel is the safe reading.
+    ...(wire.extensions.some(({ name }) => name === SAME_NODE) && { sameNode: 'tunnel' as const }),
   };
+}
+
+function encodeSameNode(value: 'tunnel'): WireExtension {
+  return create(ExtensionSchema, {
+    name: SAME_NODE,
+    config: anyPack(StringValueSchema, create(StringValueSchema, { value })),
+  });
 }
 
 function encodePorts(ports: readonly PortMapping[]): PortList {

@@ -3,7 +3,8 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { type Cidr, familyOf, type Ip, ipToBytes, parseIp } from './address.ts';
 import { decodeResource, encodeResource } from './codec.ts';
-import { ResourceError } from './faults.ts';
+import { decodeWorkload, encodeWorkload } from './codec-workload.ts';
+import { Faults, ResourceError } from './faults.ts';
 import { AuthorizationSchema } from './gen/istio/security/authorization_pb.ts';
 import { AddressSchema, ServiceSchema, WorkloadSchema } from './gen/istio/workload/workload_pb.ts';
 import type { Authorization, Match, StringMatch } from './policy.ts';
@@ -63,6 +64,7 @@ const workload: fc.Arbitrary<Workload> = fc.record(
     locality: fc.record({ region: text, zone: text, subzone: text }),
     networkMode: fc.constantFrom('STANDARD' as const, 'HOST_NETWORK' as const),
     capacity: fc.integer({ min: 0, max: 0xffff_ffff }),
+    sameNode: fc.constant('tunnel' as const),
   },
   {
     requiredKeys: [
@@ -232,6 +234,20 @@ test('a trust domain of cluster.local and a capacity of 1 are left out on the wi
   const { type } = fromBinary(AddressSchema, encodeResource(given));
   expect(type.value).toMatchObject({ trustDomain: '' });
   expect(type.value).not.toHaveProperty('capacity');
+});
+
+test('a workload has an extension only when it wants a tunnel on its own node, and whatever that says means so', () => {
+  const message = create(WorkloadSchema, { uid: 'w' });
+  expect(decodeWorkload(message, new Faults())).not.toHaveProperty('sameNode');
+  const other = create(WorkloadSchema, { uid: 'w', extensions: [{ name: 'example.com/other' }] });
+  expect(decodeWorkload(other, new Faults())).not.toHaveProperty('sameNode');
+  const ours = create(WorkloadSchema, { uid: 'w', extensions: [{ name: 'tulle.dev/same-node' }] });
+  expect(decodeWorkload(ours, new Faults()).sameNode).toBe('tunnel');
+  const plain = decodeWorkload(message, new Faults());
+  expect(encodeWorkload(plain).extensions).toEqual([]);
+  expect(encodeWorkload({ ...plain, sameNode: 'tunnel' }).extensions).toMatchObject([
+    { name: 'tulle.dev/same-node', config: { typeUrl: 'type.googleapis.com/google.protobuf.StringValue' } },
+  ]);
 });
 
 test('an unknown visibility of a service is public', () => {

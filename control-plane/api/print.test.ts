@@ -92,6 +92,19 @@ test('what is not a pod has no service account unless one was given', () => {
   expect(printResource({ ...entry, serviceAccount: 'vm' })).toHaveProperty('workload.serviceAccount', 'vm');
 });
 
+test('an extension is printed with what it says', () => {
+  expect(printResource({ ...workload, sameNode: 'tunnel' })).toMatchObject({
+    workload: {
+      extensions: [
+        {
+          name: 'tulle.dev/same-node',
+          config: { '@type': 'type.googleapis.com/google.protobuf.StringValue', value: 'tunnel' },
+        },
+      ],
+    },
+  });
+});
+
 test('a capacity is printed as a message', () => {
   expect(printResource({ ...workload, capacity: 3 })).toHaveProperty('workload.capacity', { value: 3 });
 });

@@ -1,5 +1,6 @@
-import { type JsonValue, toJson } from '@bufbuild/protobuf';
+import { createRegistry, type JsonValue, type Registry, toJson } from '@bufbuild/protobuf';
 import { base64Decode } from '@bufbuild/protobuf/wire';
+import { StringValueSchema } from '@bufbuild/protobuf/wkt';
 import { familyOf, type Ip, ipFromBytes, ipToBytes } from './address.ts';
 import { encodeAuthorization } from './codec-authorization.ts';
 import { encodeService } from './codec-service.ts';
@@ -8,6 +9,9 @@ import { AuthorizationSchema } from './gen/istio/security/authorization_pb.ts';
 import { ServiceSchema, WorkloadSchema } from './gen/istio/workload/workload_pb.ts';
 import type { Resource } from './resource.ts';
 import type { Workload } from './workload.ts';
+
+/** What extensions of workloads are made of. */
+const EXTENSIONS: Registry = createRegistry(StringValueSchema);
 
 /**
  * A resource as people compare it with what another control plane serves: the message as proto3 JSON, defaults left out,
@@ -29,7 +33,7 @@ function printWorkload(workload: Workload): JsonValue {
   const { capacity, ...wire } = encodeWorkload(workload);
   // A pod always has a service account; of other workloads, `default` says that none was given.
   if (wire.serviceAccount === 'default' && !wire.uid.includes('//Pod/')) wire.serviceAccount = '';
-  const json = withAddressText(toJson(WorkloadSchema, wire));
+  const json = withAddressText(toJson(WorkloadSchema, wire, { registry: EXTENSIONS }));
   return capacity === undefined || !isObject(json) ? json : { ...json, capacity: { value: capacity } };
 }
 

@@ -75,4 +75,6 @@ export interface Workload {
   readonly networkMode: 'STANDARD' | 'HOST_NETWORK';
   /** Weight in load balancing; 1 when not said. */
   readonly capacity: number;
+  /** How its connections with other pods of its node are carried; absent: as the ztunnel sees fit. */
+  readonly sameNode?: 'tunnel';
 }
