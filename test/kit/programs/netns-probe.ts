@@ -25,8 +25,13 @@ async function tcp(): Promise<string> {
 }
 
 async function several(times: number): Promise<string> {
-  const socket = await udpSocket();
   const answers: string[] = [];
+  let socket: dgram.Socket;
+  try {
+    socket = await udpSocket();
+  } catch (error) {
+    return codeOf(error);
+  }
   for (let turn = 0; turn < times; turn++) answers.push(await ask(socket));
   return answers.join(',');
 }
