@@ -11,8 +11,12 @@ import { hasCode } from './capture/native.ts';
 
 /** Sockets of one pod: made in its network namespace, used here. */
 export interface PodSockets {
-  /** Has a server listen on a port of all the pod's addresses. @throws NativeError when it cannot */
-  readonly listen: (server: Server, port: number) => void;
+  /**
+   * Has a server listen on a port of all the pod's addresses.
+   * @param fd a socket that listens there already, and becomes the server's; absent: one is made
+   * @throws NativeError when it cannot
+   */
+  readonly listen: (server: Server, port: number, fd?: number) => void;
   /** Where a captured connection was going; undefined when nobody has captured it. */
   readonly originalDestination: (socket: Socket) => HostPort | undefined;
   /**
@@ -20,6 +24,8 @@ export interface PodSockets {
    * is not known.
    */
   readonly dial: (to: HostPort, caller?: HostPort) => Socket;
+  /** Whether the address is the pod's own; one that was stays it. */
+  readonly hasAddress: (ip: Ip) => boolean;
   /**
    * A socket that is connecting to another pod, or out of the mesh: that from the egress namespace, where there is one.
    * @throws EgressError for an address of that namespace itself
@@ -61,17 +67,22 @@ export function openPodSockets(netnsFd: number, egress: Egress): PodSockets {
     socket.setNoDelay(true);
     return socket;
   };
+  const addresses = new Set<Ip>();
   const dialFar = (from: number | undefined, to: HostPort): Socket =>
     dial(from, to).setKeepAlive(true, KEEPALIVE_MS);
   return {
-    listen: (server, port) => {
-      server.listen({ fd: listenOn(netnsFd, port) });
+    listen: (server, port, fd) => {
+      server.listen({ fd: fd ?? listenOn(netnsFd, port), backlog: BACKLOG });
     },
     originalDestination: (socket) => {
       const fd = descriptorOf(socket);
       return fd === undefined ? undefined : originalDestination(fd);
     },
     dial: (to, caller) => dial(netnsFd, to, caller?.ip),
+    hasAddress: (ip) => {
+      if (!addresses.has(ip) && isLocalAddress(netnsFd, ip)) addresses.add(ip);
+      return addresses.has(ip);
+    },
     dialOutside: (to) => {
       if (egress.netnsFd === undefined || egress.fabric.some((cidr) => cidrContains(cidr, to.ip))) {
         return dialFar(netnsFd, to);
