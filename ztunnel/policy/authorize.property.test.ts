@@ -4,7 +4,7 @@ import { type Cidr, cidrContains, type Ip } from '#api/address.ts';
 import { type Authorization, type Match, policyKey, type StringMatch } from '#api/policy.ts';
 import { principalOf } from '#certs/identity.ts';
 import { tablesOf, workload } from '#test/kit/resources.ts';
-import { authorize } from './authorize.ts';
+import { authorize, authorizeAgainst, authorizeWithoutIdentity } from './authorize.ts';
 import type { InboundConnection } from './verdict.ts';
 
 const NAMESPACES = ['default', 'shop', 'sh'];
@@ -99,6 +99,36 @@ test('the compiled evaluation and a literal reading of the rules agree on every 
       },
     ),
     { numRuns: 3000 },
+  );
+});
+
+test('what is said of callers without an identity in general holds for each of them', () => {
+  const without = connection.map(({ sourceIdentity: _, ...facts }) => facts);
+  const seen = new Map([
+    ['deny', 0],
+    ['allow', 0],
+    ['depends', 0],
+  ]);
+  fc.assert(
+    fc.property(policies, fc.array(without, { minLength: 5, maxLength: 5 }), (all, callers) => {
+      const general = authorizeWithoutIdentity(all, false);
+      seen.set(general, (seen.get(general) ?? 0) + 1);
+      if (general === 'depends') return;
+      for (const facts of callers) expect(authorizeAgainst(all, undefined, facts).kind).toBe(general);
+    }),
+    { numRuns: 3000 },
+  );
+  expect([...seen].filter(([, count]) => count < 10)).toEqual([]);
+});
+
+test('a denial holds whatever a policy that has not come will say', () => {
+  const without = connection.map(({ sourceIdentity: _, ...facts }) => facts);
+  fc.assert(
+    fc.property(policies, policies, without, (known, late, facts) => {
+      fc.pre(authorizeWithoutIdentity(known, true) === 'deny');
+      expect(authorizeAgainst([...known, ...late], undefined, facts).kind).toBe('deny');
+    }),
+    { numRuns: 500 },
   );
 });
 

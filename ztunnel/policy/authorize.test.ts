@@ -2,7 +2,7 @@ import { expect, test } from 'vitest';
 import { type Authorization, EMPTY_MATCH, type Match, type Rule, type StringMatch } from '#api/policy.ts';
 import { type Identity, parseIdentity } from '#certs/identity.ts';
 import { policy, rule, tablesOf, workload } from '#test/kit/resources.ts';
-import { authorize, missingPolicies } from './authorize.ts';
+import { authorize, authorizeWithoutIdentity, missingPolicies } from './authorize.ts';
 import type { InboundConnection, Verdict } from './verdict.ts';
 
 const WEB: Identity = parseIdentity('spiffe://cluster.local/ns/shop/sa/web');
@@ -297,3 +297,29 @@ test.each([
     );
   },
 );
+
+const DENIES_PLAINTEXT = policy({
+  name: 'strict',
+  action: 'DENY',
+  rules: [rule({ notPrincipals: [presence] })],
+});
+const ALLOWS_WEB = policy({
+  name: 'web',
+  rules: [rule({ principals: [exact('cluster.local/ns/shop/sa/web')] })],
+});
+const ALLOWS_PORT = policy({ name: 'port', rules: [rule({ destinationPorts: [8080] })] });
+const DENIES_PORT = policy({ name: 'closed', action: 'DENY', rules: [rule({ destinationPorts: [9090] })] });
+
+test.each([
+  { when: 'there is no policy', policies: [], is: 'allow' },
+  { when: 'whoever has no identity is denied', policies: [DENIES_PLAINTEXT], is: 'deny' },
+  { when: 'only a principal is allowed', policies: [ALLOWS_WEB], is: 'deny' },
+  { when: 'a port is allowed as well', policies: [ALLOWS_WEB, ALLOWS_PORT], is: 'depends' },
+  { when: 'a port is denied', policies: [DENIES_PORT], is: 'depends' },
+  { when: 'a denial comes first', policies: [DENIES_PLAINTEXT, ALLOWS_PORT], is: 'deny' },
+  { when: 'it is only rehearsed', policies: [{ ...DENIES_PLAINTEXT, dryRun: true }], is: 'allow' },
+  { when: 'one is not known', policies: [ALLOWS_WEB], isMissing: true, is: 'depends' },
+  { when: 'one is not known and all are denied', policies: [DENIES_PLAINTEXT], isMissing: true, is: 'deny' },
+])('callers without an identity, all of them: $is when $when', ({ policies, isMissing, is }) => {
+  expect(authorizeWithoutIdentity(policies, isMissing ?? false)).toBe(is);
+});

@@ -1,7 +1,7 @@
 import { type Authorization, policyKey, REQUIRE_WAYPOINT_PREFIX } from '#api/policy.ts';
 import type { Workload } from '#api/workload.ts';
 import type { Tables } from '../tables/tables.ts';
-import { type Facts, factsOf, matcherOf } from './compile.ts';
+import { anyTrue, type Facts, factsOf, matcherOf, NO_IDENTITY, type Truth, truthOf } from './compile.ts';
 import type { DryRun, InboundConnection, Verdict } from './verdict.ts';
 
 /** What to decide. */
@@ -43,6 +43,27 @@ export function authorizeAgainst(
   if (allows.length === 0) return { kind: 'allow', reason: 'no-allow-policy', dryRun };
   if (allowed !== undefined) return { kind: 'allow', reason: 'allowed-by-policy', ...allowed, dryRun };
   return { kind: 'deny', reason: 'no-allow-matched', dryRun };
+}
+
+/**
+ * What {@link authorizeAgainst} says to callers without an identity, wherever they come from and whatever port they go to:
+ * the same to all of them, or not, as far as can be told from the policies without trying every address.
+ * @param isMissing whether a policy is named that nobody has: whatever it will say is open, it denies until then
+ */
+export function authorizeWithoutIdentity(
+  policies: readonly Authorization[],
+  isMissing: boolean,
+): 'deny' | 'allow' | 'depends' {
+  const enforced = policies.filter((policy) => !policy.dryRun);
+  const matches = (action: Authorization['action']): readonly Truth[] =>
+    enforced.filter((policy) => policy.action === action).map((policy) => truthOf(policy, NO_IDENTITY));
+  const denied = anyTrue(matches('DENY'));
+  if (denied === true) return 'deny';
+  if (isMissing) return 'depends';
+  const allows = matches('ALLOW');
+  const allowed = allows.length === 0 || anyTrue(allows);
+  if (allowed === false) return 'deny';
+  return allowed === true && denied === false ? 'allow' : 'depends';
 }
 
 /** Facts for policies about the caller, and for those about who connects: the same but for a waypoint that speaks for another. */

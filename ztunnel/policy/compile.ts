@@ -3,7 +3,10 @@ import type { Authorization, Clause, Match, ServiceAccountMatch, StringMatch } f
 import { principalOf } from '#certs/identity.ts';
 import type { InboundConnection } from './verdict.ts';
 
-/** A connection's facts in the form that policies compare; made once for all policies. */
+/**
+ * A connection's facts in the form that policies compare; made once for all policies. Addresses and port are absent where
+ * the question is about connections in general.
+ */
 export interface Facts {
   /** `cluster.local/ns/a/sa/b`; absent without an identity. */
   readonly principal?: string;
@@ -11,15 +14,27 @@ export interface Facts {
   readonly namespace: string;
   /** `namespace/account`; absent without an identity. */
   readonly serviceAccount?: string;
-  readonly sourceIp: IpNumber;
-  readonly destinationIp: IpNumber;
-  readonly destinationPort: number;
+  readonly sourceIp?: IpNumber;
+  readonly destinationIp?: IpNumber;
+  readonly destinationPort?: number;
 }
+
+/** What is known of callers without an identity, wherever they come from and go to. */
+export const NO_IDENTITY: Facts = { namespace: '' };
+
+/** `unknown`: that depends on facts that are absent. */
+export type Truth = boolean | 'unknown';
 
 /** Number of the first rule that matches, from 0; undefined when none does. */
 export type MatchingRule = (facts: Facts) => number | undefined;
 
-type Condition = (facts: Facts) => boolean;
+/** A policy as functions. */
+interface Compiled {
+  readonly firstRule: MatchingRule;
+  readonly truth: (facts: Facts) => Truth;
+}
+
+type Condition = (facts: Facts) => Truth;
 type IpNumber =
   | { readonly family: 4; readonly value: number }
   | { readonly family: 6; readonly value: bigint };
@@ -46,24 +61,67 @@ export function factsOf(connection: InboundConnection): Facts {
  * Semantics: as a stock ztunnel's, but for empty matches of DENY; see {@link compileMatch}.
  */
 export function matcherOf(policy: Authorization): MatchingRule {
+  return compiled(policy).firstRule;
+}
+
+/** Whether a policy matches, as far as the facts that are there tell. */
+export function truthOf(policy: Authorization, facts: Facts): Truth {
+  return compiled(policy).truth(facts);
+}
+
+/** True if one is; unknown if one may be. */
+export function anyTrue(truths: readonly Truth[]): Truth {
+  if (truths.includes(true)) return true;
+  return truths.includes('unknown') ? 'unknown' : false;
+}
+
+const COMPILED = new WeakMap<Authorization, Compiled>();
+
+function compiled(policy: Authorization): Compiled {
   const known = COMPILED.get(policy);
   if (known !== undefined) return known;
   const emptyHolds = policy.action === 'DENY';
-  const rules = policy.rules.map(({ clauses }) => clauses.map((clause) => compileClause(clause, emptyHolds)));
-  const matcher: MatchingRule = (facts) => {
-    const index = rules.findIndex((clauses) => clauses.every((clause) => clause(facts)));
-    return index < 0 ? undefined : index;
+  const rules = policy.rules.map(({ clauses }) =>
+    allOf(clauses.map((clause) => compileClause(clause, emptyHolds))),
+  );
+  const made: Compiled = {
+    firstRule: (facts) => {
+      const index = rules.findIndex((rule) => rule(facts) === true);
+      return index < 0 ? undefined : index;
+    },
+    truth: oneOf(rules),
   };
-  COMPILED.set(policy, matcher);
-  return matcher;
+  COMPILED.set(policy, made);
+  return made;
 }
-
-const COMPILED = new WeakMap<Authorization, MatchingRule>();
 
 function compileClause({ matches }: Clause, emptyHolds: boolean): Condition {
   if (matches.length === 0) return () => true;
-  const compiled = matches.map((match) => compileMatch(match, emptyHolds));
-  return (facts) => compiled.some((match) => match(facts));
+  return oneOf(matches.map((match) => compileMatch(match, emptyHolds)));
+}
+
+function allOf(conditions: readonly Condition[]): Condition {
+  return (facts) => {
+    let result: Truth = true;
+    for (const condition of conditions) {
+      const truth = condition(facts);
+      if (truth === false) return false;
+      if (truth === 'unknown') result = truth;
+    }
+    return result;
+  };
+}
+
+function oneOf(conditions: readonly Condition[]): Condition {
+  return (facts) => {
+    let result: Truth = false;
+    for (const condition of conditions) {
+      const truth = condition(facts);
+      if (truth === true) return true;
+      if (truth === 'unknown') result = truth;
+    }
+    return result;
+  };
 }
 
 /**
@@ -86,7 +144,7 @@ function compileMatch(match: Match, emptyHolds: boolean): Condition {
     noneOf(match.notServiceAccounts, serviceAccountIn),
   ].filter((condition) => condition !== undefined);
   if (conditions.length === 0) return () => emptyHolds;
-  return (facts) => conditions.every((condition) => condition(facts));
+  return allOf(conditions);
 }
 
 function anyOf<Value>(
@@ -102,7 +160,10 @@ function noneOf<Value>(
 ): Condition | undefined {
   if (values.length === 0) return undefined;
   const anyMatches = compile(values);
-  return (facts) => !anyMatches(facts);
+  return (facts) => {
+    const truth = anyMatches(facts);
+    return truth === 'unknown' ? truth : !truth;
+  };
 }
 
 function namespaceIn(patterns: readonly StringMatch[]): Condition {
@@ -122,7 +183,7 @@ function serviceAccountIn(accounts: readonly ServiceAccountMatch[]): Condition {
 
 function portIn(ports: readonly number[]): Condition {
   const set = new Set(ports);
-  return (facts) => set.has(facts.destinationPort);
+  return ({ destinationPort }) => (destinationPort === undefined ? 'unknown' : set.has(destinationPort));
 }
 
 function compilePatterns(patterns: readonly StringMatch[]): (text: string) => boolean {
@@ -144,9 +205,12 @@ function matchesPattern(pattern: StringMatch, text: string): boolean {
   }
 }
 
-function ipIn(cidrs: readonly Cidr[], addressOf: (facts: Facts) => IpNumber): Condition {
+function ipIn(cidrs: readonly Cidr[], addressOf: (facts: Facts) => IpNumber | undefined): Condition {
   const prefixes = cidrs.map(compileCidr);
-  return (facts) => prefixes.some((contains) => contains(addressOf(facts)));
+  return (facts) => {
+    const ip = addressOf(facts);
+    return ip === undefined ? 'unknown' : prefixes.some((contains) => contains(ip));
+  };
 }
 
 function compileCidr({ address, length }: Cidr): (ip: IpNumber) => boolean {
