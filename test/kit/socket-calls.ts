@@ -6,7 +6,8 @@ import type { Netns } from './netns.ts';
 
 /** Python of the system: workloads cannot read the home of whoever runs the tests. */
 export const PYTHON: string = '/usr/bin/python3';
-const PROGRAM = join(import.meta.dirname, 'programs/sockets.py');
+/** The program of both ends; see there. */
+export const SOCKETS: string = join(import.meta.dirname, 'programs/sockets.py');
 
 /** A connection to make, by which kind of socket. */
 export interface SocketCall extends Omit<HostPort, 'ip'> {
@@ -29,7 +30,7 @@ export interface SocketReply {
 
 /** A server in a namespace that tells each caller what it sees of it, and answers a half-close. */
 export async function serveSockets(netns: Netns, port: number): Promise<AsyncDisposable> {
-  const child = netns.spawn(PYTHON, [PROGRAM, 'serve', `${port}`], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const child = netns.spawn(PYTHON, [SOCKETS, 'serve', `${port}`], { stdio: ['ignore', 'pipe', 'inherit'] });
   await once(child.stdout ?? process.stdin, 'data');
   return { [Symbol.asyncDispose]: async () => void (await endProcess(child, 'SIGKILL')) };
 }
@@ -39,7 +40,7 @@ export async function callSockets(
   netns: Netns,
   calls: readonly SocketCall[],
 ): Promise<readonly SocketReply[]> {
-  return JSON.parse(await netns.exec(PYTHON, [PROGRAM, 'call', JSON.stringify(calls)])) as SocketReply[];
+  return JSON.parse(await netns.exec(PYTHON, [SOCKETS, 'call', JSON.stringify(calls)])) as SocketReply[];
 }
 
 /**
@@ -52,5 +53,5 @@ export async function askResolvers(
   how: 'connected' | 'together',
 ): Promise<readonly (readonly [from: string, answer: string])[]> {
   const asked = JSON.stringify({ resolvers, how });
-  return JSON.parse(await netns.exec(PYTHON, [PROGRAM, 'ask', asked])) as [string, string][];
+  return JSON.parse(await netns.exec(PYTHON, [SOCKETS, 'ask', asked])) as [string, string][];
 }

@@ -8,10 +8,13 @@ The two ends of a connection, with what each sees of the other.
                                that line, sends "ping", closes its half, reads the rest; prints what it saw as JSON
   sockets.py ask JSON          {"resolvers", "how": "connected" | "together"}: a datagram to port 53 of each, by a connected socket
                                each or all by one that is not; prints [address, answer] of each answer as JSON
+  sockets.py resolve JSON      [{"server", "transport": "udp" | "tcp", "type": 1 | 28}, …] with "name" each: asks a resolver as a DNS
+                               client does; prints the addresses of each answer, or [error], as JSON
 """
 import errno
 import json
 import socket
+import struct
 import sys
 import threading
 
@@ -100,12 +103,54 @@ def ask_together(resolvers):
         return [answer_of(client) for _ in resolvers]
 
 
+def dns_query(name, kind):
+    labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
+    return struct.pack(">6H", 0x1234, 0x0100, 1, 0, 0, 0) + labels + b"\0" + struct.pack(">2H", kind, 1)
+
+
+def addresses_in(message, kind):
+    """Of answers whose names are compressed, or the question's own."""
+    count, position = struct.unpack(">H", message[6:8])[0], 12
+    skip_name = lambda at: at + 2 if message[at] & 0xC0 else (at + 1 if message[at] == 0 else skip_name(at + 1 + message[at]))
+    position = skip_name(position) + 4
+    found = []
+    for _ in range(count):
+        position = skip_name(position)
+        answered, _class, _ttl, size = struct.unpack(">2HIH", message[position : position + 10])
+        position += 10
+        if answered == kind:
+            family = socket.AF_INET if kind == 1 else socket.AF_INET6
+            found.append(socket.inet_ntop(family, message[position : position + size]))
+        position += size
+    return found
+
+
+def resolve(wanted):
+    family = socket.AF_INET6 if ":" in wanted["server"] else socket.AF_INET
+    is_tcp = wanted["transport"] == "tcp"
+    query = dns_query(wanted["name"], wanted["type"])
+    with socket.socket(family, socket.SOCK_STREAM if is_tcp else socket.SOCK_DGRAM) as client:
+        client.settimeout(5)
+        try:
+            client.connect((wanted["server"], 53))
+            client.sendall(struct.pack(">H", len(query)) + query if is_tcp else query)
+            if not is_tcp:
+                return addresses_in(client.recv(4096), wanted["type"])
+            stream = client.makefile("rb")
+            size = struct.unpack(">H", stream.read(2))[0]
+            return addresses_in(stream.read(size), wanted["type"])
+        except OSError as error:
+            return [errno.errorcode.get(error.errno, str(error))]
+
+
 if sys.argv[1] == "serve":
     serve(int(sys.argv[2]))
 else:
     asked = json.loads(sys.argv[2])
     if sys.argv[1] == "call":
         result = [call(wanted) for wanted in asked]
+    elif sys.argv[1] == "resolve":
+        result = [resolve(wanted) for wanted in asked]
     elif asked["how"] == "together":
         result = ask_together(asked["resolvers"])
     else:
