@@ -7,7 +7,8 @@ import { connectZds } from '#ztunnel/zds/client.ts';
 import { endProcess } from './command.ts';
 import { eventually } from './eventually.ts';
 import { createNetns, linkNetns, type Netns } from './netns.ts';
-import { type Relay, type RelayedConnection, startRelay } from './relay.ts';
+import { type Relay, startRelay } from './relay.ts';
+import type { RelayedConnection } from './relay-in-pod.ts';
 
 const MAIN = join(import.meta.dirname, '../../cli/main.ts');
 
@@ -181,7 +182,7 @@ function startRelayZtunnel(path: string): RelayZtunnel {
       seen.push(relay);
     },
     onDelete: async (uid) => {
-      relays.get(uid)?.stop();
+      await relays.get(uid)?.stop();
       relays.delete(uid);
     },
     onSnapshot: () => undefined,

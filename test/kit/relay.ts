@@ -1,102 +1,78 @@
-import dgram from 'node:dgram';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import net from 'node:net';
-import { familyOf, type HostPort, parseIp } from '#api/address.ts';
-import { PORT_DNS, PORT_INBOUND_PLAINTEXT, PORT_OUTBOUND } from '#ztunnel/capture/capture.ts';
-import {
-  bindUdp,
-  closeDescriptor,
-  dialSocket,
-  listenInNamespace,
-  openNamespace,
-  originalDestination,
-  warmThreadPool,
-} from '#ztunnel/capture/in-pod-sockets.ts';
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { inCgroup } from '#cli/local/cgroups.ts';
+import { endProcess } from './command.ts';
+import { type RelayedConnection, relayInPod } from './relay-in-pod.ts';
 
-/** What a relay saw. */
-export interface RelayedConnection {
-  readonly direction: 'inbound' | 'outbound';
-  readonly from: string;
-  readonly to: HostPort;
-}
-
-/**
- * The least that a ztunnel does: it takes what is captured in a pod and passes it on as it is, keeping the caller's
- * address on the way in; DNS queries get the answer `dns`.
- */
+/** Plays the ztunnel in a pod: passes on what is captured there, see relay-in-pod.ts. */
 export interface Relay extends AsyncDisposable {
   readonly connections: readonly RelayedConnection[];
   /** Stops listening; connections go on. */
-  readonly stop: () => void;
+  readonly stop: () => Promise<void>;
+}
+
+export interface RelayOptions {
+  /** Where the mesh's eBPF maps are pinned: `/sys/fs/bpf/tulle/MESH`. Absent: packet rules alone can capture. */
+  readonly bpfDirectory?: string;
+  /**
+   * Cgroup in which it runs, in a process of its own: programs that are attached there or above see its sockets. Made if it
+   * is not there; whoever named it removes it. Absent: in this process.
+   */
+  readonly cgroup?: string;
 }
 
 /** Starts to relay in the namespace at that path. */
-export async function startRelay(netnsPath: string): Promise<Relay> {
-  await warmThreadPool();
-  const netnsFd = openNamespace(netnsPath);
+export async function startRelay(netnsPath: string, options: RelayOptions = {}): Promise<Relay> {
+  const { cgroup, bpfDirectory } = options;
+  if (cgroup !== undefined) return startProcess(netnsPath, cgroup, bpfDirectory);
   const connections: RelayedConnection[] = [];
-  const sockets = new Set<net.Socket>();
-  const take = (direction: RelayedConnection['direction'], socket: net.Socket): void => {
-    const from = parseIp(socket.remoteAddress ?? '');
-    const to = originalDestination(descriptorOf(socket));
-    if (to === undefined) {
-      socket.destroy();
-      return;
-    }
-    connections.push({ direction, from, to });
-    const out = dial(netnsFd, to, direction === 'inbound' ? from : undefined);
-    const close = (): void => {
-      for (const end of [socket, out]) end.destroy();
-    };
-    for (const end of [socket, out]) {
-      sockets.add(end);
-      end.on('error', close).on('close', () => sockets.delete(end) && close());
-    }
-    socket.pipe(out).pipe(socket);
-  };
-  const servers = [
-    await listen(netnsFd, PORT_OUTBOUND, (socket) => take('outbound', socket)),
-    await listen(netnsFd, PORT_INBOUND_PLAINTEXT, (socket) => take('inbound', socket)),
-  ];
-  const dns = dgram.createSocket('udp4');
-  dns.on('message', (_query, { port, address }) => dns.send('dns', port, address));
-  dns.bind({ fd: bindUdp(netnsFd, { ip: '127.0.0.1', port: PORT_DNS }) });
-  let listening = true;
-  const stop = (): void => {
-    if (!listening) return;
-    listening = false;
-    for (const server of servers) server.close();
-    dns.close();
-  };
+  const relay = await relayInPod(netnsPath, bpfDirectory, (connection) => connections.push(connection));
   return {
     connections,
-    stop,
+    stop: async () => relay.stop(),
+    [Symbol.asyncDispose]: async () => relay.close(),
+  };
+}
+
+const PROGRAM = join(import.meta.dirname, 'programs/relay.ts');
+
+async function startProcess(
+  netnsPath: string,
+  cgroup: string,
+  bpfDirectory: string | undefined,
+): Promise<Relay> {
+  mkdirSync(cgroup, { recursive: true });
+  const path = netnsPath.replace('/proc/self/', `/proc/${process.pid}/`);
+  const program = [process.execPath, PROGRAM, path, ...(bpfDirectory === undefined ? [] : [bpfDirectory])];
+  const [command = '', ...args] = inCgroup(cgroup, program);
+  const child = spawn(command, args, { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
+  const connections: RelayedConnection[] = [];
+  child.on('message', (message) => {
+    if (typeof message === 'object') connections.push(message as RelayedConnection);
+  });
+  await until(child, 'ready');
+  return {
+    connections,
+    stop: async () => {
+      child.send('stop');
+      await until(child, 'stopped');
+    },
     [Symbol.asyncDispose]: async () => {
-      stop();
-      for (const socket of sockets) socket.destroy();
-      closeDescriptor(netnsFd);
+      await endProcess(child, 'SIGKILL');
     },
   };
 }
 
-async function listen(
-  netnsFd: number,
-  port: number,
-  take: (socket: net.Socket) => void,
-): Promise<net.Server> {
-  const server = net.createServer({ allowHalfOpen: true }, take);
-  server.listen({ fd: listenInNamespace(netnsFd, { ip: '::', port, transparent: true, backlog: 128 }) });
-  await once(server, 'listening');
-  return server;
-}
-
-function dial(netnsFd: number, to: HostPort, sourceIp: string | undefined): net.Socket {
-  const family = familyOf(to.ip);
-  const fd = dialSocket(netnsFd, sourceIp === undefined ? { family } : { family, sourceIp });
-  const socket = new net.Socket({ fd, readable: true, writable: true, allowHalfOpen: true });
-  return socket.connect({ host: to.ip, port: to.port });
-}
-
-function descriptorOf(socket: net.Socket): number {
-  return (socket as unknown as { readonly _handle: { readonly fd: number } })._handle.fd;
+/** Waits until it says that. */
+async function until(child: ChildProcess, word: string): Promise<void> {
+  const ended = new AbortController();
+  child.once('exit', (code) => ended.abort(new Error(`the relay has ended with code ${code}`)));
+  for (;;) {
+    const [message] = await once(child, 'message', { signal: ended.signal }).catch((error: unknown) => {
+      throw ended.signal.aborted ? ended.signal.reason : error;
+    });
+    if (message === word) return;
+  }
 }

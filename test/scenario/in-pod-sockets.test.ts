@@ -45,7 +45,8 @@ afterAll(async () => {
 /** Connects from a namespace; what the server sees of the client and answers is checked by the caller. */
 async function connect(netnsFd: number, to: HostPort, sourceIp?: string): Promise<net.Socket> {
   const family = familyOf(to.ip);
-  const fd = dialSocket(netnsFd, sourceIp === undefined ? { family } : { family, sourceIp });
+  const source = sourceIp === undefined ? {} : { source: { kind: 'foreign' as const, ip: sourceIp } };
+  const fd = dialSocket(netnsFd, { family, ...source });
   const socket = new net.Socket({ fd, readable: true, writable: true });
   socket.connect({ host: to.ip, port: to.port });
   await once(socket, 'connect');

@@ -9,7 +9,6 @@ import {
   check,
   hasCode,
   isNetworkNamespace,
-  lastErrno,
   NativeError,
   openDescriptor,
   readSockaddr,
@@ -24,8 +23,8 @@ import {
   setIntOption,
   sys,
   withinNamespace,
-  writeSockaddr,
 } from './native.ts';
+import { bindAddress, bindForeignSource, bindTo } from './source-port.ts';
 
 /**
  * Sockets inside a pod's network namespace, made from outside it. A socket keeps the namespace in which it was created,
@@ -36,9 +35,9 @@ import {
 const SO_REUSEADDR = 2;
 const SO_REUSEPORT = 15;
 const SO_MARK = 36;
+const SO_NETNS_COOKIE = 71;
 const IP_FREEBIND = 15;
 const IP_TRANSPARENT = 19;
-const IP_BIND_ADDRESS_NO_PORT = 24;
 const IPV6_V6ONLY = 26;
 const IPV6_TRANSPARENT = 75;
 const IPV6_FREEBIND = 78;
@@ -78,6 +77,12 @@ export function closeDescriptor(fd: number): void {
   check('close', sys.close(fd));
 }
 
+/**
+ * Done to a socket before anything else: tells the programs in the kernel that it is the ztunnel's own. Sockets that a
+ * listening one accepts are as well.
+ */
+export type SocketTag = (fd: number) => void;
+
 export interface ListenOptions {
   /** `::` takes IPv4 as well. */
   readonly ip: Ip;
@@ -85,6 +90,7 @@ export interface ListenOptions {
   /** Whether it may accept connections to addresses that are not the namespace's own. */
   readonly transparent: boolean;
   readonly backlog: number;
+  readonly tag?: SocketTag;
 }
 
 /**
@@ -95,6 +101,7 @@ export interface ListenOptions {
 export function listenInNamespace(netnsFd: number | undefined, options: ListenOptions): number {
   const family = familyOf(options.ip);
   return makeSocket(netnsFd, family, SOCK_STREAM, (fd) => {
+    options.tag?.(fd);
     setIntOption(fd, SOL_SOCKET, SO_REUSEADDR, 1);
     setIntOption(fd, SOL_SOCKET, SO_REUSEPORT, 1);
     if (family === 6) setIntOption(fd, SOL_IPV6, IPV6_V6ONLY, options.ip === '::' ? 0 : 1);
@@ -108,36 +115,62 @@ export function listenInNamespace(netnsFd: number | undefined, options: ListenOp
  * A bound, marked UDP socket for `dgram`'s `bind({ fd })`. SO_REUSEPORT as above unless the port is 0.
  * @throws NativeError
  */
-export function bindUdp(netnsFd: number | undefined, address: HostPort): number {
+export function bindUdp(netnsFd: number | undefined, address: HostPort, tag?: SocketTag): number {
   const family = familyOf(address.ip);
   return makeSocket(netnsFd, family, SOCK_DGRAM, (fd) => {
+    tag?.(fd);
     if (address.port !== 0) setIntOption(fd, SOL_SOCKET, SO_REUSEPORT, 1);
     if (family === 6) setIntOption(fd, SOL_IPV6, IPV6_V6ONLY, 1);
     bindTo(fd, address.ip, address.port);
   });
 }
 
+/**
+ * Where a connection starts: at an address of anybody's (a caller's, for its application), with a port that is chosen here,
+ * see {@link bindForeignSource}; or at one that the namespace has, with a port that is free for the destination.
+ */
+export interface DialSource {
+  readonly kind: 'foreign' | 'local';
+  readonly ip: Ip;
+}
+
 export interface DialOptions {
   readonly family: 4 | 6;
-  /** Source address, also one that the namespace does not own (a caller's, for its application). */
-  readonly sourceIp?: Ip;
+  /** Absent: as the kernel chooses. */
+  readonly source?: DialSource;
+  readonly tag?: SocketTag;
 }
 
 /**
  * An unconnected, non-blocking, marked TCP socket, for `new net.Socket({ fd, … })` and, in the same tick, its `connect`,
- * which then reports real errors.
- *
- * With a source address it is bound transparently, to a port that is chosen here; see {@link bindSource}. Should that
- * `connect` fail with EADDRNOTAVAIL, the port was taken for this very destination after all: dial again.
+ * which then reports real errors. Should that fail with EADDRNOTAVAIL, a port that was chosen here was taken for this very
+ * destination after all, so dial again; or there is none left.
  * @throws NativeError
  */
 export function dialSocket(netnsFd: number | undefined, options: DialOptions): number {
-  const { family, sourceIp } = options;
+  const { family, source, tag } = options;
   return makeSocket(netnsFd, family, SOCK_STREAM, (fd) => {
-    if (sourceIp === undefined) return;
+    tag?.(fd);
+    if (source?.kind === 'local') bindAddress(fd, source.ip);
+    if (source?.kind !== 'foreign') return;
     setTransparent(fd, family);
-    bindSource(fd, sourceIp);
+    bindForeignSource(fd, source.ip);
   });
+}
+
+const cookie = Buffer.alloc(8);
+
+/**
+ * What the kernel calls a network namespace by: a number that no other ever gets while the machine is up. Undefined where
+ * the kernel has none to tell (before 5.14).
+ * @throws NativeError when the namespace cannot be entered
+ */
+export function namespaceCookie(netnsFd: number): bigint | undefined {
+  const fd = makeSocket(netnsFd, 4, SOCK_DGRAM, () => undefined);
+  optionSize.writeUInt32LE(cookie.length);
+  const result = sys.getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, cookie, optionSize);
+  sys.close(fd);
+  return result < 0 ? undefined : cookie.readBigUInt64LE();
 }
 
 const optionSize = Buffer.alloc(4);
@@ -200,49 +233,4 @@ function setTransparent(fd: number, family: 4 | 6): void {
     setIntOption(fd, SOL_IP, IP_TRANSPARENT, 1);
     setIntOption(fd, SOL_IP, IP_FREEBIND, 1);
   }
-}
-
-function bindTo(fd: number, ip: Ip, port: number): void {
-  const result = sys.bind(fd, address, writeSockaddr(address, ip, port));
-  if (result < 0) throw new NativeError(`bind to ${ip} port ${port}`, lastErrno());
-}
-
-/** Odd ports of the usual ephemeral range, 32768 to 60999. */
-const SOURCE_PORT_BASE = 32769;
-const SOURCE_PORT_COUNT = 14116;
-const FREE_PORT_ATTEMPTS = 4;
-let nextSourcePort = Math.floor(Math.random() * SOURCE_PORT_COUNT);
-
-/**
- * Binds to a caller's address and a port of our choosing.
- *
- * Left to the kernel, the port could be one that the same caller uses itself, in a direct connection to the same
- * application: the kernel only looks for a clash with sockets of this end. Our SYN would then land in that connection.
- * Callers' kernels give connect(2) even ports until those run out, so ours are odd. They are taken in turn: a bind
- * without SO_REUSEADDR fails on a port that a live or dying connection from that address has; if several in a row are
- * taken, one in TIME_WAIT is taken over, which the kernel allows where both ends use timestamps.
- */
-function bindSource(fd: number, ip: Ip): void {
-  const size = writeSockaddr(address, ip, 0);
-  for (let attempt = 0; attempt < FREE_PORT_ATTEMPTS; attempt++) {
-    if (bindNextPort(fd, size)) {
-      setIntOption(fd, SOL_SOCKET, SO_REUSEADDR, 1); // for whoever comes after its TIME_WAIT
-      return;
-    }
-  }
-  setIntOption(fd, SOL_SOCKET, SO_REUSEADDR, 1);
-  if (bindNextPort(fd, size)) return;
-  setIntOption(fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT, 1);
-  bindTo(fd, ip, 0);
-}
-
-/** Tries the next port with the source address that `address` holds; false when it is in use. */
-function bindNextPort(fd: number, size: number): boolean {
-  address.writeUInt16BE(SOURCE_PORT_BASE + 2 * nextSourcePort, 2);
-  nextSourcePort = (nextSourcePort + 1) % SOURCE_PORT_COUNT;
-  if (sys.bind(fd, address, size) === 0) return true;
-  const errno = lastErrno();
-  const error = new NativeError('bind to a source address', errno);
-  if (error.code === 'EADDRINUSE') return false;
-  throw error;
 }

@@ -51,6 +51,7 @@ const CLONE_NEWNET = 0x40000000;
 /** ioctl(2) on a namespace's descriptor: which kind of namespace it is. */
 const NS_GET_NSTYPE = 0xb703;
 const O_RDONLY_CLOEXEC = 0o2000000;
+const RLIMIT_NOFILE = 7;
 
 const libc = koffi.load('libc.so.6');
 
@@ -90,6 +91,9 @@ export const sys: {
   write: libc.func('long write(int fd, const void *from, size_t size)'),
   eventfd: libc.func('int eventfd(uint32 initial, int flags)'),
 };
+const getrlimit: (resource: number, limits: Uint8Array) => number = libc.func(
+  'int getrlimit(int resource, void *limits)',
+);
 const open: (path: string, flags: number) => number = libc.func('int open(const char *path, int flags)');
 const setns: (fd: number, type: number) => number = libc.func('int setns(int fd, int type)');
 const ioctl: (fd: number, request: number) => number = libc.func('int ioctl(int fd, unsigned long request)');
@@ -129,6 +133,13 @@ export function setIntOption(fd: number, level: number, option: number, value: n
 /** Opens a file for reading, close-on-exec, without any thread but this one. @throws NativeError */
 export function openDescriptor(path: string): number {
   return check(`open ${path}`, open(path, O_RDONLY_CLOEXEC));
+}
+
+/** How many descriptors this process may have open. Needs none itself. @throws NativeError */
+export function descriptorLimit(): bigint {
+  const limits = Buffer.alloc(16); // struct rlimit: now, at most
+  check('getrlimit', getrlimit(RLIMIT_NOFILE, limits));
+  return limits.readBigUInt64LE();
 }
 
 /** Whether the descriptor is that of a network namespace. */

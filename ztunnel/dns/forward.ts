@@ -4,7 +4,7 @@ import { on, once } from 'node:events';
 import { Socket } from 'node:net';
 import { addAbortSignal } from 'node:stream';
 import { familyOf, type HostPort } from '#api/address.ts';
-import { bindUdp, dialSocket } from '../capture/in-pod-sockets.ts';
+import { bindUdp, dialSocket, type SocketTag } from '../capture/in-pod-sockets.ts';
 import { framed, readFramed } from './framing.ts';
 import { type DnsQuery, isResponseTo, isTruncated, withId } from './query.ts';
 
@@ -24,6 +24,8 @@ export interface ForwarderOptions {
   readonly nameServers: readonly HostPort[];
   /** Namespace in which the sockets are made; absent: the process's own. Stays the caller's. */
   readonly netnsFd?: number;
+  /** For the sockets that are made in a pod's namespace. */
+  readonly tag?: SocketTag;
   /** Wait for one answer of one server. Default 2000. */
   readonly timeoutMs?: number;
   /** How often the list is gone through. Default 2. */
@@ -52,7 +54,7 @@ export function createForwarder(options: ForwarderOptions): Forwarder {
     let cause: unknown;
     for (const server of attempts) {
       try {
-        return await askServer({ query, server, netnsFd: options.netnsFd, timeoutMs }, protocol);
+        return await askServer({ ...options, query, server, timeoutMs }, protocol);
       } catch (error) {
         cause = error;
       }
@@ -77,10 +79,9 @@ export function createForwarder(options: ForwarderOptions): Forwarder {
   };
 }
 
-interface Attempt {
+interface Attempt extends Pick<ForwarderOptions, 'netnsFd' | 'tag'> {
   readonly query: DnsQuery;
   readonly server: HostPort;
-  readonly netnsFd: number | undefined;
   readonly timeoutMs: number;
 }
 
@@ -91,11 +92,12 @@ async function askServer(attempt: Attempt, protocol: 'udp' | 'tcp'): Promise<Buf
 }
 
 /** A connected socket takes answers of that server only. What does not fit the question is passed over. */
-async function askOverUdp({ query, server, netnsFd, timeoutMs }: Attempt): Promise<Buffer> {
+async function askOverUdp({ query, server, netnsFd, tag, timeoutMs }: Attempt): Promise<Buffer> {
   const family = familyOf(server.ip);
   const signal = AbortSignal.timeout(timeoutMs);
   await using socket = createSocket(family === 4 ? 'udp4' : 'udp6');
-  socket.bind({ fd: bindUdp(netnsFd, { ip: family === 4 ? '0.0.0.0' : '::', port: 0 }), exclusive: true });
+  const any = { ip: family === 4 ? '0.0.0.0' : '::', port: 0 };
+  socket.bind({ fd: bindUdp(netnsFd, any, tag), exclusive: true });
   socket.connect(server.port, server.ip);
   await once(socket, 'connect', { signal });
   const id = randomInt(0x10000);
@@ -107,8 +109,9 @@ async function askOverUdp({ query, server, netnsFd, timeoutMs }: Attempt): Promi
   throw new TypeError('the messages of a socket have no end');
 }
 
-async function askOverTcp({ query, server, netnsFd, timeoutMs }: Attempt): Promise<Buffer> {
-  const socket = new Socket({ fd: dialSocket(netnsFd, { family: familyOf(server.ip) }), readable: true });
+async function askOverTcp({ query, server, netnsFd, tag, timeoutMs }: Attempt): Promise<Buffer> {
+  const fd = dialSocket(netnsFd, { family: familyOf(server.ip), ...(tag && { tag }) });
+  const socket = new Socket({ fd, readable: true });
   socket.on('error', () => socket.destroy());
   addAbortSignal(AbortSignal.timeout(timeoutMs), socket);
   try {

@@ -1,0 +1,135 @@
+import { readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import type { HostPort } from '#api/address.ts';
+import { BpfError } from '#bpf/errors.ts';
+import {
+  ABI,
+  encodeZtunnelSocket,
+  type ListenerKind,
+  listenerKey,
+  MAPS,
+  type MapName,
+  OFFSETS,
+  podKey,
+  readEndpoint,
+  SIZES,
+  writeEndpoint,
+} from '#bpf/layout.ts';
+import { BpfMap } from '#bpf/maps.ts';
+import { hasCode } from './native.ts';
+
+/**
+ * The ztunnel's side of capture by eBPF: what it tells the programs in the kernel about its sockets, and asks them about
+ * connections. One per thread; closed by whoever opened it.
+ */
+export interface BpfSockets {
+  /**
+   * Says that a socket is the ztunnel's own, before it is bound or connected.
+   * @param shown whom the application at the other end is to see as its peer; undefined: the socket's own address
+   * @throws BpfError
+   */
+  readonly tag: (fd: number, shown?: HostPort) => void;
+  /** Has connections of a pod led to a listening socket; it is forgotten when it is closed. @throws BpfError */
+  readonly register: (listener: BpfListener) => void;
+  /** Where an accepted connection was going that the programs redirected; undefined: they did not. @throws BpfError */
+  readonly originalDestination: (fd: number) => HostPort | undefined;
+  /** Whether the pod with that namespace is captured by eBPF, in whatever scope. @throws BpfError */
+  readonly captures: (cookie: bigint) => boolean;
+  readonly close: () => void;
+}
+
+/** A listening socket of one pod. */
+export interface BpfListener {
+  readonly fd: number;
+  /** Of the pod's network namespace. */
+  readonly cookie: bigint;
+  readonly kind: ListenerKind;
+  /** Which of the pod's slots of that kind it takes, from 0 to LISTENER_SLOTS - 1. */
+  readonly slots: readonly number[];
+}
+
+/**
+ * Opens what a node agent has pinned below a mesh's directory. Undefined when nothing, or not everything, is there yet.
+ * @throws BpfError when only another version's is there; BpfUnsupportedError without libbpf
+ */
+export function openBpfSockets(directory: string): BpfSockets | undefined {
+  const versions = versionsIn(directory);
+  if (versions.length === 0) return undefined;
+  if (!versions.includes(ABI)) throw otherVersions(directory, versions);
+  const opened: BpfMap[] = [];
+  const open = (name: MapName): BpfMap => {
+    const map = BpfMap.openPinned(join(directory, `v${ABI}`, 'maps', name), MAPS[name]);
+    opened.push(map);
+    return map;
+  };
+  try {
+    const maps = {
+      pods: open('pods'),
+      listeners: open('listeners'),
+      own: open('own'),
+      peers: open('peers'),
+    };
+    return useMaps(maps);
+  } catch (error) {
+    for (const map of opened) map.close();
+    if (hasCode(error, 'ENOENT')) return undefined;
+    throw error;
+  }
+}
+
+type Maps = Readonly<Record<'pods' | 'listeners' | 'own' | 'peers', BpfMap>>;
+
+/** Buffers are made once: two of these calls are made for each connection. */
+function useMaps({ pods, listeners, own, peers }: Maps): BpfSockets {
+  const descriptor = Buffer.alloc(SIZES.descriptor);
+  const plainTag = encodeZtunnelSocket();
+  const showingTag = encodeZtunnelSocket();
+  const endpoint = Buffer.alloc(SIZES.endpoint);
+  const pod = podKey(0n);
+  const entry = Buffer.alloc(SIZES.pod);
+  return {
+    tag: (fd, shown) => {
+      descriptor.writeInt32LE(fd);
+      if (shown !== undefined) writeEndpoint(showingTag, OFFSETS.ztunnel_socket.shown, shown);
+      own.update(descriptor, shown === undefined ? plainTag : showingTag);
+    },
+    register: ({ fd, cookie, kind, slots }) => {
+      const socket = Buffer.alloc(SIZES.socket);
+      socket.writeBigUInt64LE(BigInt(fd));
+      for (const slot of slots) listeners.update(listenerKey(cookie, kind, slot), socket);
+    },
+    originalDestination: (fd) => {
+      descriptor.writeInt32LE(fd);
+      return peers.lookup(descriptor, endpoint) ? readEndpoint(endpoint, 0) : undefined;
+    },
+    captures: (cookie) => {
+      pod.writeBigUInt64LE(cookie);
+      return pods.lookup(pod, entry);
+    },
+    close: () => {
+      for (const map of [pods, listeners, own, peers]) map.close();
+    },
+  };
+}
+
+/** Numbers of the versions whose pins are there. */
+function versionsIn(directory: string): readonly number[] {
+  try {
+    return readdirSync(directory).flatMap((name) => {
+      const [, digits] = /^v(\d+)$/.exec(name) ?? [];
+      return digits === undefined ? [] : [Number(digits)];
+    });
+  } catch (cause) {
+    if (hasCode(cause, 'ENOENT')) return [];
+    const message = `cannot read ${directory}, where eBPF maps are pinned: ${String(cause)}`;
+    throw new BpfError(message, { code: 'EACCES', cause });
+  }
+}
+
+function otherVersions(directory: string, versions: readonly number[]): BpfError {
+  const others = versions.map((version) => `v${version}`).join(', ');
+  const message =
+    `${directory} has eBPF maps of ${others}, and this ztunnel needs those of v${ABI}: ` +
+    'run a node agent and a ztunnel of the same release';
+  return new BpfError(message, { code: 'ABI_MISMATCH' });
+}

@@ -1,0 +1,64 @@
+import { readFileSync } from 'node:fs';
+import { formatHostPort, type HostPort, type Ip } from '#api/address.ts';
+import { descriptorLimit, hasCode, withinNamespace } from './capture/native.ts';
+
+/** Ports or descriptors have run out; the message says which, of whom, how many there are, and what helps. */
+export class ExhaustedError extends Error {
+  override readonly name = 'ExhaustedError';
+  /** The system call's: EADDRNOTAVAIL for ports; EMFILE for descriptors of the process, ENFILE of the machine. */
+  readonly code: 'EADDRNOTAVAIL' | 'EMFILE' | 'ENFILE';
+
+  constructor(message: string, code: ExhaustedError['code'], cause: unknown) {
+    super(message, { cause });
+    this.code = code;
+  }
+}
+
+/** A connection that was to be made. */
+export interface Attempt {
+  /** Who makes it: `pod shop/web`. */
+  readonly from: string;
+  /** Where its socket is. */
+  readonly netnsFd: number | undefined;
+  readonly sourceIp?: Ip;
+  readonly to: HostPort;
+}
+
+/** The error by its name if it says that something has run out, else as it is. */
+export function explainExhaustion(error: Error, attempt: Attempt): Error {
+  if (hasCode(error, 'EADDRNOTAVAIL')) {
+    return new ExhaustedError(portsMessage(attempt), 'EADDRNOTAVAIL', error);
+  }
+  const { from, to } = attempt;
+  const what = `no descriptor is left for a connection of ${from} to ${formatHostPort(to)}`;
+  if (hasCode(error, 'EMFILE')) {
+    const message = `${what}: all ${descriptorLimit()} of this process are in use; raise its limit of open files`;
+    return new ExhaustedError(message, 'EMFILE', error);
+  }
+  if (hasCode(error, 'ENFILE')) {
+    return new ExhaustedError(`${what}: the machine has none; raise fs.file-max`, 'ENFILE', error);
+  }
+  return error;
+}
+
+const RANGE = '/proc/sys/net/ipv4/ip_local_port_range';
+
+function portsMessage({ from, netnsFd, sourceIp, to }: Attempt): string {
+  const source = sourceIp === undefined ? '' : ` from ${sourceIp}`;
+  const [first, last] = portRange(netnsFd);
+  const count = first === undefined || last === undefined ? '' : ` ${last - first + 1} (${first} to ${last})`;
+  return (
+    `${from} has no port left for connections${source} to ${formatHostPort(to)}: all${count} are in use or closing; ` +
+    'widen net.ipv4.ip_local_port_range there, or keep connections open instead of making new ones'
+  );
+}
+
+/** Both for IPv4 and for IPv6; nothing when it cannot be read now. */
+function portRange(netnsFd: number | undefined): readonly number[] {
+  try {
+    const text = withinNamespace(netnsFd, () => readFileSync(RANGE, 'latin1'));
+    return text.trim().split(/\s+/).map(Number);
+  } catch {
+    return [];
+  }
+}
