@@ -43,7 +43,10 @@ describe.each(METHODS)('%s', (method) => {
   function errorsOf(node: string, port: number): readonly unknown[] {
     return mesh
       .accessLog(node)
-      .filter((record) => String(record['dst.addr']).endsWith(`:${port}`) && record['error'] !== undefined)
+      .filter(({ error }) => error !== undefined)
+      .filter((record) =>
+        [record['dst.addr'], record['dst.hbone_addr']].some((to) => String(to).endsWith(`:${port}`)),
+      )
       .map(({ error }) => error);
   }
 
