@@ -32,7 +32,18 @@ const TABLE: readonly { readonly files: RegExp; readonly may: readonly RegExp[] 
     may: [/^ztunnel\/(policy|tables)\//, /^control-plane\/api\//, /^certs\/identity\.ts$/],
   },
   { files: /^ztunnel\/hbone\//, may: [/^ztunnel\/hbone\//, /^control-plane\/api\//, /^certs\//] },
-  { files: /^ztunnel\/dns\//, may: [/^ztunnel\/(dns|tables|capture)\//, /^control-plane\/api\//] },
+  {
+    files: /^ztunnel\/dns\//,
+    may: [
+      /^ztunnel\/(dns|tables|capture)\//,
+      /^ztunnel\/hand-over\/descriptors\.ts$/,
+      /^control-plane\/api\//,
+    ],
+  },
+  {
+    files: /^ztunnel\/hand-over\//,
+    may: [/^ztunnel\/(hand-over|capture)\//, /^ztunnel\/http-listener\.ts$/, /^control-plane\/api\//],
+  },
   { files: /^ztunnel\/capture\//, may: [/^ztunnel\/capture\//, /^bpf\//, /^control-plane\/api\//] },
   { files: /^ztunnel\/zds\//, may: [/^ztunnel\/(zds|capture)\//, /^ztunnel\/worker-messages\.ts$/] },
   { files: /^ztunnel\//, may: [/^ztunnel\//, /^bpf\//, /^control-plane\/api\//, /^certs\//] },

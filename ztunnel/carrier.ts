@@ -11,7 +11,7 @@ import { Rechecks } from './rechecks.ts';
 import { Records } from './records.ts';
 import { TableWaits } from './table-waits.ts';
 import { createTables } from './tables/store.ts';
-import type { FromWorker, PodInfo, ToWorker, WorkerConfig } from './worker-messages.ts';
+import type { FromWorker, OpenedListeners, ToWorker, WorkerConfig } from './worker-messages.ts';
 import { WorkerSvids } from './worker-svids.ts';
 
 const PROGRESS_MS = 1_000;
@@ -86,8 +86,7 @@ export class Carrier {
   async #serve(message: Extract<ToWorker, { readonly request: number }>): Promise<unknown> {
     switch (message.kind) {
       case 'add-pod':
-        this.#addPod(message.pod, message.netnsFd);
-        return undefined;
+        return this.#addPod(message);
       case 'remove-pod':
         await this.#removePod(message.uid, message.cut);
         return undefined;
@@ -99,14 +98,15 @@ export class Carrier {
     }
   }
 
-  #addPod(info: PodInfo, netnsFd: number): void {
+  #addPod({ pod: info, netnsFd, offered }: Extract<ToWorker, { readonly kind: 'add-pod' }>): OpenedListeners {
     this.#pods.get(info.uid)?.listeners.close();
     const { openSockets, config } = this.#options;
     const sockets = openSockets?.(netnsFd) ?? openPodSockets(netnsFd, egressOf(config));
     const pod = { info, sockets };
     const listeners = new PodListeners(this.#path, pod);
-    listeners.open();
+    const opened = listeners.open(netnsFd, offered);
     this.#pods.set(info.uid, { pod, listeners });
+    return opened;
   }
 
   /** Resolves when the last of its connections has ended. */

@@ -63,6 +63,8 @@ export interface ZtunnelConfig {
   readonly accessLog?: string;
   /** Path of the socket that takes orders; absent: none. */
   readonly adminSocket?: string;
+  /** Path of the order socket of the ztunnel that this one replaces; absent: it replaces none. */
+  readonly predecessor?: string;
   readonly ports: { readonly admin: number; readonly stats: number; readonly readiness: number };
   readonly logLevel: LogLevel;
   /** Settings that are known and do nothing here, to be logged. */
@@ -126,6 +128,7 @@ const OPTIONS = {
   node: { type: 'string' },
   'access-log': { type: 'string' },
   'admin-socket': { type: 'string' },
+  predecessor: { type: 'string' },
   'egress-netns': { type: 'string' },
   'fabric-cidrs': { type: 'string' },
   'name-servers': { type: 'string' },
@@ -157,6 +160,7 @@ function readConfig(settings: Settings, flags: Flags): ZtunnelConfig {
   const token = text(settings, 'AUTH_TOKEN') ?? existing('./var/run/secrets/tokens/istio-token');
   const servers = flags['name-servers'];
   const preferredNamespace = text(settings, 'PREFERED_SERVICE_NAMESPACE');
+  const predecessor = flags.predecessor ?? text(settings, 'TULLE_PREDECESSOR');
   return {
     node: text(settings, 'NODE_NAME') ?? '',
     network: text(settings, 'NETWORK') ?? '',
@@ -186,6 +190,7 @@ function readConfig(settings: Settings, flags: Flags): ZtunnelConfig {
     workers: workerCount(settings, flags),
     hbone: hbone(settings),
     ...pathFlags(settings, flags),
+    ...(predecessor !== undefined && { predecessor }),
     fabricCidrs: cidrs(settings, '--fabric-cidrs', list(flags['fabric-cidrs'])),
     missingPolicy: missingPolicy(settings, flags),
     ports: { admin: 15000, stats: 15020, readiness: 15021 },

@@ -6,6 +6,8 @@ import { closeDescriptor, openNamespace, warmThreadPool } from './capture/in-pod
 import { LOG_LEVELS, type ZtunnelConfig } from './config.ts';
 import { readRoots } from './credential-sources.ts';
 import { requestHeaders } from './credentials.ts';
+import { openPredecessor, type Predecessor } from './hand-over/predecessor.ts';
+import { handOverRoutes } from './hand-over/routes.ts';
 import { Node } from './node.ts';
 import { operatorListener } from './operator-listener.ts';
 import { metricsRoutes } from './operator-routes.ts';
@@ -34,7 +36,10 @@ export async function runZtunnel(
   await using opened = new AsyncDisposableStack();
   const background = new AbortController();
   opened.defer(() => background.abort());
-  const node = opened.use(openNode(config, opened, logger));
+  const predecessor =
+    config.predecessor === undefined ? undefined : openPredecessor(config.predecessor, logger);
+  if (predecessor !== undefined) opened.use(predecessor);
+  const node = opened.use(openNode(config, predecessor, opened, logger));
   const ordered = new AbortController();
   const stop = AbortSignal.any([signal, ordered.signal]);
   await openListeners(config, node, ordered, opened, logger);
@@ -49,12 +54,17 @@ export async function runZtunnel(
   logger.info('ztunnel ended');
 }
 
-function openNode(config: ZtunnelConfig, opened: AsyncDisposableStack, logger: Logger): Node {
+function openNode(
+  config: ZtunnelConfig,
+  predecessor: Predecessor | undefined,
+  opened: AsyncDisposableStack,
+  logger: Logger,
+): Node {
   const egressNetnsFd = config.egressNetns === undefined ? undefined : openEgress(config.egressNetns);
   if (egressNetnsFd !== undefined) opened.defer(() => closeDescriptor(egressNetnsFd));
   const signer = createSigner(config);
   opened.defer(() => signer.close());
-  return new Node({ config, version: ownVersion(), signer, egressNetnsFd, logger });
+  return new Node({ config, version: ownVersion(), signer, egressNetnsFd, predecessor, logger });
 }
 
 /** Serves operators. The order socket comes last: who waits for it finds everything else there. */
@@ -77,7 +87,8 @@ async function openListeners(
   await listen({ host, port: config.ports.readiness }, readinessRoutes(view), 'readiness');
   if (config.adminSocket === undefined) return;
   const orders = ordersFor(config, node, ordered, logger);
-  await listen({ path: config.adminSocket }, orderRoutes(view, orders), 'orders');
+  const routes = [...orderRoutes(view, orders), ...handOverRoutes((uid) => node.pods.offer(uid))];
+  await listen({ path: config.adminSocket }, routes, 'orders');
 }
 
 function viewOf(node: Node, logger: Logger): AdminView {

@@ -10,6 +10,7 @@ import { type AccessLogWriter, createAccessLogWriter } from './access-log-writer
 import type { ZtunnelConfig } from './config.ts';
 import { dumpConfig } from './config-dump.ts';
 import { createForwarder } from './dns/forward.ts';
+import type { Predecessor } from './hand-over/predecessor.ts';
 import { LocalIdentities } from './local-identities.ts';
 import { createMetrics, type ZtunnelMetrics } from './metrics.ts';
 import { MissingPolicyReport } from './missing-policies.ts';
@@ -28,6 +29,8 @@ export interface NodeOptions {
   readonly signer: SignerClient;
   /** Namespace from which connections that leave the mesh are dialled; stays the caller's. */
   readonly egressNetnsFd: number | undefined;
+  /** The ztunnel that this one replaces; stays the caller's. */
+  readonly predecessor?: Predecessor | undefined;
   readonly logger: Logger;
 }
 
@@ -182,11 +185,13 @@ export class Node {
   }
 
   #createPods(): ServedPods {
+    const { predecessor } = this.#options;
     const dns = this.#options.config.dns.enabled ? this.#dnsOptions() : undefined;
     return new ServedPods({
       workers: this.workers,
       identities: this.#identities,
       ...(dns !== undefined && { dns }),
+      ...(predecessor !== undefined && { predecessor }),
       workloadOf: ({ name, namespace, serviceAccount }: PodInfo) =>
         this.tables.workloadByName(name, namespace, serviceAccount, this.#options.config.node),
       onStarted: this.metrics.podStarted,

@@ -9,6 +9,7 @@ import { createForwarder, type Forwarder } from './dns/forward.ts';
 import { answerName } from './dns/resolve.ts';
 import type { QueryReport } from './dns/respond.ts';
 import { type DnsServer, serveDns } from './dns/serve.ts';
+import { type OfferedSockets, SharedSockets } from './hand-over/take.ts';
 import type { Tables } from './tables/tables.ts';
 
 /** What the resolvers of all pods share. */
@@ -28,20 +29,37 @@ export interface PodDnsOptions {
 
 const BACKLOG = 128;
 
+/** Where a pod's queries are answered. */
+export interface DnsPlace {
+  /** The pod's network namespace. It stays the caller's and has to stay open until the server is closed. */
+  readonly netnsFd: number;
+  /** Sockets of another process to share, instead of new ones on their addresses. */
+  readonly offered?: OfferedSockets | undefined;
+}
+
+/** A pod's resolver. */
+export interface PodDns {
+  readonly server: DnsServer;
+  /** Whether it shares sockets with another process. */
+  readonly shared: boolean;
+  /** Why sockets that were offered have not been taken. */
+  readonly left: readonly string[];
+}
+
 /**
- * Answers the DNS queries of one pod, on port 15053 of its loopback addresses, where packet rules lead them.
+ * Answers the DNS queries of one pod, on port 15053 of its loopback addresses, where capture leads them.
  * @param client the pod's workload, as far as it is known.
- * @param netnsFd stays the caller's and has to stay open until the server is closed.
  * @throws NativeError when the sockets cannot be made
  */
 export async function servePodDns(
   options: PodDnsOptions,
   client: () => Workload | undefined,
-  netnsFd: number,
-): Promise<DnsServer> {
+  { netnsFd, offered }: DnsPlace,
+): Promise<PodDns> {
   const { nameServers, logger } = options;
-  return serveDns({
-    ...openSockets(netnsFd, options.ipv6),
+  const { udp, tcp, shared, left } = openSockets(netnsFd, options.ipv6, offered);
+  const server = await serveDns({
+    ...{ udp, tcp },
     resolve: ({ name, type }) => {
       const workload = client();
       if (workload === undefined) return { kind: 'unknown-client' };
@@ -52,6 +70,7 @@ export async function servePodDns(
     logger,
     onQuery: (report) => options.onQuery(report, client()),
   });
+  return { server, shared, left };
 }
 
 /** Name servers of this process, by `/etc/resolv.conf`. */
@@ -66,28 +85,48 @@ export function systemNameServers(path = '/etc/resolv.conf'): readonly HostPort[
   return addresses.filter(isIp).map((address) => ({ ip: parseIp(address), port: 53 }));
 }
 
+interface DnsSockets extends Pick<Parameters<typeof serveDns>[0], 'udp' | 'tcp'> {
+  readonly shared: boolean;
+  readonly left: readonly string[];
+}
+
 /** Both protocols on 127.0.0.1, and on ::1 where the pod has it. */
-function openSockets(netnsFd: number, ipv6: boolean): Pick<Parameters<typeof serveDns>[0], 'udp' | 'tcp'> {
+function openSockets(netnsFd: number, ipv6: boolean, offered: OfferedSockets | undefined): DnsSockets {
+  const others = new SharedSockets(netnsFd, offered);
   const opened: number[] = [];
-  const keep = (fd: number): number => {
+  let shared = false;
+  /** All that are there already, else one of our own. */
+  const keep = (protocol: 'tcp' | 'udp', ip: string, make: () => number): readonly number[] => {
+    const taken = [...others.take((each) => each.protocol === protocol && each.address.ip === ip)];
+    opened.push(...taken);
+    if (taken.length > 0) {
+      shared = true;
+      return taken;
+    }
+    const fd = make();
     opened.push(fd);
-    return fd;
+    return [fd];
   };
+  const bind = (ip: string, family: 4 | 6): DnsSockets['udp'] =>
+    keep('udp', ip, () => bindUdp(netnsFd, { ip, port: PORT_DNS })).map((fd) => ({ fd, family }));
+  const listen = (ip: string): readonly number[] =>
+    keep('tcp', ip, () =>
+      listenInNamespace(netnsFd, { ip, port: PORT_DNS, transparent: false, backlog: BACKLOG }),
+    );
   try {
-    const listen = (ip: string): number =>
-      keep(listenInNamespace(netnsFd, { ip, port: PORT_DNS, transparent: false, backlog: BACKLOG }));
-    const bind = (ip: string): number => keep(bindUdp(netnsFd, { ip, port: PORT_DNS }));
-    const v4 = { udp: [{ fd: bind('127.0.0.1'), family: 4 as const }], tcp: [listen('127.0.0.1')] };
-    const udp6 = ipv6 ? unlessMissing(() => bind('::1')) : undefined;
-    if (udp6 === undefined) return v4;
-    return { udp: [...v4.udp, { fd: udp6, family: 6 }], tcp: [...v4.tcp, listen('::1')] };
+    const v4 = { udp: bind('127.0.0.1', 4), tcp: listen('127.0.0.1') };
+    const udp6 = ipv6 ? unlessMissing(() => bind('::1', 6)) : undefined;
+    const v6 = udp6 === undefined ? { udp: [], tcp: [] } : { udp: udp6, tcp: listen('::1') };
+    return { udp: [...v4.udp, ...v6.udp], tcp: [...v4.tcp, ...v6.tcp], shared, left: others.left };
   } catch (error) {
     for (const fd of opened) closeDescriptor(fd);
     throw error;
+  } finally {
+    others.close();
   }
 }
 
-function unlessMissing(open: () => number): number | undefined {
+function unlessMissing<T>(open: () => T): T | undefined {
   try {
     return open();
   } catch (error) {

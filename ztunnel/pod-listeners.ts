@@ -12,12 +12,14 @@ import {
   unknownPeer,
   workloadOf,
 } from './data-path.ts';
+import { type OfferedSockets, SharedSockets } from './hand-over/take.ts';
 import { createHboneServer, type HboneServer, type ServerSession } from './hbone/server.ts';
 import { identityOf } from './identity-of.ts';
 import { serveInbound } from './inbound.ts';
 import { serveOutbound } from './outbound.ts';
 import { servePlaintext } from './passthrough.ts';
 import { SOCKET_BUFFER_BYTES } from './pod-sockets.ts';
+import type { OpenedListeners } from './worker-messages.ts';
 
 /** For a TLS handshake of a client. */
 const HANDSHAKE_TIMEOUT_MS = 10_000;
@@ -25,6 +27,8 @@ const HANDSHAKE_TIMEOUT_MS = 10_000;
 const KEEPALIVE_MS = 180_000;
 /** How often one kind of failure to accept is recorded. */
 const ACCEPT_FAILURE_INTERVAL_MS = 1_000;
+
+type Serve = (socket: Socket) => Promise<void>;
 
 /** The listeners of a pod, and the HBONE sessions that came in by them. */
 export class PodListeners {
@@ -41,15 +45,33 @@ export class PodListeners {
     this.#pod = pod;
   }
 
-  /** Opens the three ports; all or none. @throws NativeError */
-  open(): void {
+  /**
+   * Opens the three ports; all or none. Where sockets of another process are offered, they are shared.
+   * @param netnsFd the pod's network namespace
+   * @throws NativeError
+   */
+  open(netnsFd: number, offered?: OfferedSockets): OpenedListeners {
+    const shared = new SharedSockets(netnsFd, offered);
+    const open = (port: number, allowHalfOpen: boolean, serve: Serve): void =>
+      this.#listen(
+        port,
+        shared.take(({ address }) => address.port === port),
+        allowHalfOpen,
+        serve,
+      );
     try {
-      this.#listen(PORT_OUTBOUND, true, (socket) => serveOutbound(this.#path, this.#pod, socket));
-      this.#listen(PORT_INBOUND_PLAINTEXT, true, (socket) => servePlaintext(this.#path, this.#pod, socket));
-      this.#listen(PORT_HBONE, false, (socket) => this.#acceptHbone(socket));
+      open(PORT_OUTBOUND, true, (socket) => serveOutbound(this.#path, this.#pod, socket));
+      open(PORT_INBOUND_PLAINTEXT, true, (socket) => servePlaintext(this.#path, this.#pod, socket));
+      open(PORT_HBONE, false, (socket) => this.#acceptHbone(socket));
+      return {
+        descriptors: this.#servers.flatMap((server) => descriptorOf(server) ?? []),
+        left: shared.left,
+      };
     } catch (error) {
       this.close();
       throw error;
+    } finally {
+      shared.close();
     }
   }
 
@@ -75,7 +97,17 @@ export class PodListeners {
     return this.#sessions.size;
   }
 
-  #listen(port: number, allowHalfOpen: boolean, serve: (socket: Socket) => Promise<void>): void {
+  /** On every socket that is shared, else on one of its own. */
+  #listen(port: number, shared: Iterable<number>, allowHalfOpen: boolean, serve: Serve): void {
+    let isShared = false;
+    for (const fd of shared) {
+      this.#listenOn(port, fd, allowHalfOpen, serve);
+      isShared = true;
+    }
+    if (!isShared) this.#listenOn(port, undefined, allowHalfOpen, serve);
+  }
+
+  #listenOn(port: number, fd: number | undefined, allowHalfOpen: boolean, serve: Serve): void {
     const server = createServer({
       allowHalfOpen,
       noDelay: true,
@@ -93,7 +125,7 @@ export class PodListeners {
       });
     });
     server.on('error', (error) => this.#onAcceptError(port, error));
-    this.#pod.sockets.listen(server, port);
+    this.#pod.sockets.listen(server, port, fd);
     this.#servers.push(server);
   }
 
@@ -189,4 +221,10 @@ export class PodListeners {
       ),
     );
   }
+}
+
+/** Node.js has no public way to a server's descriptor. */
+function descriptorOf(server: Server): number | undefined {
+  const { _handle: handle } = server as Server & { readonly _handle?: { readonly fd?: number } | null };
+  return handle?.fd !== undefined && handle.fd >= 0 ? handle.fd : undefined;
 }

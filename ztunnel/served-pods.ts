@@ -1,9 +1,13 @@
 import type { Logger } from 'pino';
 import type { Workload } from '#api/workload.ts';
-import { closeDescriptor, openNamespace } from './capture/in-pod-sockets.ts';
-import type { DnsServer } from './dns/serve.ts';
+import { PORT_DNS } from './capture/capture.ts';
+import { closeDescriptor, namespaceId, openNamespace } from './capture/in-pod-sockets.ts';
+import { describeSocket } from './hand-over/descriptors.ts';
+import type { ListeningSocket, Offer } from './hand-over/offer.ts';
+import type { Predecessor } from './hand-over/predecessor.ts';
+import type { OfferedSockets } from './hand-over/take.ts';
 import type { LocalIdentities } from './local-identities.ts';
-import { type PodDnsOptions, servePodDns } from './pod-dns.ts';
+import { type PodDns, type PodDnsOptions, servePodDns } from './pod-dns.ts';
 import type { PodInfo } from './worker-messages.ts';
 import type { Workers } from './workers.ts';
 
@@ -12,6 +16,8 @@ export interface ServedPodsOptions {
   readonly identities: LocalIdentities;
   /** Absent: pods have no resolver here. */
   readonly dns?: PodDnsOptions;
+  /** The ztunnel that this one replaces, whose listening sockets it shares. */
+  readonly predecessor?: Predecessor;
   /** The workload that a pod is, as far as it is known. */
   readonly workloadOf: (pod: PodInfo) => Workload | undefined;
   readonly onStarted: () => void;
@@ -29,7 +35,7 @@ interface Serving {
   readonly pod: PodInfo;
   /** Our own: it stays open after the node agent has forgotten the pod, until its last connection has ended. */
   readonly netnsFd: number;
-  readonly dns: DnsServer | undefined;
+  readonly dns: PodDns | undefined;
 }
 
 /** The pods whose traffic this ztunnel carries: their listeners in every worker, their resolver, their certificates. */
@@ -38,6 +44,11 @@ export class ServedPods {
   readonly #up = new Map<string, Serving>();
   readonly #pending = new Map<string, PodInfo>();
   readonly #draining = new Set<Serving>();
+  /** Pods whose sockets are being opened. */
+  readonly #adding = new Map<string, Promise<unknown>>();
+  /** Pods whose sockets another process may have, too. */
+  readonly #offered = new WeakSet<Serving>();
+  #isDraining = false;
 
   constructor(options: ServedPodsOptions) {
     this.#options = options;
@@ -49,21 +60,22 @@ export class ServedPods {
    * @throws the reason why not; it may be tried again
    */
   async add(pod: PodInfo, netnsFd: number): Promise<void> {
-    const { workers, identities, logger } = this.#options;
+    const { identities, logger } = this.#options;
     this.#pending.set(pod.uid, pod);
     identities.podAdded(pod);
     const ownFd = openNamespace(`/proc/self/fd/${netnsFd}`);
-    let dns: DnsServer | undefined;
+    const opening = this.#open(pod, ownFd);
+    this.#adding.set(pod.uid, opening);
     try {
-      dns = await this.#serveDns(pod, ownFd);
-      await workers.addPod(pod, ownFd);
+      const dns = await opening;
+      this.#pending.delete(pod.uid);
+      this.#up.set(pod.uid, { pod, netnsFd: ownFd, dns });
     } catch (error) {
-      await dns?.close();
       closeDescriptor(ownFd);
       throw error;
+    } finally {
+      this.#adding.delete(pod.uid);
     }
-    this.#pending.delete(pod.uid);
-    this.#up.set(pod.uid, { pod, netnsFd: ownFd, dns });
     this.#options.onStarted();
     logger.info({ uid: pod.uid, pod: pod.name, namespace: pod.namespace }, 'pod served');
   }
@@ -91,7 +103,25 @@ export class ServedPods {
 
   /** Closes the resolvers, once their answers are out. Connections are the workers' matter. */
   async drain(): Promise<void> {
-    await Promise.all([...this.#up.values()].map(({ dns }) => dns?.close()));
+    this.#isDraining = true;
+    await Promise.all([...this.#up.values()].map((serving) => this.#closeDns(serving)));
+  }
+
+  /**
+   * The listening sockets of a pod, for the process that will be this one's successor; from then on they are treated as
+   * shared. Waits for a pod that is about to be served. Undefined: it is not served here.
+   */
+  async offer(uid: string): Promise<Offer | undefined> {
+    await this.#adding.get(uid)?.catch(() => undefined);
+    const serving = this.#up.get(uid);
+    if (serving === undefined || this.#isDraining) return undefined;
+    this.#offered.add(serving);
+    const descriptors = [...this.#options.workers.listening(uid), ...(serving.dns?.server.descriptors ?? [])];
+    const sockets = descriptors.flatMap((fd): readonly ListeningSocket[] => {
+      const description = describeSocket(fd);
+      return description === undefined ? [] : [{ ...description, fd }];
+    });
+    return { pid: process.pid, netns: namespaceId(serving.netnsFd), sockets };
   }
 
   states(): readonly PodState[] {
@@ -106,20 +136,57 @@ export class ServedPods {
     return { active: this.#up.size, pending: this.#pending.size };
   }
 
-  async #serveDns(pod: PodInfo, netnsFd: number): Promise<DnsServer | undefined> {
-    const { dns, workloadOf } = this.#options;
-    return dns && servePodDns(dns, () => workloadOf(pod), netnsFd);
+  async #open(pod: PodInfo, netnsFd: number): Promise<PodDns | undefined> {
+    const { predecessor } = this.#options;
+    if (predecessor === undefined) return this.#openWith(pod, netnsFd, undefined);
+    return predecessor.withSockets(pod.uid, namespaceId(netnsFd), (offered) =>
+      this.#openWith(pod, netnsFd, offered),
+    );
+  }
+
+  async #openWith(
+    pod: PodInfo,
+    netnsFd: number,
+    offered: OfferedSockets | undefined,
+  ): Promise<PodDns | undefined> {
+    const { dns: dnsOptions, workers, workloadOf, predecessor } = this.#options;
+    const [ofDns, ofWorkers] = [isOfDns, isOfWorkers].map(
+      (wanted) => offered && { ...offered, sockets: offered.sockets.filter(wanted) },
+    );
+    const dns =
+      dnsOptions && (await servePodDns(dnsOptions, () => workloadOf(pod), { netnsFd, offered: ofDns }));
+    try {
+      const left = await workers.addPod(pod, netnsFd, ofWorkers);
+      predecessor?.left(pod.uid, [...left, ...(dns?.left ?? [])]);
+      return dns;
+    } catch (error) {
+      await dns?.server.close(dns);
+      throw error;
+    }
+  }
+
+  async #closeDns(serving: Serving): Promise<void> {
+    const { dns } = serving;
+    await dns?.server.close({ shared: dns.shared || this.#offered.has(serving) });
   }
 
   async #end(serving: Serving): Promise<void> {
-    const { pod, netnsFd, dns } = serving;
+    const { pod, netnsFd } = serving;
     try {
       await this.#options.workers.removePod(pod.uid);
-      await dns?.close();
+      await this.#closeDns(serving);
     } finally {
       this.#draining.delete(serving);
       closeDescriptor(netnsFd);
     }
     this.#options.logger.info({ uid: pod.uid, pod: pod.name, namespace: pod.namespace }, 'pod released');
   }
+}
+
+function isOfDns({ address }: ListeningSocket): boolean {
+  return address.port === PORT_DNS;
+}
+
+function isOfWorkers(socket: ListeningSocket): boolean {
+  return !isOfDns(socket);
 }

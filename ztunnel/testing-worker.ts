@@ -36,7 +36,12 @@ port.on('message', (message: ToWorker) => {
     case 'add-pod':
       told.push(`add-pod ${message.pod.name}`);
       pods.set(message.pod.uid, message.pod.name);
-      done(message.request, message.pod.name === 'refused' ? { error: 'the port is taken' } : {});
+      done(
+        message.request,
+        message.pod.name === 'refused'
+          ? { error: 'the port is taken' }
+          : { value: { descriptors: [], left: [] } },
+      );
       break;
     case 'remove-pod':
       told.push(`remove-pod ${pods.get(message.uid)}${message.cut ? ' cut' : ''}`);

@@ -2,6 +2,7 @@ import type { HostPort } from '#api/address.ts';
 import type { ResourceUpdate } from '#api/resource.ts';
 import type { Svid } from '#certs/svid.ts';
 import type { AccessRecord } from './access-log.ts';
+import type { OfferedSockets } from './hand-over/take.ts';
 
 /** A pod as ZDS announced it. */
 export interface PodInfo {
@@ -43,7 +44,14 @@ export type ToWorker =
   | { readonly kind: 'tables'; readonly update: ResourceUpdate }
   | { readonly kind: 'svid'; readonly svid: Svid }
   | { readonly kind: 'forget-identity'; readonly identity: string }
-  | { readonly kind: 'add-pod'; readonly request: number; readonly pod: PodInfo; readonly netnsFd: number }
+  | {
+      readonly kind: 'add-pod';
+      readonly request: number;
+      readonly pod: PodInfo;
+      readonly netnsFd: number;
+      /** Listening sockets of another process for this worker to share, instead of new ones on their ports. */
+      readonly offered?: OfferedSockets;
+    }
   /** Stop listening; connections go on until they end (`cut: false`) or are cut at once. */
   | { readonly kind: 'remove-pod'; readonly request: number; readonly uid: string; readonly cut: boolean }
   /** Stop listening everywhere, GOAWAY; cut what is left at the deadline. */
@@ -59,6 +67,14 @@ export type FromWorker =
   | { readonly kind: 'need-svid'; readonly identity: string }
   /** Batched, at most every 50 ms. */
   | { readonly kind: 'records'; readonly records: readonly AccessRecord[] };
+
+/** What `add-pod` is answered with. */
+export interface OpenedListeners {
+  /** Listening sockets, by their descriptors, which stay the worker's. */
+  readonly descriptors: readonly number[];
+  /** Why sockets that were offered have not been taken. */
+  readonly left: readonly string[];
+}
 
 /** Live connection, as admin shows it. */
 export interface ConnectionInfo {

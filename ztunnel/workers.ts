@@ -3,8 +3,10 @@ import { ADDRESS_TYPE, AUTHORIZATION_TYPE, type ResourceUpdate } from '#api/reso
 import type { Svid } from '#certs/svid.ts';
 import type { AccessRecord } from './access-log.ts';
 import { ByteWorker, WorkerError, type WorkerNotice } from './byte-worker.ts';
+import { shareOf } from './hand-over/offer.ts';
+import type { OfferedSockets } from './hand-over/take.ts';
 import type { Tables } from './tables/tables.ts';
-import type { ConnectionInfo, PodInfo, WorkerConfig } from './worker-messages.ts';
+import type { ConnectionInfo, OpenedListeners, PodInfo, WorkerConfig } from './worker-messages.ts';
 
 export interface WorkersOptions {
   readonly count: number;
@@ -28,10 +30,14 @@ export interface Workers {
   readonly forgetIdentity: (identity: string) => void;
   /**
    * Opens a pod's listeners in every worker. The descriptor stays the caller's and has to stay open until
-   * {@link Workers.removePod} resolves.
+   * {@link Workers.removePod} resolves. Sockets that another process offers are shared out among the workers, every one to
+   * somebody; a worker for which there is none makes its own.
+   * @returns why sockets that were offered have not been taken
    * @throws WorkerError when one of them cannot; then none serves it.
    */
-  readonly addPod: (pod: PodInfo, netnsFd: number) => Promise<void>;
+  readonly addPod: (pod: PodInfo, netnsFd: number, offered?: OfferedSockets) => Promise<readonly string[]>;
+  /** Descriptors of the listening sockets of a pod, in all workers; they stay the workers'. */
+  readonly listening: (uid: string) => readonly number[];
   /** Closes its listeners; resolves when the last of its connections has ended. */
   readonly removePod: (uid: string) => Promise<void>;
   readonly connections: () => Promise<readonly ConnectionInfo[]>;
@@ -44,6 +50,8 @@ export interface Workers {
 interface Served {
   readonly pod: PodInfo;
   readonly netnsFd: number;
+  /** Descriptors of its listening sockets, by worker. */
+  readonly listening: Map<number, readonly number[]>;
 }
 
 const RETRY_MS = 5000;
@@ -84,16 +92,29 @@ class WorkerSet implements Workers {
     this.#tellAll({ kind: 'forget-identity', identity });
   }
 
-  async addPod(pod: PodInfo, netnsFd: number): Promise<void> {
-    const served = { pod, netnsFd };
+  async addPod(pod: PodInfo, netnsFd: number, offered?: OfferedSockets): Promise<readonly string[]> {
+    const served = { pod, netnsFd, listening: new Map<number, readonly number[]>() };
     this.#pods.set(pod.uid, served);
-    const opened = [...this.#workers.values()].map((worker) =>
-      worker.request({ kind: 'add-pod', pod, netnsFd }),
+    const { count } = this.#options;
+    const results = await Promise.allSettled(
+      [...this.#workers.values()].map((worker) =>
+        openIn(
+          worker,
+          served,
+          offered && { ...offered, sockets: shareOf(offered.sockets, worker.index, count) },
+        ),
+      ),
     );
-    const failed = (await Promise.allSettled(opened)).find(isRefusal);
-    if (failed === undefined) return;
+    const failed = results.find(isRefusal);
+    if (failed === undefined) {
+      return results.flatMap((result) => (result.status === 'fulfilled' ? result.value : []));
+    }
     await this.#endPod(pod.uid, true);
     throw failed.reason;
+  }
+
+  listening(uid: string): readonly number[] {
+    return [...(this.#pods.get(uid)?.listening.values() ?? [])].flat();
   }
 
   async removePod(uid: string): Promise<void> {
@@ -114,6 +135,7 @@ class WorkerSet implements Workers {
 
   async drain(deadlineMs: number): Promise<void> {
     this.#isDraining = true;
+    for (const { listening } of this.#pods.values()) listening.clear();
     await Promise.all([...this.#workers.values()].map((worker) => drainOne(worker, deadlineMs)));
   }
 
@@ -137,6 +159,7 @@ class WorkerSet implements Workers {
   #ended(index: number, error: Error | undefined, uptimeMs: number): void {
     this.#workers.delete(index);
     this.#ready.delete(index);
+    for (const { listening } of this.#pods.values()) listening.delete(index);
     if (this.#isDraining) return;
     const known = uptimeMs > STEADY_MS ? undefined : this.#restartMs.get(index);
     const restartMs = known ?? FIRST_RESTART_MS;
@@ -151,8 +174,8 @@ class WorkerSet implements Workers {
 
   /** For a worker that replaces another: what fails is tried again, as the pod is served by the others. */
   #reopen(worker: ByteWorker, served: Served): void {
-    const { pod, netnsFd } = served;
-    worker.request({ kind: 'add-pod', pod, netnsFd }).catch((error: unknown) => {
+    const { pod } = served;
+    openIn(worker, served).catch((error: unknown) => {
       if (!(error instanceof WorkerError) || error.code === 'GONE') return;
       this.#options.logger.warn(
         { worker: worker.index, uid: pod.uid, error: error.message },
@@ -190,6 +213,18 @@ function stateOf({ tables, svids }: WorkersOptions): readonly WorkerNotice[] {
     ...(tables.synced('addresses') ? [{ kind: 'tables', update: addresses } as const] : []),
     ...svids().map((svid) => ({ kind: 'svid', svid }) as const),
   ];
+}
+
+/** Has a worker serve a pod, and notes its sockets; why some of those offered have been left. @throws WorkerError */
+async function openIn(
+  worker: ByteWorker,
+  { pod, netnsFd, listening }: Served,
+  offered?: OfferedSockets,
+): Promise<readonly string[]> {
+  const message = { kind: 'add-pod', pod, netnsFd, ...(offered !== undefined && { offered }) } as const;
+  const { descriptors, left } = (await worker.request(message)) as OpenedListeners;
+  listening.set(worker.index, descriptors);
+  return left;
 }
 
 async function drainOne(worker: ByteWorker, deadlineMs: number): Promise<void> {

@@ -113,12 +113,13 @@ function ztunnel(settings: ProcessSettings, node: FabricNode): ProcessSpec {
   const { state } = settings;
   return {
     ...common(settings, `ztunnel/${node.name}`),
-    command: (instance) => [
+    command: (instance, predecessor) => [
       ...inNetns(nodeNetns(state.mesh, node.name)),
       ...['ztunnel', '--state', state.path, '--node', node.name, ...egress(settings)],
       ...['--fabric-cidrs', FABRIC_CIDRS.join(',')],
       ...['--access-log', join(state.path, 'logs', node.name, 'access.jsonl')],
       ...['--admin-socket', ztunnelSocket(state, node.name, instance)],
+      ...(predecessor === undefined ? [] : ['--predecessor', ztunnelSocket(state, node.name, predecessor)]),
     ],
     env: withCompileCache({ ...process.env, ...ztunnelEnvironment(state, node, settings.svidTtl) }),
     graceMs: ZTUNNEL_GRACE_SECONDS * 1000,

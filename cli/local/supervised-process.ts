@@ -10,8 +10,8 @@ import { findProcess, type ProcessId } from './process-id.ts';
 export interface ProcessSpec {
   /** `control-plane`, `ztunnel/n1`, `node-agent/n1`, `waypoint/shop/waypoint`. */
   readonly name: string;
-  /** Command line of the nth instance, counted from 1. */
-  readonly command: (instance: number) => readonly string[];
+  /** Command line of the nth instance, counted from 1; with the one that it is to replace, if that runs. */
+  readonly command: (instance: number, predecessor?: number) => readonly string[];
   readonly env: NodeJS.ProcessEnv;
   readonly logFile: string;
   readonly cgroup: string;
@@ -142,7 +142,7 @@ export class SupervisedProcess {
       this.start();
       return;
     }
-    const next = this.#launch();
+    const next = this.#launch(this.#current.number);
     const problem = await this.#waitUntilReady(next);
     if (problem !== undefined) {
       await this.#end(next);
@@ -181,10 +181,10 @@ export class SupervisedProcess {
     });
   }
 
-  #launch(): Instance {
+  #launch(predecessor?: number): Instance {
     const number = ++this.#instances;
     const log = openSync(this.spec.logFile, 'a', 0o600);
-    const [file = '', ...args] = inCgroup(this.spec.cgroup, this.spec.command(number));
+    const [file = '', ...args] = inCgroup(this.spec.cgroup, this.spec.command(number, predecessor));
     // A session of its own: Ctrl-C in the terminal is the supervisor's to handle.
     const child = spawn(file, args, {
       stdio: ['ignore', log, log, this.spec.hostNetnsFd],

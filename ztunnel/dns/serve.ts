@@ -1,9 +1,11 @@
 import { createSocket, type RemoteInfo, type Socket as UdpSocket } from 'node:dgram';
 import { once } from 'node:events';
 import { createServer, type Server, type Socket } from 'node:net';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { type HostPort, type Ip, parseIp } from '#api/address.ts';
 import { closeDescriptor } from '../capture/in-pod-sockets.ts';
 import { SOCKADDR_SIZE, sys, writeSockaddr } from '../capture/native.ts';
+import { duplicate, sendDatagram } from '../hand-over/descriptors.ts';
 import { framed, readFramed } from './framing.ts';
 import { type Responder, respond } from './respond.ts';
 
@@ -27,8 +29,13 @@ export interface DnsServer extends AsyncDisposable {
   /** Where it listens, in the order of its sockets. */
   readonly udp: readonly HostPort[];
   readonly tcp: readonly HostPort[];
-  /** Takes no more queries, so that they reach who else listens on the ports; resolves when those under way are answered. */
-  readonly close: () => Promise<void>;
+  /** Its sockets, as they were given; closed with the server. */
+  readonly descriptors: readonly number[];
+  /**
+   * Takes no more queries, so that they reach who else listens on the ports; resolves when those under way are answered.
+   * Sockets that another process has, too, are let go of as they are: with all that waits in them they are the other's.
+   */
+  readonly close: (sockets?: { readonly shared: boolean }) => Promise<void>;
 }
 
 /** Serves DNS on sockets that were made elsewhere, inside pods' namespaces. Whatever comes in, it goes on. */
@@ -36,9 +43,10 @@ export async function serveDns(options: DnsOptions): Promise<DnsServer> {
   const udp: Listener[] = [];
   const tcp: Listener[] = [];
   const unused = new Set([...options.udp.map(({ fd }) => fd), ...options.tcp]);
-  const close = async (): Promise<void> => {
-    await Promise.all([...udp, ...tcp].map((listener) => listener.close()));
+  const close: DnsServer['close'] = async ({ shared } = { shared: false }) => {
+    await Promise.all([...udp, ...tcp].map((listener) => listener.close(shared)));
   };
+  const descriptors = [...unused];
   try {
     for (const { fd, family } of options.udp) udp.push(await serveUdp(options, fd, family, unused));
     for (const fd of options.tcp) tcp.push(await serveTcp(options, fd, unused));
@@ -48,12 +56,18 @@ export async function serveDns(options: DnsOptions): Promise<DnsServer> {
     throw error;
   }
   const addressOf = ({ address }: Listener): HostPort => address;
-  return { udp: udp.map(addressOf), tcp: tcp.map(addressOf), close, [Symbol.asyncDispose]: close };
+  return {
+    udp: udp.map(addressOf),
+    tcp: tcp.map(addressOf),
+    descriptors,
+    close,
+    [Symbol.asyncDispose]: () => close(),
+  };
 }
 
 interface Listener {
   readonly address: HostPort;
-  readonly close: () => Promise<void>;
+  readonly close: (shared: boolean) => Promise<void>;
 }
 
 async function serveUdp(
@@ -64,9 +78,15 @@ async function serveUdp(
 ): Promise<Listener> {
   const socket = createSocket(family === 4 ? 'udp4' : 'udp6');
   const pending = new Set<Promise<void>>();
+  /** Where answers leave once the socket is let go of. */
+  let lastFd: number | undefined;
+  const send: Send = async (response, remote) => {
+    if (lastFd === undefined) return sendFrom(socket, response, remote);
+    sendDatagram(lastFd, response, { ip: clientIpOf(remote.address), port: remote.port });
+  };
   socket.on('message', (message, remote) => {
     if (remote.port === 0) return; // nobody can be answered there
-    const answered = answerOverUdp(options, socket, message, remote).finally(() => pending.delete(answered));
+    const answered = answerOverUdp(options, message, remote, send).finally(() => pending.delete(answered));
     pending.add(answered);
   });
   unused.delete(fd);
@@ -77,13 +97,19 @@ async function serveUdp(
   const { address, port } = socket.address();
   return {
     address: { ip: parseIp(address), port },
-    close: async () => {
-      stopReceiving(fd, family);
+    close: async (shared) => {
+      if (shared) lastFd = duplicate(fd);
+      else stopReceiving(fd, family);
+      await nextTurn(); // what waits is read, and what was given to the socket is sent
+      if (shared) socket.close();
       await Promise.all(pending);
-      await socket[Symbol.asyncDispose]();
+      if (lastFd === undefined) await socket[Symbol.asyncDispose]();
+      else closeDescriptor(lastFd);
     },
   };
 }
+
+type Send = (response: Buffer, remote: RemoteInfo) => Promise<void>;
 
 const DISCARD_PORT = 9;
 
@@ -98,16 +124,16 @@ function stopReceiving(fd: number, family: 4 | 6): void {
 
 async function answerOverUdp(
   options: DnsOptions,
-  socket: UdpSocket,
   message: Buffer,
   remote: RemoteInfo,
+  send: Send,
 ): Promise<void> {
   const response = await respond(options, message, 'udp', clientIpOf(remote.address));
-  if (response !== undefined) await send(socket, response, remote);
+  if (response !== undefined) await send(response, remote);
 }
 
 /** Resolves when the answer is out. One that cannot be sent is the client's to ask for again. */
-async function send(socket: UdpSocket, response: Buffer, { port, address }: RemoteInfo): Promise<void> {
+async function sendFrom(socket: UdpSocket, response: Buffer, { port, address }: RemoteInfo): Promise<void> {
   const { promise, resolve } = Promise.withResolvers<void>();
   socket.send(response, port, address, () => resolve());
   await promise;
