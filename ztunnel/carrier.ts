@@ -1,4 +1,5 @@
 import { parseCidr } from '#api/address.ts';
+import { OwnSockets, type OwnSocketsOptions } from './capture/own-sockets.ts';
 import { Connections } from './connections.ts';
 import { CONNECT_TIMEOUT_MS, type DataPath, type PodTarget, type ServedPod } from './data-path.ts';
 import { createForwarder } from './dns/forward.ts';
@@ -6,12 +7,12 @@ import { lookUpHostname } from './dns/lookup.ts';
 import { connectHop } from './hbone/client.ts';
 import { Pool } from './hbone/pool.ts';
 import { PodListeners } from './pod-listeners.ts';
-import { openPodSockets, type PodSockets } from './pod-sockets.ts';
+import { openPodSockets, type PodSockets, type PodSocketsOptions } from './pod-sockets.ts';
 import { Rechecks } from './rechecks.ts';
 import { Records } from './records.ts';
 import { TableWaits } from './table-waits.ts';
 import { createTables } from './tables/store.ts';
-import type { FromWorker, OpenedListeners, ToWorker, WorkerConfig } from './worker-messages.ts';
+import type { FromWorker, OpenedListeners, PodInfo, ToWorker, WorkerConfig } from './worker-messages.ts';
 import { WorkerSvids } from './worker-svids.ts';
 
 const PROGRESS_MS = 1_000;
@@ -37,6 +38,7 @@ export class Carrier {
   readonly #options: CarrierOptions;
   readonly #path: DataPath;
   readonly #records: Records;
+  readonly #own: OwnSockets;
   readonly #rechecks: Rechecks;
   readonly #pods = new Map<string, Served>();
   readonly #progress: NodeJS.Timeout;
@@ -44,6 +46,7 @@ export class Carrier {
   constructor(options: CarrierOptions) {
     this.#options = options;
     this.#records = new Records((records) => options.send({ kind: 'records', records }));
+    this.#own = new OwnSockets(bpfOf(options.config));
     this.#path = openDataPath(options, this.#records);
     this.#rechecks = new Rechecks(this.#path.connections);
     this.#progress = setInterval(() => this.#path.connections.progress(), PROGRESS_MS).unref();
@@ -101,7 +104,8 @@ export class Carrier {
   #addPod({ pod: info, netnsFd, offered }: Extract<ToWorker, { readonly kind: 'add-pod' }>): OpenedListeners {
     this.#pods.get(info.uid)?.listeners.close();
     const { openSockets, config } = this.#options;
-    const sockets = openSockets?.(netnsFd) ?? openPodSockets(netnsFd, egressOf(config));
+    const sockets =
+      openSockets?.(netnsFd) ?? openPodSockets(netnsFd, egressOf(config), this.#socketsOf(info));
     const pod = { info, sockets };
     const listeners = new PodListeners(this.#path, pod);
     const opened = listeners.open(netnsFd, offered);
@@ -113,6 +117,10 @@ export class Carrier {
   async #removePod(uid: string, cut: boolean): Promise<void> {
     const served = this.#pods.get(uid);
     if (served === undefined) return;
+  #socketsOf({ namespace, name }: PodInfo): PodSocketsOptions {
+    return { name: `pod ${namespace}/${name}`, own: this.#own };
+  }
+
     this.#pods.delete(uid);
     const { pod, listeners } = served;
     const { connections } = this.#path;
@@ -188,3 +196,7 @@ function egressOf({ egressNetnsFd, fabricCidrs }: WorkerConfig): Parameters<type
   const fabric = fabricCidrs.map(parseCidr);
   return egressNetnsFd === undefined ? { fabric } : { netnsFd: egressNetnsFd, fabric };
 }
+function bpfOf({ bpf, index }: WorkerConfig): OwnSocketsOptions {
+  return bpf === undefined ? {} : { directory: bpf.directory, worker: { index, count: bpf.workers } };
+}
+

@@ -73,9 +73,10 @@ test('flags of its own are read', () => {
   const argv = [
     ...['--egress-netns', '/proc/self/fd/3', '--fabric-cidrs', '10.244.0.0/16, fd00:10:244::/48'],
     ...['--name-servers', '10.0.0.53,[fd00::53]:5353,fd00::54,10.0.0.54:54'],
-    ...['--missing-policy', 'allow', '--workers', '2'],
+    ...['--missing-policy', 'allow', '--workers', '2', '--bpf-directory', '/sys/fs/bpf/tulle/m'],
   ];
   expect(parseZtunnelConfig(argv, {})).toMatchObject({
+    bpfDirectory: '/sys/fs/bpf/tulle/m',
     egressNetns: '/proc/self/fd/3',
     fabricCidrs: ['10.244.0.0/16', 'fd00:10:244::/48'],
     dns: {
@@ -89,6 +90,11 @@ test('flags of its own are read', () => {
     missingPolicy: 'allow',
     workers: 2,
   });
+});
+
+test('the directory of eBPF maps may be in the environment, and there is no usual one', () => {
+  expect(parseZtunnelConfig([], { TULLE_BPF_DIRECTORY: '/bpf/m' }).bpfDirectory).toBe('/bpf/m');
+  expect(parseZtunnelConfig(['--state', '/s', '--node', 'n1'], {}).bpfDirectory).toBeUndefined();
 });
 
 test('headers and metadata come from prefixed variables', () => {
@@ -161,6 +167,7 @@ test('all that is wrong is told at once, each with the name of its setting', () 
 test.each([
   { argv: ['--no-such-flag'], told: '--no-such-flag' },
   { argv: ['--state', '/s'], told: '--state needs --node' },
+  { argv: ['--bpf-directory', 'bpf/m'], told: '--bpf-directory: "bpf/m" is not an absolute path' },
 ])('flags $argv are refused', ({ argv, told }) => {
   expect(faultsOf(argv, {}).join()).toContain(told);
 });

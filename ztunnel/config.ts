@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { join } from 'node:path';
+import { isAbsolute, join } from 'node:path';
 import { parseArgs } from 'node:util';
 import type { HostPort } from '#api/address.ts';
 import {
@@ -63,6 +63,8 @@ export interface ZtunnelConfig {
   readonly accessLog?: string;
   /** Path of the socket that takes orders; absent: none. */
   readonly adminSocket?: string;
+  /** Where a node agent pins the mesh's eBPF maps: `/sys/fs/bpf/tulle/MESH`. Absent: pods are not captured by eBPF. */
+  readonly bpfDirectory?: string;
   /** Path of the order socket of the ztunnel that this one replaces; absent: it replaces none. */
   readonly predecessor?: string;
   readonly ports: { readonly admin: number; readonly stats: number; readonly readiness: number };
@@ -129,6 +131,7 @@ const OPTIONS = {
   'access-log': { type: 'string' },
   'admin-socket': { type: 'string' },
   predecessor: { type: 'string' },
+  'bpf-directory': { type: 'string' },
   'egress-netns': { type: 'string' },
   'fabric-cidrs': { type: 'string' },
   'name-servers': { type: 'string' },
@@ -228,7 +231,7 @@ const STATE_CONTROL_PLANE = 'https://10.240.0.2:15012';
 function pathFlags(
   settings: Settings,
   flags: Flags,
-): Pick<ZtunnelConfig, 'accessLog' | 'adminSocket' | 'egressNetns'> {
+): Pick<ZtunnelConfig, 'accessLog' | 'adminSocket' | 'bpfDirectory' | 'egressNetns'> {
   const { state, node } = flags;
   const fromState = state !== undefined && node !== undefined;
   if (state !== undefined && node === undefined) settings.faults.push('--state needs --node');
@@ -237,10 +240,15 @@ function pathFlags(
   const adminSocket =
     flags['admin-socket'] ?? (fromState ? join(state, 'run', node, 'ztunnel.sock') : undefined);
   const egressNetns = flags['egress-netns'];
+  const bpfDirectory = flags['bpf-directory'] ?? text(settings, 'TULLE_BPF_DIRECTORY');
+  if (bpfDirectory !== undefined && !isAbsolute(bpfDirectory)) {
+    settings.faults.push(`--bpf-directory: ${JSON.stringify(bpfDirectory)} is not an absolute path`);
+  }
   return {
     ...(accessLog !== undefined && { accessLog }),
     ...(adminSocket !== undefined && { adminSocket }),
     ...(egressNetns !== undefined && { egressNetns }),
+    ...(bpfDirectory !== undefined && { bpfDirectory }),
   };
 }
 

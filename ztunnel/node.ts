@@ -7,6 +7,7 @@ import { createSvidManager, type SvidManager } from '#certs/svid-manager.ts';
 import type { AccessRecord } from './access-log.ts';
 import { formatAccessRecord } from './access-log-format.ts';
 import { type AccessLogWriter, createAccessLogWriter } from './access-log-writer.ts';
+import { OwnSockets } from './capture/own-sockets.ts';
 import type { ZtunnelConfig } from './config.ts';
 import { dumpConfig } from './config-dump.ts';
 import { createForwarder } from './dns/forward.ts';
@@ -168,11 +169,13 @@ export class Node {
     const { config, egressNetnsFd, logger } = this.#options;
     const { node, network, clusterId, clusterDomain, missingPolicy, fabricCidrs, originalSource, hbone } =
       config;
+    const { bpfDirectory } = config;
     return startWorkers({
       count: config.workers,
       config: {
         ...{ node, network, clusterId, clusterDomain, missingPolicy, fabricCidrs, originalSource, hbone },
         ...(egressNetnsFd !== undefined && { egressNetnsFd }),
+        ...(bpfDirectory !== undefined && { bpf: { directory: bpfDirectory, workers: config.workers } }),
         nameServers: this.#nameServers,
       },
       tables: this.tables,
@@ -202,8 +205,9 @@ export class Node {
 
   #dnsOptions(): PodDnsOptions {
     const { config, egressNetnsFd, logger } = this.#options;
-    const { network, clusterDomain, ipv6, dns } = config;
+    const { network, clusterDomain, ipv6, dns, bpfDirectory } = config;
     const nameServers = this.#nameServers;
+    const own = new OwnSockets(bpfDirectory === undefined ? {} : { directory: bpfDirectory });
     return {
       ...{ tables: this.tables, network, clusterDomain, ipv6, nameServers },
       ownsClusterDomain: dns.ownsClusterDomain,
@@ -211,6 +215,10 @@ export class Node {
       ...(egressNetnsFd !== undefined && {
         egressForwarder: createForwarder({ nameServers, netnsFd: egressNetnsFd }),
       }),
+      tag: (fd) => {
+        own.look(); // maps may have come since
+        own.tag(fd);
+      },
       onQuery: (report, client) => {
         const { canonicalName: name = '', canonicalRevision: revision = '' } = client ?? {};
         this.metrics.dnsQuery(report, { name, revision });

@@ -3,7 +3,7 @@ import type { Logger } from 'pino';
 import { type HostPort, isIp, parseIp } from '#api/address.ts';
 import type { Workload } from '#api/workload.ts';
 import { PORT_DNS } from './capture/capture.ts';
-import { bindUdp, closeDescriptor, listenInNamespace } from './capture/in-pod-sockets.ts';
+import { bindUdp, closeDescriptor, listenInNamespace, type SocketTag } from './capture/in-pod-sockets.ts';
 import { hasCode } from './capture/native.ts';
 import { createForwarder, type Forwarder } from './dns/forward.ts';
 import { answerName } from './dns/resolve.ts';
@@ -23,6 +23,8 @@ export interface PodDnsOptions {
   readonly nameServers: readonly HostPort[];
   /** Asks name servers from there; absent: from each pod. */
   readonly egressForwarder?: Forwarder;
+  /** For every socket that is made in a pod. */
+  readonly tag?: SocketTag;
   readonly onQuery: (report: QueryReport, client: Workload | undefined) => void;
   readonly logger: Logger;
 }
@@ -56,8 +58,8 @@ export async function servePodDns(
   client: () => Workload | undefined,
   { netnsFd, offered }: DnsPlace,
 ): Promise<PodDns> {
-  const { nameServers, logger } = options;
-  const { udp, tcp, shared, left } = openSockets(netnsFd, options.ipv6, offered);
+  const { nameServers, logger, tag } = options;
+  const { udp, tcp, shared, left } = openSockets(netnsFd, options, offered);
   const server = await serveDns({
     ...{ udp, tcp },
     resolve: ({ name, type }) => {
@@ -66,7 +68,7 @@ export async function servePodDns(
       const { namespace: clientNamespace } = workload;
       return answerName({ ...options, name, type, clientNamespace, random: Math.random });
     },
-    forwarder: options.egressForwarder ?? createForwarder({ nameServers, netnsFd }),
+    forwarder: options.egressForwarder ?? createForwarder({ nameServers, netnsFd, ...(tag && { tag }) }),
     logger,
     onQuery: (report) => options.onQuery(report, client()),
   });
@@ -91,7 +93,11 @@ interface DnsSockets extends Pick<Parameters<typeof serveDns>[0], 'udp' | 'tcp'>
 }
 
 /** Both protocols on 127.0.0.1, and on ::1 where the pod has it. */
-function openSockets(netnsFd: number, ipv6: boolean, offered: OfferedSockets | undefined): DnsSockets {
+function openSockets(
+  netnsFd: number,
+  { ipv6, tag }: Pick<PodDnsOptions, 'ipv6' | 'tag'>,
+  offered: OfferedSockets | undefined,
+): DnsSockets {
   const others = new SharedSockets(netnsFd, offered);
   const opened: number[] = [];
   let shared = false;
@@ -108,11 +114,10 @@ function openSockets(netnsFd: number, ipv6: boolean, offered: OfferedSockets | u
     return [fd];
   };
   const bind = (ip: string, family: 4 | 6): DnsSockets['udp'] =>
-    keep('udp', ip, () => bindUdp(netnsFd, { ip, port: PORT_DNS })).map((fd) => ({ fd, family }));
+    keep('udp', ip, () => bindUdp(netnsFd, { ip, port: PORT_DNS }, tag)).map((fd) => ({ fd, family }));
+  const tcp = { port: PORT_DNS, transparent: false, backlog: BACKLOG, ...(tag && { tag }) };
   const listen = (ip: string): readonly number[] =>
-    keep('tcp', ip, () =>
-      listenInNamespace(netnsFd, { ip, port: PORT_DNS, transparent: false, backlog: BACKLOG }),
-    );
+    keep('tcp', ip, () => listenInNamespace(netnsFd, { ip, ...tcp }));
   try {
     const v4 = { udp: bind('127.0.0.1', 4), tcp: listen('127.0.0.1') };
     const udp6 = ipv6 ? unlessMissing(() => bind('::1', 6)) : undefined;

@@ -23,6 +23,8 @@ export interface WorkerConfig {
   readonly missingPolicy: 'deny' | 'allow';
   /** Namespace from which connections that leave the mesh are dialled; absent: from the pod's own. */
   readonly egressNetnsFd?: number;
+  /** Where capture by eBPF has its maps, and how many workers there are; absent: there is no such capture. */
+  readonly bpf?: { readonly directory: string; readonly workers: number };
   /** Asked for the hostnames of workloads that have no address; from the egress namespace, else from the pod. */
   readonly nameServers?: readonly HostPort[];
   /** Prefixes that are dialled from the pod although an egress namespace is set: `10.244.0.0/16`. */
