@@ -18,6 +18,14 @@ export interface MapInfo {
   readonly flags: number;
 }
 
+/** What a map has to be: bytes of its keys and values, its type and flags as the kernel has them; what is not named may be anything. */
+export interface MapSizes {
+  readonly key: number;
+  readonly value?: number;
+  readonly type?: number;
+  readonly flags?: number;
+}
+
 /** A map shared with the programs in the kernel. Its descriptor is closed by {@link close}; the map lives on while pinned or used. */
 export class BpfMap {
   readonly fd: number;
@@ -38,12 +46,16 @@ export class BpfMap {
    * @throws BpfError ENOENT when nothing is there; EINVAL when it is no map, or one with other sizes than ours;
    * BpfUnsupportedError without libbpf
    */
-  static openPinned(path: string, sizes: { readonly key: number; readonly value: number }): BpfMap {
+  static openPinned(path: string, sizes: MapSizes): BpfMap {
     const fd = libbpf().bpf_obj_get(path);
     if (fd < 0) throw bpfError(`open map ${path}`, -fd, openRemedy(-fd));
     try {
       const info = mapInfo(fd, path);
-      if (info.keySize !== sizes.key || info.valueSize !== sizes.value) throw otherSizes(path, info, sizes);
+      refuseOther(
+        path,
+        { key: info.keySize, value: info.valueSize, type: info.type, flags: info.flags },
+        sizes,
+      );
       return new BpfMap(fd, path, info);
     } catch (error) {
       sys.close(fd);
@@ -138,14 +150,15 @@ export function kindOfDescriptor(fd: number): 'map' | 'prog' | 'link' | undefine
   return kind === 'map' || kind === 'prog' || kind === 'link' ? kind : undefined;
 }
 
-function otherSizes(
-  path: string,
-  info: MapInfo,
-  sizes: { readonly key: number; readonly value: number },
-): BpfError {
-  return new BpfError(
-    `map ${path} has keys of ${info.keySize} and values of ${info.valueSize} bytes, not ${sizes.key} and ${sizes.value}: ` +
-      'something else than this version of the mesh made it; remove it',
+function refuseOther(path: string, found: Required<MapSizes>, expected: MapSizes): void {
+  const wanted: Required<MapSizes> = { ...found, ...expected };
+  const differing = (['key', 'value', 'type', 'flags'] as const).filter(
+    (part) => found[part] !== wanted[part],
+  );
+  if (differing.length === 0) return;
+  const differences = differing.map((part) => `${part} ${found[part]} instead of ${wanted[part]}`).join(', ');
+  throw new BpfError(
+    `map ${path} is another one (${differences}): something else than this version of the mesh made it; remove it`,
     { code: 'EINVAL' },
   );
 }

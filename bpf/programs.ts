@@ -1,0 +1,248 @@
+import { statSync } from 'node:fs';
+import { dirname } from 'node:path';
+import {
+  AF_INET,
+  check,
+  SOCK_CLOEXEC,
+  SOCK_STREAM,
+  SOL_SOCKET,
+  sys,
+  withinNamespace,
+} from '#ztunnel/capture/native.ts';
+import { BpfError } from './errors.ts';
+import {
+  attempt,
+  type EgressMethod,
+  type OpenCgroup,
+  openCgroup,
+  requireBpf,
+  tryInNamespace,
+} from './features.ts';
+import { ABI } from './layout.ts';
+import { readObject } from './objects.ts';
+import {
+  BPFFS,
+  isBpffs,
+  makeDirectory,
+  pinnedPods,
+  pinnedVersions,
+  podDirectory,
+  removeEmpty,
+  removeTree,
+  removeVersion,
+  withLock,
+} from './pins.ts';
+import {
+  attachPodHooks,
+  detachPodHooks,
+  forgetPod,
+  isAbandoned,
+  type LoadedPodPrograms,
+  loadPodPrograms,
+  type PodPlace,
+} from './pod-hooks.ts';
+import {
+  attachShared,
+  loadShared,
+  loadWithMaps,
+  type MeshMaps,
+  makeVersion,
+  openMaps,
+  refuseNewer,
+  sweepOlder,
+} from './shared-programs.ts';
+import { mountPseudo } from './system-calls.ts';
+
+/**
+ * A mesh's programs in the kernel: loaded, attached and pinned, so that they go on when the node agent ends, and a new one
+ * finds them. Several agents of one mesh may do all of this at the same time.
+ */
+
+export interface MeshOptions {
+  /** `/sys/fs/bpf/tulle/MESH`. */
+  readonly directory: string;
+  /** The mesh's own cgroup, above all of its pods and all of its ztunnels; made where it is not there. */
+  readonly cgroup: string;
+  /** For tests: as if this kernel had only that one. */
+  readonly egress?: EgressMethod;
+}
+
+/** A pod to be attached; descriptors stay the caller's. */
+export interface AttachedPod extends PodPlace {
+  /** Of its network namespace. */
+  readonly cookie: bigint;
+}
+
+export interface MeshPrograms {
+  readonly maps: MeshMaps;
+  /** How the egress program is attached here. */
+  readonly egress: EgressMethod;
+  /**
+   * Attaches a pod's own programs; one that is attached already gets these programs in place of those it has. They do
+   * nothing until the pod has its entry in the map `pods`.
+   * @throws BpfError
+   */
+  readonly attachPod: (pod: AttachedPod) => void;
+  /**
+   * Forgets the pod in all maps and takes its programs away; not attached is no error.
+   * @param place needed without tcx only: where it is not given, a filter that does nothing stays at the pod's device
+   */
+  readonly detachPod: (cookie: bigint, place?: PodPlace) => void;
+  /** Cookies of the pods that are attached, whichever agent did it. */
+  readonly attachedPods: () => bigint[];
+  /**
+   * Forgets pods whose namespace is gone; and what an older version of the layout still has, once its pods are gone or have
+   * their entry in this one.
+   */
+  readonly sweep: () => void;
+  /** Closes our descriptors; everything stays attached. */
+  readonly close: () => void;
+}
+
+/**
+ * Loads the programs and attaches those of the cgroup, or has the links that are there run them from now on.
+ * @throws BpfUnsupportedError when this machine lacks something, found by trying; BpfError when what is pinned there is not
+ * ours, or of a newer version
+ */
+export function installMesh(options: MeshOptions): MeshPrograms {
+  requireBpf();
+  const cgroup = openCgroup(options.cgroup);
+  try {
+    return withLock(
+      options.directory,
+      () => installLocked(options, cgroup),
+      () => makeDirectory(options.directory),
+    );
+  } finally {
+    cgroup.close();
+  }
+}
+
+function installLocked(options: MeshOptions, cgroup: OpenCgroup): MeshPrograms {
+  const { directory } = options;
+  refuseNewer(directory);
+  const isNew = makeVersion(directory);
+  try {
+    const podFile = readObject('pod');
+    const shared = loadShared(directory);
+    try {
+      const egress = tryInNamespace((netnsFd) => tryPod(directory, podFile, netnsFd), options.egress);
+      attachShared(directory, shared, cgroup);
+      const maps = openMaps(directory);
+      sweepOlder(directory, maps.pods);
+      return meshPrograms(directory, maps, podFile, egress);
+    } finally {
+      shared.close();
+    }
+  } catch (error) {
+    if (isNew) removeVersion(directory, ABI);
+    throw error;
+  }
+}
+
+function tryPod(directory: string, file: Buffer, netnsFd: number): LoadedPodPrograms {
+  const cookie = attempt('netns_cookie', 'network namespaces have no cookies (Linux 5.14 has)', () =>
+    netnsCookie(netnsFd),
+  );
+  return loadWithMaps(directory, (maps) => loadPodPrograms(file, maps, cookie));
+}
+
+function meshPrograms(
+  directory: string,
+  maps: MeshMaps,
+  podFile: Buffer,
+  egress: EgressMethod,
+): MeshPrograms {
+  const descriptors = new Map(Object.entries(maps).map(([name, map]) => [name, map.fd]));
+  return {
+    maps,
+    egress,
+    attachPod: (pod) => {
+      requireCookie(pod);
+      const programs = loadPodPrograms(podFile, descriptors, pod.cookie);
+      try {
+        withLock(directory, () => attachPodHooks(podDirectory(directory, pod.cookie), pod, programs, egress));
+      } finally {
+        programs.close();
+      }
+    },
+    detachPod: (cookie, place) =>
+      withLock(directory, () => {
+        forgetPod(maps, cookie);
+        detachPodHooks(podDirectory(directory, cookie), place);
+      }),
+    attachedPods: () => pinnedPods(directory),
+    sweep: () => withLock(directory, () => sweepLocked(directory, maps)),
+    close: () => {
+      for (const map of Object.values(maps)) map.close();
+    },
+  };
+}
+
+/** A cookie and a namespace that do not belong together would have one pod's connections handed to another's ztunnel. */
+function requireCookie(pod: AttachedPod): void {
+  const actual = netnsCookie(pod.netnsFd);
+  if (actual === pod.cookie) return;
+  throw new BpfError(`the namespace has cookie ${actual}, not ${pod.cookie}`, { code: 'EINVAL' });
+}
+
+function sweepLocked(directory: string, maps: MeshMaps): void {
+  for (const cookie of pinnedPods(directory)) {
+    const pins = podDirectory(directory, cookie);
+    if (!isAbandoned(pins)) continue;
+    forgetPod(maps, cookie);
+    removeTree(pins);
+  }
+  sweepOlder(directory, maps.pods);
+}
+
+/**
+ * Removes everything of a mesh, all versions of it, also when it is half made: the hooks vanish, connections that were
+ * captured go on. Nothing there is no error.
+ * @throws BpfError
+ */
+export function removePins(directory: string): void {
+  if (statSync(directory, { throwIfNoEntry: false }) === undefined) return;
+  if (!isBpffs(directory))
+    throw new BpfError(`${directory} is not on bpffs: it is not the directory of a mesh`, { code: 'EINVAL' });
+  withLock(directory, () => {
+    for (const abi of pinnedVersions(directory)) removeVersion(directory, abi);
+    removeTree(directory);
+  });
+  removeEmpty(dirname(directory));
+}
+
+/**
+ * Mounts bpffs where it is not mounted yet.
+ * @throws BpfUnsupportedError when that is not possible
+ */
+export function ensureBpffs(path: string = BPFFS): void {
+  if (isBpffs(path)) return;
+  attempt(
+    'bpffs',
+    `bpffs is not mounted at ${path} and cannot be (mount -t bpf bpf ${path} before, as root)`,
+    // Another agent may be about to do the same; two mounts would hide one's pins from the other.
+    () => withLock(path, () => isBpffs(path) || mountPseudo('bpf', path)),
+  );
+}
+
+const SO_NETNS_COOKIE = 71;
+
+/**
+ * The cookie of a network namespace: unlike its inode, no other namespace ever gets it while the kernel runs.
+ * @throws NativeError ENOPROTOOPT before Linux 5.14
+ */
+export function netnsCookie(netnsFd: number): bigint {
+  const fd = withinNamespace(netnsFd, () =>
+    check('socket', sys.socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)),
+  );
+  try {
+    const value = Buffer.alloc(8);
+    const size = Buffer.alloc(4);
+    size.writeUInt32LE(value.length);
+    check('getsockopt SO_NETNS_COOKIE', sys.getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, value, size));
+    return value.readBigUInt64LE();
+  } finally {
+    sys.close(fd);
+  }
+}
