@@ -2,7 +2,7 @@ import type { AccessRecord, Peer } from './access-log.ts';
 
 /**
  * A record as a line of JSON with a stock ztunnel's field names (fact sheet ambient-wire.md, 8), and ours: `waypoint.identity`, `policy`,
- * `reason`, `dry_run`, `response_flags`, `connection_id`. Undefined for records that are for metrics only.
+ * `reason`, `dry_run`, `response_flags`, `connection_id`, `hop`. Undefined for records that are for metrics only.
  */
 export function formatAccessRecord(record: AccessRecord): string | undefined {
   switch (record.event) {
@@ -40,9 +40,10 @@ function ends(record: AccessRecord): object {
     'waypoint.identity': record.waypoint,
     'dst.addr': destination.address,
     'dst.hbone_addr': record.hboneAddress,
-    'dst.service': record.service?.hostname,
+    'dst.service': (record.service ?? record.impliedService)?.hostname,
     ...peer('dst', destination),
     direction: record.direction,
+    hop: record.security === 'same_node' ? 'same-node' : undefined,
   };
 }
 

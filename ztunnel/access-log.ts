@@ -9,7 +9,10 @@ export type ResponseFlags =
   | 'IDENTITY_ERROR'
   | 'CERT_REVOKED';
 
-/** One end of a connection as far as it is known. Identity as `spiffe://…`, only when it is proven by mTLS. */
+/**
+ * One end of a connection as far as it is known. Identity as `spiffe://…`, only when it is proven: by mTLS, or on one node by
+ * the pod's own listener and a certificate that stands the same checks.
+ */
 export interface Peer {
   /** `ip:port`. */
   readonly address: string;
@@ -44,7 +47,10 @@ export interface AccessRecord {
   /** The CONNECT authority. */
   readonly hboneAddress?: string;
   readonly service?: { readonly hostname: string; readonly name: string; readonly namespace: string };
-  readonly security: 'mutual_tls' | 'unknown';
+  /** The service that the destination counts it for, where the caller has addressed none. */
+  readonly impliedService?: NonNullable<AccessRecord['service']>;
+  /** `same_node`: between two pods of this node, inside the process; this record stands for both ends. */
+  readonly security: 'mutual_tls' | 'same_node' | 'unknown';
   /** Client to server, since the last record. */
   readonly receivedBytes: number;
   /** Server to client, since the last record. */

@@ -1,11 +1,12 @@
 import { parseCidr } from '#api/address.ts';
 import { OwnSockets, type OwnSocketsOptions } from './capture/own-sockets.ts';
-import { Connections } from './connections.ts';
+import { Connections, concerns } from './connections.ts';
 import { CONNECT_TIMEOUT_MS, type DataPath, type PodTarget, type ServedPod } from './data-path.ts';
 import { createForwarder } from './dns/forward.ts';
 import { lookUpHostname } from './dns/lookup.ts';
 import { connectHop } from './hbone/client.ts';
 import { Pool } from './hbone/pool.ts';
+import { PodIndex } from './pod-index.ts';
 import { PodListeners } from './pod-listeners.ts';
 import { openPodSockets, type PodSockets, type PodSocketsOptions } from './pod-sockets.ts';
 import { Rechecks } from './rechecks.ts';
@@ -37,17 +38,17 @@ interface Served {
 export class Carrier {
   readonly #options: CarrierOptions;
   readonly #path: DataPath;
-  readonly #records: Records;
   readonly #own: OwnSockets;
+  readonly #records: Records;
   readonly #rechecks: Rechecks;
   readonly #pods = new Map<string, Served>();
   readonly #progress: NodeJS.Timeout;
 
   constructor(options: CarrierOptions) {
     this.#options = options;
-    this.#records = new Records((records) => options.send({ kind: 'records', records }));
     this.#own = new OwnSockets(bpfOf(options.config));
-    this.#path = openDataPath(options, this.#records);
+    this.#records = new Records((records) => options.send({ kind: 'records', records }));
+    this.#path = openDataPath(options, this.#records, () => this.#rechecks.noteLostIdentity());
     this.#rechecks = new Rechecks(this.#path.connections);
     this.#progress = setInterval(() => this.#path.connections.progress(), PROGRESS_MS).unref();
   }
@@ -102,31 +103,35 @@ export class Carrier {
   }
 
   #addPod({ pod: info, netnsFd, offered }: Extract<ToWorker, { readonly kind: 'add-pod' }>): OpenedListeners {
-    this.#pods.get(info.uid)?.listeners.close();
+    const before = this.#pods.get(info.uid);
+    before?.listeners.close();
     const { openSockets, config } = this.#options;
     const sockets =
       openSockets?.(netnsFd) ?? openPodSockets(netnsFd, egressOf(config), this.#socketsOf(info));
     const pod = { info, sockets };
     const listeners = new PodListeners(this.#path, pod);
     const opened = listeners.open(netnsFd, offered);
+    if (before !== undefined) this.#path.pods.remove(before.pod);
+    this.#path.pods.add(pod);
     this.#pods.set(info.uid, { pod, listeners });
     return opened;
+  }
+
+  #socketsOf({ namespace, name }: PodInfo): PodSocketsOptions {
+    return { name: `pod ${namespace}/${name}`, own: this.#own };
   }
 
   /** Resolves when the last of its connections has ended. */
   async #removePod(uid: string, cut: boolean): Promise<void> {
     const served = this.#pods.get(uid);
     if (served === undefined) return;
-  #socketsOf({ namespace, name }: PodInfo): PodSocketsOptions {
-    return { name: `pod ${namespace}/${name}`, own: this.#own };
-  }
-
     this.#pods.delete(uid);
     const { pod, listeners } = served;
-    const { connections } = this.#path;
+    const { connections, pods } = this.#path;
+    pods.remove(pod);
     listeners.close();
     if (cut) {
-      connections.cut(({ opening }) => opening.pod === pod, REMOVED);
+      connections.cut(({ opening }) => concerns(opening, pod), REMOVED);
       listeners.cutSessions('the workload is gone');
       return;
     }
@@ -136,9 +141,10 @@ export class Carrier {
   }
 
   async #drain(deadlineMs: number): Promise<void> {
-    const { connections, pool } = this.#path;
+    const { connections, pool, pods, svids } = this.#path;
     const all = [...this.#pods.values()].map(({ listeners }) => listeners);
     this.#pods.clear();
+    pods.clear();
     for (const listeners of all) {
       listeners.close();
       listeners.drainSessions();
@@ -153,10 +159,15 @@ export class Carrier {
     clearTimeout(deadline);
     clearInterval(this.#progress);
     pool.close();
+    svids.close();
   }
 }
 
-function openDataPath({ config, send }: CarrierOptions, records: Records): DataPath {
+function openDataPath(
+  { config, send }: CarrierOptions,
+  records: Records,
+  onIdentityLost: () => void,
+): DataPath {
   const tables = createTables();
   const record: DataPath['record'] = (each) => records.add(each);
   const forwarder = createForwarder({
@@ -168,8 +179,12 @@ function openDataPath({ config, send }: CarrierOptions, records: Records): DataP
     tables,
     record,
     waits: new TableWaits(tables),
-    svids: new WorkerSvids((identity) => send({ kind: 'need-svid', identity })),
+    svids: new WorkerSvids({
+      ask: (identity) => send({ kind: 'need-svid', identity }),
+      onLost: onIdentityLost,
+    }),
     connections: new Connections(records),
+    pods: new PodIndex(),
     pool: openPool(config),
     resolveHostname: (hostname) => lookUpHostname(forwarder, hostname).catch(() => []),
   };
@@ -192,11 +207,11 @@ function openPool({ hbone }: WorkerConfig): Pool<PodTarget> {
   });
 }
 
-function egressOf({ egressNetnsFd, fabricCidrs }: WorkerConfig): Parameters<typeof openPodSockets>[1] {
-  const fabric = fabricCidrs.map(parseCidr);
-  return egressNetnsFd === undefined ? { fabric } : { netnsFd: egressNetnsFd, fabric };
-}
 function bpfOf({ bpf, index }: WorkerConfig): OwnSocketsOptions {
   return bpf === undefined ? {} : { directory: bpf.directory, worker: { index, count: bpf.workers } };
 }
 
+function egressOf({ egressNetnsFd, fabricCidrs }: WorkerConfig): Parameters<typeof openPodSockets>[1] {
+  const fabric = fabricCidrs.map(parseCidr);
+  return egressNetnsFd === undefined ? { fabric } : { netnsFd: egressNetnsFd, fabric };
+}

@@ -66,11 +66,15 @@ function dumpPod(
   connections: readonly ConnectionInfo[],
 ): object {
   const own = connections.filter(({ podUid }) => podUid === pod.uid);
+  const near = connections.filter(({ destinationPodUid }) => destinationPodUid === pod.uid);
   const inDirection = (direction: ConnectionInfo['direction']): readonly object[] =>
     own.filter((connection) => connection.direction === direction).map(dumpConnection);
   return {
     state,
-    connections: { inbound: inDirection('inbound'), outbound: inDirection('outbound') },
+    connections: {
+      inbound: [...inDirection('inbound'), ...near.map(dumpConnection)],
+      outbound: inDirection('outbound'),
+    },
     info: { name: pod.name, namespace: pod.namespace, serviceAccount: pod.serviceAccount },
   };
 }

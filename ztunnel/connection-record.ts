@@ -10,6 +10,7 @@ export type ConnectionFacts = Pick<
   | 'destination'
   | 'hboneAddress'
   | 'service'
+  | 'impliedService'
   | 'security'
   | 'connectionId'
   | 'policy'

@@ -11,12 +11,27 @@ export type PodToken = object;
 /** What opens with a connection. */
 export interface Opening {
   readonly pod: PodToken;
+  /** The pod at the other end, where that is served here as well. */
+  readonly otherPod?: PodToken;
   readonly facts: ConnectionFacts;
   readonly info: ConnectionInfo;
   /** Whether it would be let in now, and to which workload; absent: nobody asks (outbound). */
-  readonly permission?: { readonly workloadUid: string; readonly verdict: () => Verdict };
+  readonly permission?: Permission;
   /** Gives up what is under way, when it is cut before bytes flow. */
   readonly giveUp: () => void;
+}
+
+/** What a connection is there by. */
+export interface Permission {
+  readonly workloadUid: string;
+  readonly verdict: () => Verdict;
+  /** Why an end is no longer who it was taken for; absent where the session of a tunnel stands for that. */
+  readonly lostIdentity?: () => Failure | undefined;
+}
+
+/** Whether a pod is at one of its ends. */
+export function concerns({ pod, otherPod }: Opening, token: PodToken): boolean {
+  return pod === token || otherPod === token;
 }
 
 /** A connection from its opening to its end: one record for each, and it can be cut at any time. */
@@ -151,7 +166,7 @@ export class Connections {
 
   countOf(pod: PodToken): number {
     let count = 0;
-    for (const { opening } of this.#all()) if (opening.pod === pod) count++;
+    for (const { opening } of this.#all()) if (concerns(opening, pod)) count++;
     return count;
   }
 

@@ -8,14 +8,18 @@ import { isInstanceOf } from './tables/gateway.ts';
 import type { Tables } from './tables/tables.ts';
 
 /** A request that came in over HBONE. */
-export interface InboundRequest {
+export interface InboundRequest extends Asked {
   readonly fields: readonly Field[];
+  readonly network: string;
+}
+
+/** What is asked of a pod. */
+interface Asked {
   readonly tables: Tables;
   /** The workload of this pod. */
   readonly workload: Workload;
   /** The pod's address, to which the client has connected. */
   readonly localIp: Ip;
-  readonly network: string;
 }
 
 /** Which application the request is for, or the status that refuses it. */
@@ -37,7 +41,7 @@ export const MESH_PORTS: ReadonlySet<number> = new Set([15001, 15006, 15008]);
 
 /** Decides what a CONNECT is for: fact sheet ambient-wire.md, 1.6, steps 3 to 6. The errors are worded as a stock ztunnel's. */
 export function decideInboundTarget(request: InboundRequest): InboundTarget {
-  const { fields, workload } = request;
+  const { fields } = request;
   const method = fieldOf(fields, ':method') ?? '';
   if (method !== 'CONNECT') return refused('400', `expected method CONNECT, got ${quoted(method)}`);
   const text = fieldOf(fields, ':authority') ?? '';
@@ -48,11 +52,26 @@ export function decideInboundTarget(request: InboundRequest): InboundTarget {
   }
   const port = portOf(request, authority);
   if (port === undefined) return refused('503', `no such service or port: ${quoted(text)}`);
+  const named =
+    authority.kind === 'hostname'
+      ? authority.hostname
+      : parseForwardedHost(fieldOf(fields, 'forwarded') ?? '');
+  return decideApplication(request, { authority: text, port, named });
+}
+
+/**
+ * Decides which application of a pod is meant by a port of its.
+ * @param named hostname (lower case) of the service that the client has addressed
+ */
+export function decideApplication(
+  { tables, workload, localIp }: Asked,
+  { authority: text, port, named }: { authority: string; port: number; named: string | undefined },
+): InboundTarget {
   if (MESH_PORTS.has(port)) return refused('503', 'attempted recursive call to ourselves');
   const tunnel = workload.applicationTunnel;
   const wantsProxyProtocol = tunnel?.protocol === 'PROXY';
-  const ip = wantsProxyProtocol ? loopbackLike(request.localIp) : request.localIp;
-  const service = serviceOf(request, authority, port);
+  const ip = wantsProxyProtocol ? loopbackLike(localIp) : localIp;
+  const service = serviceOf({ tables, workload }, named, port);
   return {
     kind: 'target',
     address: { ip, port: tunnel !== undefined && tunnel.port > 0 ? tunnel.port : port },
@@ -85,14 +104,10 @@ function portOf({ tables, workload }: InboundRequest, authority: Authority): num
 
 /** The service that the client names, if it is one of this workload's; else one that has the port. */
 function serviceOf(
-  { tables, workload, fields }: InboundRequest,
-  authority: Authority,
+  { tables, workload }: Pick<Asked, 'tables' | 'workload'>,
+  named: string | undefined,
   port: number,
 ): Service | undefined {
-  const named =
-    authority.kind === 'hostname'
-      ? authority.hostname
-      : parseForwardedHost(fieldOf(fields, 'forwarded') ?? '');
   const services = [...workload.services.keys()].flatMap((key) => tables.serviceByKey(key) ?? []);
   return (
     services.find(({ hostname }) => hostname.toLowerCase() === named) ??

@@ -3,7 +3,7 @@ import { Counter, Gauge, Histogram, type OpenMetricsContentType, type Registry }
 import type { SubscriptionMetrics } from '#api/delta-client.ts';
 import type { AccessRecord } from './access-log.ts';
 import type { QueryReport } from './dns/respond.ts';
-import { reporterOf, TRAFFIC_LABELS, type TrafficCount, type TrafficTotals } from './traffic-series.ts';
+import { reportersOf, TRAFFIC_LABELS, type TrafficCount, type TrafficTotals } from './traffic-series.ts';
 
 /** The registry of a ztunnel's metrics. */
 export type MetricRegistry = Registry<OpenMetricsContentType>;
@@ -247,9 +247,9 @@ export function registerOwn(registry: MetricRegistry, missingPolicies: () => num
     decision: (record) => {
       const { event, reason } = record;
       if (reason === undefined || (event !== 'closed' && event !== 'failed')) return;
-      const reporter = reporterOf(record);
-      if (event === 'failed') refused.inc({ reporter, reason });
-      if (reporter === 'destination')
+      const reporters = reportersOf(record);
+      if (event === 'failed') for (const reporter of reporters) refused.inc({ reporter, reason });
+      if (reporters.includes('destination'))
         verdicts.inc({ verdict: record.flags === 'DENY' ? 'deny' : 'allow', reason });
     },
     workerCrashed: () => crashes.inc(),

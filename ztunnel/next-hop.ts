@@ -22,10 +22,12 @@ export interface OutboundConnection {
   readonly random: () => number;
   /** Workloads (by uid) that were tried in vain for this connection. */
   readonly exclude?: ReadonlySet<string>;
+  /** Whether this very ztunnel serves the pod that the workload is, which has that address; absent: no pod but the caller's. */
+  readonly servesPod?: (workload: Workload, ip: Ip) => boolean;
 }
 
 /** Where a connection goes, and why: plain data, the same in the data path, `explain`, the log and the tests. */
-export type NextHop = TunnelHop | PassthroughHop | ResolveHop | RefusedHop;
+export type NextHop = TunnelHop | SameNodeHop | PassthroughHop | ResolveHop | RefusedHop;
 
 /** Through HBONE. */
 export interface TunnelHop {
@@ -42,6 +44,29 @@ export interface TunnelHop {
   /** The service that the application addressed. */
   readonly service?: Service;
   readonly viaWaypoint?: GatewayAddress;
+  /** Why it is no {@link SameNodeHop}, though both are on one node and nothing stands between them. */
+  readonly notSameNode?: NotSameNode;
+}
+
+/** What keeps a connection between two pods of one node in a tunnel; `tulle.dev/same-node` is what has been said by either. */
+export type NotSameNode =
+  | 'source-says-tunnel'
+  | 'destination-says-tunnel'
+  | 'destination-not-served-here'
+  | 'source-address-not-its-own';
+
+/** To the application in another pod of this ztunnel's, inside the process: without TLS, with all of its checks. */
+export interface SameNodeHop {
+  readonly kind: 'same-node';
+  readonly reason: 'both-on-this-node';
+  /** The application, in its pod. */
+  readonly to: HostPort;
+  /** The caller's address in the family of `to`: what policies and the application see. */
+  readonly sourceIp: Ip;
+  /** The destination has to be one of these. */
+  readonly expected: readonly Identity[];
+  readonly destinationWorkload: Workload;
+  readonly service?: Service;
 }
 
 /** By plain TCP. */
@@ -115,7 +140,7 @@ export function completeNextHop(hop: ResolveHop, addresses: readonly Ip[], rando
   const choice = preferred.length > 0 ? preferred : addresses;
   const ip = choice[Math.floor(random() * choice.length)];
   const { destinationWorkload, service } = hop;
-  if (ip !== undefined) return direct({ ip, port: hop.targetPort }, destinationWorkload, service);
+  if (ip !== undefined) return farAway({ ip, port: hop.targetPort }, destinationWorkload, service);
   const message = `no healthy upstream: ${hop.hostname} has no address`;
   return { kind: 'refuse', reason: 'hostname-not-resolved', message, destinationWorkload, ...and(service) };
 }
@@ -177,7 +202,7 @@ function toEndpoint(connection: OutboundConnection, service: Service): NextHop {
   if (choice.kind === 'none') return refuse(connection, choice.reason, WHY_NONE[choice.reason], service);
   const { workload, targetPort } = choice;
   const ip = chooseAddress(workload, service, destination.ip);
-  if (ip !== undefined) return direct({ ip, port: targetPort }, workload, service);
+  if (ip !== undefined) return direct(connection, { ip, port: targetPort }, workload, service);
   return {
     kind: 'resolve',
     reason: 'workload-has-only-a-hostname',
@@ -195,7 +220,7 @@ function toWorkload(connection: OutboundConnection, workload: Workload): NextHop
   if (waypoint !== undefined && !comesFrom(connection, waypoint)) {
     return toWaypoint(connection, waypoint, 'workload-waypoint');
   }
-  return direct(connection.destination, workload, undefined);
+  return direct(connection, connection.destination, workload, undefined);
 }
 
 function comesFrom({ tables, source, sourceIp }: OutboundConnection, waypoint: GatewayAddress): boolean {
@@ -207,7 +232,54 @@ function comesFrom({ tables, source, sourceIp }: OutboundConnection, waypoint: G
   );
 }
 
-function direct(to: HostPort, workload: Workload, service: Service | undefined): NextHop {
+/** Nothing stands in between. */
+function direct(
+  connection: OutboundConnection,
+  to: HostPort,
+  workload: Workload,
+  service: Service | undefined,
+): NextHop {
+  const far = farAway(to, workload, service);
+  const isNear = workload.node === connection.source.node && !workload.nativeTunnel;
+  if (far.kind !== 'tunnel' || connection.servesPod === undefined || !isNear) return far;
+  const sourceIp = ownAddress(connection, to.ip);
+  const notSameNode = whyTunnel(connection, workload, to.ip);
+  if (notSameNode !== undefined) return { ...far, notSameNode };
+  if (sourceIp === undefined) return { ...far, notSameNode: 'source-address-not-its-own' };
+  return {
+    kind: 'same-node',
+    reason: 'both-on-this-node',
+    to,
+    sourceIp,
+    expected: far.expected,
+    destinationWorkload: workload,
+    ...and(service),
+  };
+}
+
+function whyTunnel(
+  { source, servesPod }: OutboundConnection,
+  workload: Workload,
+  ip: Ip,
+): NotSameNode | undefined {
+  if (source.sameNode === 'tunnel') return 'source-says-tunnel';
+  if (workload.sameNode === 'tunnel') return 'destination-says-tunnel';
+  const isServed = workload.addresses.includes(ip) && servesPod?.(workload, ip) === true;
+  return isServed ? undefined : 'destination-not-served-here';
+}
+
+/**
+ * What a tunnel's far end would see the caller come from. An application may have bound to any address that its pod has given
+ * itself: that is nobody's to believe, and is left to the tunnel, whose own address is the pod's.
+ */
+function ownAddress({ source, sourceIp }: OutboundConnection, to: Ip): Ip | undefined {
+  if (!source.addresses.includes(sourceIp)) return undefined;
+  const family = familyOf(to);
+  return familyOf(sourceIp) === family ? sourceIp : source.addresses.find((ip) => familyOf(ip) === family);
+}
+
+/** To where it is, whichever node that is. */
+function farAway(to: HostPort, workload: Workload, service: Service | undefined): TunnelHop | PassthroughHop {
   if (workload.tunnelProtocol === 'NONE') {
     const reason = 'destination-not-in-mesh';
     return { kind: 'passthrough', reason, to, destinationWorkload: workload, ...and(service) };

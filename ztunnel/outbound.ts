@@ -27,9 +27,11 @@ import {
   type NextHop,
   type PassthroughHop,
   type RefusedHop,
+  type SameNodeHop,
   type TunnelHop,
 } from './next-hop.ts';
 import { describeService, describeWorkload } from './peers.ts';
+import { carryOnNode } from './same-node.ts';
 import { connectFields } from './tunnel-headers.ts';
 
 /** A captured connection, and who makes it. */
@@ -84,6 +86,7 @@ async function decide(
     network: path.config.network,
     random: Math.random,
     exclude,
+    servesPod: (workload, ip) => path.pods.find(workload, ip) !== undefined,
   });
   if (hop.kind !== 'resolve') return hop;
   return completeNextHop(hop, await path.resolveHostname(hop.hostname), Math.random);
@@ -92,7 +95,8 @@ async function decide(
 async function follow(call: Call, hop: NextHop): Promise<void> {
   switch (hop.kind) {
     case 'tunnel':
-      return await tunnelSomewhere(call, hop);
+    case 'same-node':
+      return await carrySomewhere(call, hop);
     case 'passthrough':
       return await passThrough(call, hop);
     case 'refuse':
@@ -106,16 +110,21 @@ async function follow(call: Call, hop: NextHop): Promise<void> {
  * Carries it to the hop or, where nobody listens there, to another endpoint of what was addressed: it may have gone a moment
  * ago, and nothing has been sent yet.
  */
-async function tunnelSomewhere(call: Call, first: TunnelHop): Promise<void> {
+async function carrySomewhere(call: Call, first: TunnelHop | SameNodeHop): Promise<void> {
   const tried = new Set<string>();
   let hop: NextHop = first;
-  while (hop.kind === 'tunnel' && tried.size < MOST_TRIES && !tried.has(hop.destinationWorkload.uid)) {
+  while (isCarried(hop) && tried.size < MOST_TRIES && !tried.has(hop.destinationWorkload.uid)) {
     tried.add(hop.destinationWorkload.uid);
-    if ((await tunnel(call, hop)) === 'over') return;
+    const end = hop.kind === 'tunnel' ? await tunnel(call, hop) : await carryOnNode(call, hop);
+    if (end === 'over') return;
     if (call.socket.destroyed) return;
     hop = await decide(call, tried);
   }
   call.leg.abort();
+}
+
+function isCarried(hop: NextHop): hop is TunnelHop | SameNodeHop {
+  return hop.kind === 'tunnel' || hop.kind === 'same-node';
 }
 
 /** Endpoints that are tried for one connection. */

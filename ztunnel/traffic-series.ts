@@ -60,38 +60,41 @@ export class TrafficTotals {
     return totals;
   }
 
-  /** A connection is opened, and its bytes counted, before it is known how it ends: without flags. */
   #addOne(worker: number, record: AccessRecord): void {
-    const plain = this.#seriesOf(record, '-');
+    for (const reporter of reportersOf(record)) this.#count(worker, record, reporter);
+  }
+
+  /** A connection is opened, and its bytes counted, before it is known how it ends: without flags. */
+  #count(worker: number, record: AccessRecord, reporter: Reporter): void {
+    const plain = this.#seriesOf(record, reporter, '-');
     plain.receivedBytes += record.receivedBytes;
     plain.sentBytes += record.sentBytes;
     switch (record.event) {
       case 'opened':
         plain.opened += 1;
-        this.#countOpen(worker, record, 1);
+        this.#countOpen(worker, reporter, 1);
         break;
       case 'progress':
         break;
       case 'closed':
         if (record.includesOpening === true) plain.opened += 1;
-        else this.#countOpen(worker, record, -1);
-        this.#seriesOf(record, record.flags).closed += 1;
-        if (record.flags !== '-') this.#seriesOf(record, record.flags).failed += 1;
+        else this.#countOpen(worker, reporter, -1);
+        this.#seriesOf(record, reporter, record.flags).closed += 1;
+        if (record.flags !== '-') this.#seriesOf(record, reporter, record.flags).failed += 1;
         break;
       case 'failed':
-        this.#seriesOf(record, record.flags).failed += 1;
+        this.#seriesOf(record, reporter, record.flags).failed += 1;
     }
   }
 
-  #countOpen(worker: number, record: AccessRecord, change: 1 | -1): void {
+  #countOpen(worker: number, reporter: Reporter, change: 1 | -1): void {
     const counts = this.#open.get(worker) ?? new Map<string, number>();
-    const reporter = reporterOf(record);
     counts.set(reporter, Math.max(0, (counts.get(reporter) ?? 0) + change));
     this.#open.set(worker, counts);
   }
 
-  #seriesOf(record: AccessRecord, flags: string): TrafficSeries {
-    const values = labelValues(record, flags);
+  #seriesOf(record: AccessRecord, reporter: Reporter, flags: string): TrafficSeries {
+    const values = labelValues(record, reporter, flags);
     const key = values.join('\n');
     const known = this.#series.get(key);
     if (known !== undefined) return known;
@@ -101,15 +104,24 @@ export class TrafficTotals {
   }
 }
 
-/** The end that counts: the source for outbound connections. */
-export function reporterOf({ direction }: AccessRecord): 'source' | 'destination' {
-  return direction === 'outbound' ? 'source' : 'destination';
+/** An end of a connection, as it reports. */
+export type Reporter = 'source' | 'destination';
+
+/** The ends that a record is of: the source for outbound connections, both for one that does not leave the node. */
+export function reportersOf({ direction, security }: AccessRecord): readonly Reporter[] {
+  if (security === 'same_node') return BOTH;
+  return direction === 'outbound' ? SOURCE : DESTINATION;
 }
 
-function labelValues(record: AccessRecord, flags: string): readonly string[] {
-  const { source, destination, service } = record;
+const SOURCE: readonly Reporter[] = ['source'];
+const DESTINATION: readonly Reporter[] = ['destination'];
+const BOTH: readonly Reporter[] = ['source', 'destination'];
+
+function labelValues(record: AccessRecord, reporter: Reporter, flags: string): readonly string[] {
+  const { source, destination } = record;
+  const service = record.service ?? (reporter === 'destination' ? record.impliedService : undefined);
   return [
-    reporterOf(record),
+    reporter,
     ...peerValues(source),
     known(service?.hostname),
     known(service?.namespace),

@@ -85,5 +85,7 @@ export interface ConnectionInfo {
   readonly source: string;
   readonly destination: string;
   readonly identity?: string;
-  readonly protocol: 'HBONE' | 'TCP';
+  readonly protocol: 'HBONE' | 'TCP' | 'SAME_NODE';
+  /** The pod at the other end, where that is served here as well and this stands for both ends. */
+  readonly destinationPodUid?: string;
 }

@@ -6,15 +6,26 @@ interface Waiter {
   readonly resolve: (svid: Svid | undefined) => void;
 }
 
+export interface WorkerSvidsOptions {
+  /** An identity's SVID is needed. */
+  readonly ask: (identity: string) => void;
+  /** An SVID has expired without a successor, or been taken away. */
+  readonly onLost: () => void;
+}
+
+/** Longest that a timer can wait. */
+const MAX_TIMER_MS = 2 ** 31 - 1;
+
 /** The SVIDs that a byte worker has been given, by identity. */
 export class WorkerSvids {
-  readonly #ask: (identity: string) => void;
+  readonly #options: WorkerSvidsOptions;
   readonly #svids = new Map<string, Svid>();
   readonly #waiters = new Set<Waiter>();
+  /** For the next end of an SVID. */
+  #timer: NodeJS.Timeout | undefined;
 
-  /** @param ask says that an identity's SVID is needed */
-  constructor(ask: (identity: string) => void) {
-    this.#ask = ask;
+  constructor(options: WorkerSvidsOptions) {
+    this.#options = options;
   }
 
   /** A new or renewed one. */
@@ -22,18 +33,29 @@ export class WorkerSvids {
     const identity = formatIdentity(svid.identity);
     this.#svids.set(identity, svid);
     for (const waiter of [...this.#waiters]) if (waiter.identity === identity) waiter.resolve(svid);
+    this.#watch();
   }
 
   forget(identity: string): void {
-    this.#svids.delete(identity);
+    if (this.#svids.delete(identity)) this.#options.onLost();
+  }
+
+  /** The SVID, if it is there and valid now. */
+  current(identity: string): Svid | undefined {
+    const svid = this.#svids.get(identity);
+    return svid !== undefined && svid.notAfterMs > Date.now() ? svid : undefined;
+  }
+
+  close(): void {
+    clearTimeout(this.#timer);
   }
 
   /** The SVID, while it is valid; waits for it, and asks, when it is not there. Undefined when it has not come in time. */
   until(identity: Identity, timeoutMs: number): Promise<Svid | undefined> {
     const name = formatIdentity(identity);
-    const svid = this.#svids.get(name);
-    if (svid !== undefined && svid.notAfterMs > Date.now()) return Promise.resolve(svid);
-    this.#ask(name);
+    const svid = this.current(name);
+    if (svid !== undefined) return Promise.resolve(svid);
+    this.#options.ask(name);
     const { promise, resolve } = Promise.withResolvers<Svid | undefined>();
     const settle = (value: Svid | undefined): void => {
       clearTimeout(timer);
@@ -44,5 +66,20 @@ export class WorkerSvids {
     const waiter: Waiter = { identity: name, resolve: settle };
     this.#waiters.add(waiter);
     return promise;
+  }
+
+  /** Wakes up when the first of those that are valid ends. */
+  #watch(): void {
+    clearTimeout(this.#timer);
+    const now = Date.now();
+    let next = Number.POSITIVE_INFINITY;
+    for (const { notAfterMs } of this.#svids.values())
+      if (notAfterMs > now && notAfterMs < next) next = notAfterMs;
+    if (next === Number.POSITIVE_INFINITY) return;
+    const wake = (): void => {
+      if (next <= Date.now()) this.#options.onLost();
+      this.#watch();
+    };
+    this.#timer = setTimeout(wake, Math.min(next - now, MAX_TIMER_MS)).unref();
   }
 }

@@ -29,12 +29,13 @@ function pod(namespace: string, name: string, ip: string): Workload {
   return workload({ namespace, name, serviceAccount: name, addresses: [ip] });
 }
 
-function replica(name: string, ip: string, authorizationPolicies: readonly string[]): Workload {
+function replica(name: string, ip: string, authorizationPolicies: readonly string[], node = 'n2'): Workload {
   const services = { [serviceKey(CATALOG)]: { 80: 8080 } };
   return workload({
     namespace: 'shop',
     name,
     serviceAccount: 'catalog',
+    node,
     addresses: [ip],
     authorizationPolicies,
     services,
@@ -104,6 +105,39 @@ describe('a call to a service', () => {
       verdict: { kind: 'deny' },
     });
     expect(outcome).toBe('refused');
+  });
+});
+
+describe('a call on one node', () => {
+  const near = replica('catalog-1', '10.244.2.2', ['shop/catalog'], 'n1');
+  const hopOf = (source: Workload, destination: Workload) => {
+    const explanation = explain(`shop/${source.name}`, '10.244.2.2', 8080, [source, destination, ONLY_CART]);
+    return { ...explanation, hop: explanation.routes[0]?.hop, text: formatExplanation(explanation) };
+  };
+
+  test('is handed over inside the ztunnel, and policy is asked all the same', () => {
+    const allowed = hopOf(CART, near);
+    expect(allowed.hop).toEqual({
+      kind: 'same-node',
+      reason: 'both-on-this-node',
+      message: null,
+      dials: '10.244.2.2:8080',
+      authority: null,
+      expects: ['spiffe://cluster.local/ns/shop/sa/catalog'],
+      destination: 'shop/catalog-1',
+      notSameNode: null,
+    });
+    expect(allowed.text).toMatch(/^hop {3}on the node to shop\/catalog-1: dials 10\.244\.2\.2:8080 inside/m);
+    expect([allowed.outcome, hopOf(WEB, near).outcome]).toEqual(['allowed', 'refused']);
+  });
+
+  test.each([
+    ['the caller', { ...CART, sameNode: 'tunnel' as const }, near, 'source-says-tunnel'],
+    ['the destination', CART, { ...near, sameNode: 'tunnel' as const }, 'destination-says-tunnel'],
+  ])('takes a tunnel when %s says so', (_, source, destination, notSameNode) => {
+    const { hop, text } = hopOf(source, destination);
+    expect(hop).toMatchObject({ kind: 'tunnel', dials: '10.244.2.2:15008', notSameNode });
+    expect(text).toContain('says tulle.dev/same-node: tunnel');
   });
 });
 

@@ -6,7 +6,7 @@ import type { Workload } from '#api/workload.ts';
 import { formatIdentity } from '#certs/identity.ts';
 import type { ServedResources } from '#control-plane/status.ts';
 import { answerName } from '#ztunnel/dns/resolve.ts';
-import { decideNextHop, type NextHop } from '#ztunnel/next-hop.ts';
+import { decideNextHop, type NextHop, type NotSameNode } from '#ztunnel/next-hop.ts';
 import type { InboundConnection } from '#ztunnel/policy/verdict.ts';
 import { createTables } from '#ztunnel/tables/store.ts';
 import type { Tables } from '#ztunnel/tables/tables.ts';
@@ -64,6 +64,8 @@ export interface Route {
     /** Who has to answer. */
     readonly expects: readonly string[];
     readonly destination: string | null;
+    /** What keeps it in a tunnel, where both ends are on one node. */
+    readonly notSameNode: NotSameNode | null;
   };
   /** Null when no policy of the mesh is asked: the destination is not in it, or a waypoint, or the connection never gets there. */
   readonly verdict: ExplainedVerdict | null;
@@ -168,10 +170,15 @@ function resolve(tables: Tables, source: Workload, host: string): Ip | undefined
 /** All different ways, each once. */
 function findWays(question: Question): readonly Way[] {
   const { tables, source, sourceIp, destination } = question;
+  const asked = {
+    ...{ tables, source, sourceIp, destination, network: source.network },
+    // As its node's ztunnel does, once it serves what is enrolled there.
+    ...(isCaptured(source) && { servesPod: isCaptured }),
+  };
   const ways = new Map<string, Way>();
   for (let sample = 0; sample < SAMPLES; sample++) {
     const random = (): number => (sample + 0.5) / SAMPLES;
-    const hop = decideNextHop({ tables, source, sourceIp, destination, network: source.network, random });
+    const hop = decideNextHop({ ...asked, random });
     const route = describeRoute(question, hop);
     ways.set(JSON.stringify(route), { hop, route });
   }
@@ -189,14 +196,20 @@ function describeRoute(question: Question, hop: NextHop): Route {
       message: hop.kind === 'refuse' ? hop.message : null,
       dials: hop.kind === 'tunnel' && isInside ? formatHostPort(hop.hop) : (target ?? null),
       authority: hop.kind === 'tunnel' && isInside ? hop.authority : null,
-      expects: hop.kind === 'tunnel' && isInside ? hop.expected.map(formatIdentity) : [],
+      expects: 'expected' in hop && isInside ? hop.expected.map(formatIdentity) : [],
       destination: workload === undefined ? null : formatWorkloadRef(workload),
+      notSameNode: (hop.kind === 'tunnel' && isInside && hop.notSameNode) || null,
     },
     verdict:
       workload === undefined || hop.kind === 'refuse' || !isEnrolled(workload) || isViaWaypoint(question, hop)
         ? null
         : explainVerdict(question, workload, connectionTo(question, workload, hop)),
   };
+}
+
+/** Whether its node's ztunnel carries its connections. */
+function isCaptured(workload: Workload): boolean {
+  return isEnrolled(workload) && !workload.nativeTunnel;
 }
 
 /** A caller that is not in the mesh goes to the destination itself. */
@@ -220,14 +233,14 @@ function connectionTo(
 
 function targetOf(hop: NextHop): string | undefined {
   if (hop.kind === 'tunnel') return hop.authority;
-  if (hop.kind === 'passthrough') return formatHostPort(hop.to);
+  if (hop.kind === 'passthrough' || hop.kind === 'same-node') return formatHostPort(hop.to);
   return hop.kind === 'resolve' ? `${hop.hostname}:${hop.targetPort}` : undefined;
 }
 
 /** The application's port, which the authority of a tunnel ends with. */
 function portOf(hop: NextHop, destination: HostPort): number {
   if (hop.kind === 'tunnel') return Number(hop.authority.slice(hop.authority.lastIndexOf(':') + 1));
-  return hop.kind === 'passthrough' ? hop.to.port : destination.port;
+  return hop.kind === 'passthrough' || hop.kind === 'same-node' ? hop.to.port : destination.port;
 }
 
 function outcomeOf(routes: readonly Route[], waypoints: readonly WaypointExplanation[]): Outcome {

@@ -115,6 +115,7 @@ function socketsOf(ip: string, target: number, ports: Map<number, Server>): PodS
     // Not from the caller's address: without a ztunnel's own binding the kernel searches all ports for a free one.
     dial: (to) => dial(to.ip),
     dialOutside: (to) => dial(to.ip, ip),
+    hasAddress: (address) => address === ip,
   };
 }
 

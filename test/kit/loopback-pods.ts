@@ -23,6 +23,7 @@ export class LoopbackPods {
       originalDestination: () => this.#destinations.get(ip)?.shift(),
       dial: (to, caller) => this.#connect(to, caller?.ip ?? ip),
       dialOutside: (to) => this.#connect(to, ip),
+      hasAddress: (address) => address === ip,
     };
   }
 

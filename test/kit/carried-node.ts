@@ -1,0 +1,102 @@
+import type { Ip } from '#api/address.ts';
+import { ADDRESS_TYPE, AUTHORIZATION_TYPE, type Resource } from '#api/resource.ts';
+import type { Workload } from '#api/workload.ts';
+import type { AccessRecord } from '#ztunnel/access-log.ts';
+import { Carrier } from '#ztunnel/carrier.ts';
+import type { FromWorker, ToWorker, WorkerConfig } from '#ztunnel/worker-messages.ts';
+import { eventually } from './eventually.ts';
+import type { LoopbackPods } from './loopback-pods.ts';
+
+/** A request without its number: which is given here. */
+type Request = ToWorker extends infer Message
+  ? Message extends { readonly request: number }
+    ? Omit<Message, 'request'>
+    : never
+  : never;
+
+type Done = FromWorker & { readonly kind: 'done' };
+
+/** A byte worker without its thread, serving pods without namespaces, and what it has said. */
+export class CarriedNode {
+  readonly records: AccessRecord[] = [];
+  readonly needed: string[] = [];
+  readonly #answers = new Map<number, (message: Done) => void>();
+  readonly #carrier: Carrier;
+  /** Their places stand for descriptors of namespaces. */
+  readonly #addresses: Ip[] = [];
+  #requests = 0;
+
+  constructor(pods: LoopbackPods, node: string, settings: Partial<WorkerConfig> = {}) {
+    this.#carrier = new Carrier({
+      config: { ...configOf(node), ...settings },
+      openSockets: (netnsFd) => pods.socketsOf(this.#addresses[netnsFd] ?? ''),
+      send: (message) => this.#onMessage(message),
+    });
+  }
+
+  async tell(message: ToWorker): Promise<void> {
+    await this.#carrier.handle(message);
+  }
+
+  async request(message: Request): Promise<Done> {
+    const request = this.#requests++;
+    const { promise, resolve } = Promise.withResolvers<Done>();
+    this.#answers.set(request, resolve);
+    await this.tell({ ...message, request } as ToWorker);
+    return await promise;
+  }
+
+  /** Applies resources, policies first. */
+  async learn(...resources: readonly Resource[]): Promise<void> {
+    const policies = resources.filter(({ kind }) => kind === 'authorization');
+    const addresses = resources.filter(({ kind }) => kind !== 'authorization');
+    await this.tell({ kind: 'tables', update: { type: AUTHORIZATION_TYPE, updated: policies, removed: [] } });
+    await this.tell({ kind: 'tables', update: { type: ADDRESS_TYPE, updated: addresses, removed: [] } });
+  }
+
+  /** Serves the pod that a workload is. Its listeners are there a moment later. */
+  async serve({ uid, name, namespace, serviceAccount, addresses }: Workload): Promise<void> {
+    const netnsFd = this.#addresses.push(addresses[0] ?? '') - 1;
+    const pod = { uid, name, namespace, serviceAccount };
+    const { error } = await this.request({ kind: 'add-pod', pod, netnsFd });
+    if (error !== undefined) throw new Error(error);
+  }
+
+  /** Records of connections that are over. */
+  ended(): readonly AccessRecord[] {
+    return this.records.filter(({ event }) => event === 'closed' || event === 'failed');
+  }
+
+  /** The first of them. */
+  async record(): Promise<AccessRecord> {
+    return await eventually('a record of the end', () => this.ended()[0]);
+  }
+
+  #onMessage(message: FromWorker): void {
+    if (message.kind === 'records') this.records.push(...message.records);
+    else if (message.kind === 'need-svid') this.needed.push(message.identity);
+    else if (message.kind === 'done') this.#answers.get(message.request)?.(message);
+  }
+}
+
+function configOf(node: string): WorkerConfig {
+  return {
+    index: 0,
+    node,
+    network: '',
+    clusterId: 'Kubernetes',
+    clusterDomain: 'cluster.local',
+    missingPolicy: 'deny',
+    fabricCidrs: [],
+    originalSource: true,
+    hbone: {
+      streamWindowBytes: 4_194_304,
+      connectionWindowBytes: 16_777_216,
+      frameBytes: 1_048_576,
+      maxStreamsPerConnection: 100,
+      poolIdleMs: 300_000,
+      pingIntervalMs: 10_000,
+      pingTimeoutMs: 20_000,
+    },
+  };
+}

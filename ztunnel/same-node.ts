@@ -1,0 +1,254 @@
+import type { Socket } from 'node:net';
+import { formatHostPort, type HostPort } from '#api/address.ts';
+import type { Workload } from '#api/workload.ts';
+import { formatIdentity, identitiesEqual } from '#certs/identity.ts';
+import { haveShakenHands, shakeHands } from '#certs/in-process-handshake.ts';
+import type { Svid } from '#certs/svid.ts';
+import { hasCode } from './capture/native.ts';
+import { type ConnectionFacts, type Failure, failedRecord } from './connection-record.ts';
+import { denial, type LiveConnection } from './connections.ts';
+import { CONFIGURATION_WAIT_MS, CONNECT_TIMEOUT_MS, type DataPath, type ServedPod } from './data-path.ts';
+import { DialError, dialled, GIVEN_UP } from './dial.ts';
+import { SocketLeg } from './hbone/socket-leg.ts';
+import { identityOf } from './identity-of.ts';
+import { decideApplication, type InboundTarget } from './inbound-target.ts';
+import type { SameNodeHop } from './next-hop.ts';
+import { describeService, describeWorkload } from './peers.ts';
+import { authorizeNow, authorizeWhenKnown } from './permission.ts';
+import type { InboundConnection } from './policy/verdict.ts';
+import { proxyHeader } from './proxy-protocol.ts';
+
+/** A captured connection whose destination is a pod of this ztunnel's, too. */
+export interface SameNodeCall {
+  readonly path: DataPath;
+  /** Whose listener has accepted it: that is what the caller's identity comes from. */
+  readonly pod: ServedPod;
+  /** The application's socket. */
+  readonly socket: Socket;
+  readonly leg: SocketLeg;
+  readonly client: HostPort;
+  readonly source: Workload;
+}
+
+type Target = InboundTarget & { readonly kind: 'target' };
+
+/** All that both ends of a tunnel would know. */
+interface Handover extends SameNodeCall {
+  readonly hop: SameNodeHop;
+  readonly target: Target;
+  readonly destinationPod: ServedPod;
+  /** What policy is asked. */
+  readonly connection: InboundConnection;
+  /** SPIFFE IDs. */
+  readonly sourceId: string;
+  readonly destinationId: string;
+}
+
+/**
+ * Carries a connection to the application in another pod of this node: what a tunnel's two ends would check, one after the
+ * other, then the bytes from one socket to the other. Whatever goes wrong, the application sees a reset. Never rejects.
+ * `unreachable`: the pod is gone, nothing was sent, and the application waits still.
+ */
+export async function carryOnNode(call: SameNodeCall, hop: SameNodeHop): Promise<'over' | 'unreachable'> {
+  const { path, leg } = call;
+  const destinationPod = path.pods.find(hop.destinationWorkload, hop.to.ip);
+  if (destinationPod === undefined) return 'unreachable';
+  const target = targetOf(path, hop);
+  const ids = {
+    sourceId: formatIdentity(identityOf(call.source)),
+    destinationId: formatIdentity(identityOf(hop.destinationWorkload)),
+  };
+  if (target.kind === 'refused') {
+    leg.abort();
+    path.record(failedRecord(factsOf({ ...call, ...ids, hop }), { error: target.error, flags: '-' }));
+    return 'over';
+  }
+  const connection: InboundConnection = {
+    sourceIdentity: identityOf(call.source),
+    sourceIp: hop.sourceIp,
+    destinationIp: hop.to.ip,
+    destinationPort: target.address.port,
+  };
+  return await handOver({ ...call, ...ids, hop, target, destinationPod, connection });
+}
+
+function targetOf({ tables }: DataPath, { to, destinationWorkload, service }: SameNodeHop): InboundTarget {
+  return decideApplication(
+    { tables, workload: destinationWorkload, localIp: to.ip },
+    { authority: formatHostPort(to), port: to.port, named: service?.hostname.toLowerCase() },
+  );
+}
+
+async function handOver(call: Handover): Promise<'over' | 'unreachable'> {
+  const { socket, leg, target, destinationPod } = call;
+  let application: Socket | undefined;
+  const giveUp = (): void => {
+    application?.destroy(GIVEN_UP);
+  };
+  const live = open(call, () => {
+    leg.abort();
+    giveUp();
+  });
+  try {
+    const failure = (await proveIdentities(call)) ?? (await admit(call, live));
+    if (live.isOver) return 'over';
+    if (failure !== undefined) {
+      leg.abort();
+      live.fail(failure);
+      return 'over';
+    }
+    const dial = (): Socket => {
+      application = destinationPod.sockets.dial(target.address, callerFor(call));
+      return application;
+    };
+    // Bytes may come meanwhile, and even an end; but when the caller has gone, so has the reason to connect.
+    socket.once('close', giveUp);
+    const upstream = new SocketLeg(await dialled(dial, CONNECT_TIMEOUT_MS));
+    socket.off('close', giveUp);
+    if (target.wantsProxyProtocol) upstream.write(introduction(call));
+    live.carry(leg, upstream);
+  } catch (error) {
+    socket.off('close', giveUp);
+    const failure = failureOf(error);
+    live.fail(socket.destroyed ? { ...failure, flags: '-' } : failure);
+    if (isUnreachable(error) && !socket.destroyed) return 'unreachable';
+    leg.abort();
+  }
+  return 'over';
+}
+
+/** Why they are not who they have to be, if they are not: as between nodes, where a TLS handshake would say so. */
+function proveIdentities(call: Handover): undefined | Promise<Failure | undefined> {
+  const { svids } = call.path;
+  const source = svids.current(call.sourceId);
+  const destination = svids.current(call.destinationId);
+  const isProven = source !== undefined && destination !== undefined && haveShakenHands(source, destination);
+  if (isProven && isExpected(call, destination)) return undefined;
+  return proveLater(call);
+}
+
+async function proveLater(call: Handover): Promise<Failure | undefined> {
+  const { path, source, hop } = call;
+  const [client, server] = await Promise.all(
+    [source, hop.destinationWorkload].map((workload) =>
+      path.svids.until(identityOf(workload), CONFIGURATION_WAIT_MS),
+    ),
+  );
+  if (client === undefined) return { error: 'no certificate for the source yet', flags: 'IDENTITY_ERROR' };
+  if (server === undefined)
+    return { error: 'no certificate for the destination yet', flags: 'IDENTITY_ERROR' };
+  if (!isExpected(call, server)) {
+    const wanted = hop.expected.map(formatIdentity).join(', ');
+    const error = `the destination is ${formatIdentity(server.identity)}, expected ${wanted}`;
+    return { error, flags: 'TLS_FAILURE' };
+  }
+  const handshake = await shakeHands(client, server);
+  if (handshake.kind === 'accepted') return undefined;
+  return {
+    error: `the certificates of source and destination do not accept each other: ${handshake.reason}`,
+    flags: 'TLS_FAILURE',
+  };
+}
+
+function isExpected({ hop }: Handover, { identity }: Svid): boolean {
+  return hop.expected.some((each) => identitiesEqual(each, identity));
+}
+
+/** Why policy does not let it in, if it does not. */
+async function admit(
+  { path, hop, connection }: Handover,
+  live: LiveConnection,
+): Promise<Failure | undefined> {
+  const asked = authorizeWhenKnown(path, hop.destinationWorkload, connection);
+  const verdict = asked instanceof Promise ? await asked : asked;
+  live.decided(verdict);
+  return verdict.kind === 'deny' ? denial(verdict) : undefined;
+}
+
+/** The application sees the caller's address, unless it is its own, or a proxy that is told in another way. */
+function callerFor({ path, hop, client, target }: Handover): HostPort | undefined {
+  if (!path.config.originalSource || hop.sourceIp === target.address.ip || target.wantsProxyProtocol) {
+    return undefined;
+  }
+  return callerOf(hop, client);
+}
+
+function callerOf({ sourceIp }: SameNodeHop, client: HostPort): HostPort {
+  return sourceIp === client.ip ? client : { ip: sourceIp, port: 0 };
+}
+
+function introduction({ hop, client, sourceId }: Handover): Buffer {
+  return proxyHeader(callerOf(hop, client), hop.to, sourceId);
+}
+
+function open(call: Handover, giveUp: () => void): LiveConnection {
+  const { path, pod, destinationPod, client, hop, connection, sourceId } = call;
+  const { destinationWorkload } = hop;
+  return path.connections.open({
+    pod,
+    otherPod: destinationPod,
+    facts: factsOf(call),
+    info: {
+      podUid: pod.info.uid,
+      destinationPodUid: destinationPod.info.uid,
+      direction: 'outbound',
+      source: formatHostPort(client),
+      destination: formatHostPort(hop.to),
+      identity: sourceId,
+      protocol: 'SAME_NODE',
+    },
+    permission: {
+      workloadUid: destinationWorkload.uid,
+      verdict: () => authorizeNow(path, destinationWorkload, connection),
+      lostIdentity: () => lostIdentity(call),
+    },
+    giveUp,
+  });
+}
+
+/** Nobody asks of a pod that is released: its connections end in peace, as those in tunnels do. */
+function lostIdentity({ path, pod, destinationPod, sourceId, destinationId }: Handover): Failure | undefined {
+  const { pods, svids } = path;
+  const lost =
+    (pods.has(pod) && svids.current(sourceId) === undefined && sourceId) ||
+    (pods.has(destinationPod) && svids.current(destinationId) === undefined && destinationId);
+  if (lost === false) return undefined;
+  return {
+    error: `connection closed because the certificate of ${lost} is no longer valid here`,
+    flags: 'IDENTITY_ERROR',
+  };
+}
+
+function factsOf(
+  call: SameNodeCall & {
+    readonly hop: SameNodeHop;
+    readonly target?: Target;
+    readonly sourceId: string;
+    readonly destinationId: string;
+  },
+): ConnectionFacts {
+  const { client, source, hop, target, sourceId, destinationId } = call;
+  const implied = hop.service === undefined ? target?.service : undefined;
+  return {
+    direction: 'outbound',
+    source: { address: formatHostPort(client), workload: describeWorkload(source), identity: sourceId },
+    destination: {
+      address: formatHostPort(hop.to),
+      workload: describeWorkload(hop.destinationWorkload),
+      identity: destinationId,
+    },
+    security: 'same_node',
+    ...(hop.service && { service: describeService(hop.service) }),
+    ...(implied && { impliedService: describeService(implied) }),
+  };
+}
+
+function failureOf(error: unknown): Failure {
+  return { error: error instanceof Error ? error.message : String(error), flags: 'CONNECT' };
+}
+
+/** The pod's network is being taken down: nobody listens there, as far as tunnels go. */
+function isUnreachable(error: unknown): boolean {
+  if (!(error instanceof DialError)) return false;
+  return ['ENETUNREACH', 'EHOSTUNREACH', 'ENETDOWN'].some((code) => hasCode(error.cause, code));
+}
