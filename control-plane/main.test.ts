@@ -161,6 +161,7 @@ test('node agents are told what to enrol, nodes without pods that there is nothi
       namespace: 'shop',
       serviceAccount: 'cart',
       udp: 'allow',
+      mode: 'permissive',
       enrol: true,
     },
   ]);

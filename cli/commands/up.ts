@@ -1,6 +1,6 @@
 import { type Command, Option } from 'commander';
 import { parseControlPlaneConfig } from '#control-plane/config.ts';
-import { CliError, usageError } from '../cli-error.ts';
+import { usageError } from '../cli-error.ts';
 import { checkName } from '../local/names.ts';
 import { checkNodeName } from '../local/node-files.ts';
 import { runMesh } from '../local/run-mesh.ts';
@@ -35,14 +35,11 @@ export function registerUp(program: Command): void {
     )
     .option('--svid-ttl <duration>', "life of the workloads' certificates", '24h')
     .addOption(
-      new Option('--capture <how>', 'how traffic is captured')
+      new Option('--capture <how>', 'how workloads are captured; auto: by eBPF where that can be')
         .choices(['auto', 'ebpf', 'nftables'])
         .default('auto'),
     )
     .action(async (flags: UpFlags) => {
-      if (flags.capture === 'ebpf') {
-        throw new CliError('--capture ebpf: this version captures by packet rules only; leave the flag out');
-      }
       const names = flags.nodes.split(',').map((name) => checkNodeName(checkName('--nodes', name.trim())));
       const external = (flags.externalNode ?? []).map((name) =>
         checkNodeName(checkName('--external-node', name)),
@@ -56,6 +53,7 @@ export function registerUp(program: Command): void {
         stateDirectory: flags.state,
         files: flags.file ?? [],
         svidTtl: flags.svidTtl,
+        capture: flags.capture,
         nodes: [
           ...names.map((name) => ({ name, external: false })),
           ...external.map((name) => ({ name, external: true })),

@@ -8,7 +8,13 @@ export type EnrolmentState =
   | { readonly kind: 'unknown' }
   | { readonly kind: 'outside' }
   | { readonly kind: 'pending'; readonly reason: string }
-  | { readonly kind: 'enrolled'; readonly capture: string };
+  | {
+      readonly kind: 'enrolled';
+      readonly capture: string;
+      /** Why it is not eBPF. */
+      readonly captureReason?: string;
+      readonly refused: Readonly<Record<string, number>>;
+    };
 
 /** What the control plane wants of a node's pods: run/NODE/enrolment.json. */
 interface Wanted {
@@ -21,6 +27,8 @@ interface Done {
     readonly uid: string;
     readonly state: 'enrolled' | 'pending' | 'releasing' | 'out';
     readonly capture?: string | undefined;
+    readonly captureReason?: string | undefined;
+    readonly refused?: Readonly<Record<string, number>> | undefined;
     readonly error?: string | undefined;
   }[];
   readonly ztunnel: { readonly connected: number };
@@ -36,6 +44,8 @@ const DONE: z.ZodType<Done> = z.object({
       uid: z.string(),
       state: z.enum(['enrolled', 'pending', 'releasing', 'out']),
       capture: z.string().optional(),
+      captureReason: z.string().optional(),
+      refused: z.record(z.string(), z.number()).optional(),
       error: z.string().optional(),
     }),
   ),
@@ -61,7 +71,10 @@ export function readNodeEnrolment(state: StateFolder, node: string): NodeEnrolme
 export function enrolmentState(uid: string, { wanted, done }: NodeEnrolment): EnrolmentState {
   const order = wanted?.pods.find((pod) => pod.uid === uid);
   const report = done?.pods.find((pod) => pod.uid === uid);
-  if (report?.state === 'enrolled') return { kind: 'enrolled', capture: report.capture ?? 'nftables' };
+  if (report?.state === 'enrolled') {
+    const { capture = 'nftables', captureReason, refused = {} } = report;
+    return { kind: 'enrolled', capture, ...(captureReason && { captureReason }), refused };
+  }
   if (order === undefined) return { kind: 'unknown' };
   if (!order.enrol) return { kind: 'outside' };
   if (report?.error !== undefined) return { kind: 'pending', reason: report.error };

@@ -5,6 +5,7 @@ import { withCompileCache } from '../compile-cache.ts';
 import { callSocket } from '../unix-http.ts';
 import { CONTROL_PLANE_ADDRESS, CONTROL_PLANE_PORT, FABRIC_CIDRS } from './addresses.ts';
 import { cgroupRoot } from './cgroups.ts';
+import { ebpfPlace } from './ebpf.ts';
 import type { FabricNode } from './fabric.ts';
 import { controlPlaneNetns, nodeNetns, podFileName, podNetns } from './names.ts';
 import { netnsPath } from './network-namespace.ts';
@@ -27,6 +28,8 @@ export interface ProcessSettings {
   /** `24h`. */
   readonly svidTtl: string;
   readonly nodes: readonly FabricNode[];
+  /** How workloads are captured; those of external nodes always by packet rules. */
+  readonly capture: 'auto' | 'ebpf' | 'nftables';
   /** Open descriptor of the host's network namespace. */
   readonly hostNetnsFd: number;
   /** Name servers of the host, for names that are not the mesh's. */
@@ -102,6 +105,7 @@ function nodeAgent(settings: ProcessSettings, node: FabricNode): ProcessSpec {
       ...inNetns(nodeNetns(state.mesh, node.name)),
       ...['node-agent', '--state', state.path, '--node', node.name, '--control-plane', CONTROL_PLANE_URL],
       ...egress(settings),
+      ...captureFlags(settings, node),
     ],
     env: withCompileCache(process.env),
     graceMs: 5_000,
@@ -121,7 +125,11 @@ function ztunnel(settings: ProcessSettings, node: FabricNode): ProcessSpec {
       ...['--admin-socket', ztunnelSocket(state, node.name, instance)],
       ...(predecessor === undefined ? [] : ['--predecessor', ztunnelSocket(state, node.name, predecessor)]),
     ],
-    env: withCompileCache({ ...process.env, ...ztunnelEnvironment(state, node, settings.svidTtl) }),
+    env: withCompileCache({
+      ...process.env,
+      ...ztunnelEnvironment(state, node, settings.svidTtl),
+      TULLE_BPF_DIRECTORY: ebpfPlace(state.mesh).directory,
+    }),
     graceMs: ZTUNNEL_GRACE_SECONDS * 1000,
     socket: {
       link: join(nodeRunFolder(state, node.name), 'ztunnel.sock'),
@@ -178,6 +186,13 @@ function common(
 
 function inNetns(netns: string): readonly string[] {
   return ['nsenter', `--net=${netnsPath(netns)}`, process.execPath, MAIN];
+}
+
+/** A ztunnel of another make knows of no programs in the kernel. */
+function captureFlags({ state, capture }: ProcessSettings, node: FabricNode): readonly string[] {
+  const { directory, cgroup } = ebpfPlace(state.mesh);
+  const method = node.external ? ['nftables', '--capture-reason', 'external node'] : [capture];
+  return ['--capture', ...method, '--bpf-directory', directory, '--cgroup', cgroup];
 }
 
 function egress({ nameServers }: ProcessSettings): readonly string[] {

@@ -84,7 +84,18 @@ const WITH_WEB: Partial<StatusSources> = {
       'n1',
       {
         wanted: { pods: [{ uid: 'u', enrol: true }] },
-        done: { pods: [{ uid: 'u', state: 'enrolled', capture: 'nftables' }], ztunnel: { connected: 1 } },
+        done: {
+          pods: [
+            {
+              uid: 'u',
+              state: 'enrolled',
+              capture: 'nftables',
+              captureReason: 'no bpffs',
+              refused: { udp_outbound: 3 },
+            },
+          ],
+          ztunnel: { connected: 1 },
+        },
       },
     ],
   ]),
@@ -175,6 +186,8 @@ test('a workload has its place, its identity and its certificate', () => {
       identity: 'spiffe://cluster.local/ns/shop/sa/web',
       enrolled: true,
       capture: 'nftables',
+      captureReason: 'no bpffs',
+      refused: { udp_outbound: 3 },
       labels: { app: 'web' },
       capabilities: ['NET_RAW'],
       certificate: { serial: 'ab', notAfter: '2026-01-02T00:00:00.000Z' },
@@ -204,6 +217,8 @@ test('for people, everything has a line', () => {
   expect(text).toMatch(
     /^shop\/web-1 +n1 +10\.244\.1\.2 +in \(nftables\) +spiffe:\S+ \+NET_RAW +until 2026-01-02/m,
   );
+  expect(text).toMatch(/^shop\/web-1 +by packet rules: no bpffs$/m);
+  expect(text).toMatch(/^shop\/web-1 +udp_outbound +3 +UDP to others$/m);
 });
 
 test('for people, waypoints, routes with what they came to, and faults have a line', () => {

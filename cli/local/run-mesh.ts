@@ -2,6 +2,7 @@ import { realpathSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { CliError } from '../cli-error.ts';
 import { nodeAddress } from './addresses.ts';
+import { prepareBpffs } from './ebpf.ts';
 import { buildFabric, type FabricNode } from './fabric.ts';
 import { refuseBrokenPolicies } from './first-configuration.ts';
 import { stopSignal } from './foreground.ts';
@@ -24,6 +25,7 @@ export interface MeshOptions {
   readonly files: readonly string[];
   readonly svidTtl: string;
   readonly nodes: readonly { readonly name: string; readonly external: boolean }[];
+  readonly capture: 'auto' | 'ebpf' | 'nftables';
 }
 
 const POLL_MS = 50;
@@ -79,8 +81,10 @@ async function prepare(
   for (const node of nodes)
     console.log(`node ${node.name} ${nodeAddress(node.number).v4}${describeExternal(state, node)}`);
   for (const pod of adopted) console.log(`workload ${formatWorkloadRef(pod)} still runs`);
-  const { files, svidTtl } = options;
-  return new Supervisor({ state, nodes, namespaces, adopted, files, svidTtl });
+  const { files, svidTtl, capture } = options;
+  const missing = capture === 'nftables' ? undefined : prepareBpffs();
+  if (missing !== undefined) console.log(`no capture by eBPF: ${missing}`);
+  return new Supervisor({ state, nodes, namespaces, adopted, files, svidTtl, capture });
 }
 
 function describeExternal(state: StateFolder, node: FabricNode): string {

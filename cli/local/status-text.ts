@@ -1,4 +1,6 @@
+import type { Reason } from '#bpf/layout.ts';
 import type { MeshStatus, NodeStatus } from './mesh-status.ts';
+import { formatWorkloadRef } from './names.ts';
 import type { RouteStatusEntry } from './route-status.ts';
 import type { WaypointStatus } from './waypoint-status.ts';
 import type { WorkloadStatus } from './workload-status.ts';
@@ -21,6 +23,14 @@ export function formatStatus(status: MeshStatus): string {
       ['NAME', 'NODE', 'ADDRESS', 'MESH', 'IDENTITY', 'CERTIFICATE', 'PID'],
       status.workloads.map(workloadRow),
     ),
+    section(
+      'NOT BY EBPF',
+      ['WORKLOAD', 'CAPTURED'],
+      status.workloads.flatMap((one) =>
+        one.captureReason === null ? [] : [[formatWorkloadRef(one), `by packet rules: ${one.captureReason}`]],
+      ),
+    ),
+    section('REFUSED', ['WORKLOAD', 'REASON', 'COUNT', 'WHAT'], status.workloads.flatMap(refusedRows)),
     section(
       'SERVICES',
       ['NAME', 'ADDRESSES', 'WAYPOINT'],
@@ -159,7 +169,7 @@ function configurationText(xds: NodeStatus['xds']): string {
 function workloadRow(workload: WorkloadStatus): readonly string[] {
   const { certificate, capabilities } = workload;
   return [
-    `${workload.namespace}/${workload.name}`,
+    formatWorkloadRef(workload),
     workload.node || '-',
     workload.addresses[0] ?? '-',
     workload.enrolled ? `in (${workload.capture})` : 'out',
@@ -167,6 +177,31 @@ function workloadRow(workload: WorkloadStatus): readonly string[] {
     certificate === null ? '-' : `until ${certificate.notAfter}`,
     workload.pid === null ? '-' : `${workload.pid}`,
   ];
+}
+
+/** By reason as the node agent reports it. */
+const REFUSED: Readonly<Record<Reason, string>> = {
+  outbound_without_ztunnel: 'connections while there was no ztunnel',
+  inbound_without_ztunnel: 'callers while there was no ztunnel',
+  plaintext_refused: 'callers without an identity, as policies say',
+  egress_tcp: 'connections that went round the mesh',
+  egress_raw: 'packets of raw sockets',
+  udp_outbound: 'UDP to others',
+  udp_inbound: 'UDP from others',
+  mesh_port_bound: 'tries to take a port of the mesh',
+  egress_fragment: 'fragments of packets',
+  egress_protocol: 'packets that are neither TCP, UDP nor ICMP',
+  no_memory: 'connections that the kernel had no memory to capture',
+  egress_seen: 'connections that went round the mesh, and were let pass',
+};
+
+function refusedRows(workload: WorkloadStatus): readonly (readonly string[])[] {
+  return Object.entries(workload.refused).map(([reason, count]) => [
+    formatWorkloadRef(workload),
+    reason,
+    `${count}`,
+    Object.hasOwn(REFUSED, reason) ? REFUSED[reason as Reason] : '',
+  ]);
 }
 
 function describeProcess(pid: number | null, ready: boolean): string {

@@ -33,6 +33,7 @@ export interface SupervisorOptions {
   readonly adopted: readonly PodRecord[];
   readonly files: readonly string[];
   readonly svidTtl: string;
+  readonly capture: ProcessSettings['capture'];
 }
 
 /** Runs a mesh's processes and keeps its workloads, and answers on run/tulle.sock. */
@@ -50,7 +51,7 @@ export class Supervisor {
   /** Starts nothing yet: see {@link start}. Ended by {@link stop}. */
   constructor(options: SupervisorOptions) {
     this.#options = options;
-    const { state, nodes, files, svidTtl } = options;
+    const { state, nodes, files, svidTtl, capture } = options;
     this.#hostNetnsFd = openSync('/proc/self/ns/net', 'r');
     this.#pods = new Pods(state, nodes, () => this.#save());
     const settings: ProcessSettings = {
@@ -58,6 +59,7 @@ export class Supervisor {
       files,
       svidTtl,
       nodes,
+      capture,
       hostNetnsFd: this.#hostNetnsFd,
       nameServers: hostNameServers(),
     };

@@ -1,6 +1,8 @@
 import { existsSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { removePins } from '#bpf/programs.ts';
 import { cgroupRoot, removeCgroup, signalCgroup, waitUntilEmpty } from './cgroups.ts';
+import { ebpfPlace } from './ebpf.ts';
 import { type Inventory, inventoryFile } from './inventory.ts';
 import { fabricNetns, nodeNetns, podFileName, podNetns, podNetnsPrefix, type WorkloadRef } from './names.ts';
 import { deleteLink, deleteNamespaces, listNamespaces } from './network-namespace.ts';
@@ -43,12 +45,15 @@ export async function endWorkloads(state: StateFolder, graceMs: number): Promise
 
 /**
  * Removes everything of a mesh but what its state folder keeps for the next time (authority, tokens, configuration, logs):
- * processes, workloads, cgroups, links, namespaces, sockets. Found by name, so it works whatever was recorded. Nobody else
+ * processes, workloads, eBPF programs, cgroups, links, namespaces, sockets. Found by name, so it works whatever was recorded. Nobody else
  * may be using the state. Returns the namespaces that were there.
  */
 export async function removeMesh(state: StateFolder, inventory: Inventory): Promise<readonly string[]> {
   await endOrphans(state, inventory);
-  await removeCgroup(cgroupRoot(state.mesh));
+  // Whoever is still there is not to be held to a mesh that is no more.
+  const ebpf = ebpfPlace(state.mesh);
+  removePins(ebpf.directory);
+  await removeCgroup(ebpf.cgroup);
   const namespaces = listNamespaces(state.mesh);
   // Links first: a namespace that somebody else is in lives on without its name.
   await removeLinks(state, inventory, namespaces);

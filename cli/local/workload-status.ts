@@ -19,6 +19,10 @@ export interface WorkloadStatus {
   readonly identity: string;
   readonly enrolled: boolean;
   readonly capture: string | null;
+  /** Why it is not captured by eBPF; null where it is, and outside the mesh. */
+  readonly captureReason: string | null;
+  /** How often the kernel refused something of it since it was captured, by reason. */
+  readonly refused: Readonly<Record<string, number>>;
   readonly labels: Readonly<Record<string, string>>;
   /** Beside NET_BIND_SERVICE. */
   readonly capabilities: readonly string[];
@@ -64,6 +68,8 @@ function localWorkload(sources: WorkloadSources, pod: PodDescription): WorkloadS
     identity: identityOf(sources, record),
     enrolled: state.kind === 'enrolled',
     capture: state.kind === 'enrolled' ? state.capture : null,
+    captureReason: (state.kind === 'enrolled' ? state.captureReason : undefined) ?? null,
+    refused: state.kind === 'enrolled' ? state.refused : {},
     labels: record.labels,
     capabilities: record.capabilities.map((name) => name.toUpperCase()),
     certificate:
@@ -86,6 +92,8 @@ function remoteWorkload(report: StatusWorkload): WorkloadStatus {
     identity: report.identity,
     enrolled: false,
     capture: null,
+    captureReason: null,
+    refused: {},
     labels: report.labels,
     capabilities: [],
     certificate: null,

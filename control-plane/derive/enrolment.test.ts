@@ -55,6 +55,13 @@ describe('UDP of a pod', () => {
   });
 });
 
+test('a pod is held to the mesh where plaintext is refused', () => {
+  const strict = objectYaml('PeerAuthentication', 'shop/default', '{mtls: {mode: STRICT}}');
+  const pod = podYaml('shop/p', '10.1.0.1');
+  expect(enrolment(space('ambient') + pod)?.mode).toBe('permissive');
+  expect(enrolment(space('ambient') + strict + pod)?.mode).toBe('strict');
+});
+
 test('every node has its pods, sorted, by their own uid or that of the workload', () => {
   const { enrolment: nodes } = deriveText(
     podYaml('shop/b', '10.1.0.2', 'uid: 0b-1', 'serviceAccountName: web') +
@@ -69,8 +76,17 @@ test('every node has its pods, sorted, by their own uid or that of the workload'
       namespace: 'shop',
       serviceAccount: 'default',
       udp: 'allow',
+      mode: 'permissive',
       enrol: false,
     },
-    { uid: '0b-1', name: 'b', namespace: 'shop', serviceAccount: 'web', udp: 'allow', enrol: false },
+    {
+      uid: '0b-1',
+      name: 'b',
+      namespace: 'shop',
+      serviceAccount: 'web',
+      udp: 'allow',
+      mode: 'permissive',
+      enrol: false,
+    },
   ]);
 });

@@ -15,6 +15,8 @@ export interface EnrolmentPod {
   readonly serviceAccount: string;
   /** Whether its UDP traffic passes: a pod that refuses plaintext refuses it, too, unless it says `tulle.dev/udp: allow`. */
   readonly udp: 'allow' | 'refuse';
+  /** Whether it stays closed without a ztunnel, and is kept from going round the mesh: where PeerAuthentication is STRICT. */
+  readonly mode: 'strict' | 'permissive';
   /** Whether its traffic is to go through the ztunnel. */
   readonly enrol: boolean;
 }
@@ -56,6 +58,7 @@ function enrolmentOf(context: Context, policies: Pick<PolicySet, 'modeOf'>, pod:
     namespace,
     serviceAccount: pod.spec.serviceAccountName || 'default',
     udp: isStrict && !saysAllow ? 'refuse' : 'allow',
+    mode: isStrict ? 'strict' : 'permissive',
     enrol: isEnrolled(context, pod),
   };
 }

@@ -4,19 +4,19 @@ import { ipToBytes } from '#api/address.ts';
 import { PORT_DNS, PORT_INBOUND_PLAINTEXT, PORT_OUTBOUND } from './capture.ts';
 import { withinNamespace } from './native.ts';
 
-/** Local ports on which a ztunnel has connections that were redirected to it. */
-const REDIRECTED_PORTS: ReadonlySet<string> = new Set(
-  [PORT_OUTBOUND, PORT_INBOUND_PLAINTEXT, PORT_DNS].map((port) =>
-    port.toString(16).toUpperCase().padStart(4, '0'),
-  ),
-);
+/** Local ports on which a ztunnel has connections that were captured: those for IPv6 are {@link IPV6_PORTS} as well. */
+const CAPTURE_PORTS: ReadonlySet<number> = new Set([PORT_OUTBOUND, PORT_INBOUND_PLAINTEXT, PORT_DNS]);
+const IPV6_PORTS: { readonly first: 15064; readonly last: 15079 } = { first: 15064, last: 15079 };
 /** TIME_WAIT, CLOSE, LISTEN: nothing flows there any more, or yet (include/net/tcp_states.h). */
 const IDLE_STATES: ReadonlySet<string> = new Set(['06', '07', '0A']);
+/** Where a ztunnel dials the application from while eBPF shows the real caller. */
+const DIALS_FROM: ReadonlySet<string> = new Set([...procForms('127.0.0.6'), ...procForms('::1')]);
 
 /**
- * Connections of a pod that live by the packet rules: those that were redirected to the ztunnel, and those that it opened
- * to the application under a caller's address. (A tunnel's own connection to port 15008 is neither; it may idle in a
- * peer's pool for minutes.) Reads the kernel's tables at once, inside the namespace; cost grows with the pod's sockets.
+ * Connections of a pod that a ztunnel carries because they were captured: those that came to its listeners, and those that
+ * it opened to the application, under a caller's address or, with eBPF, from 127.0.0.6 or ::1. (A tunnel's own connection
+ * to port 15008 is neither; it may idle in a peer's pool for minutes.) Reads the kernel's tables at once, inside the
+ * namespace; cost grows with the pod's sockets.
  * @throws NativeError when the namespace cannot be entered
  */
 export function countCapturedConnections(netnsFd: number): number {
@@ -34,12 +34,19 @@ export function countCapturedConnections(netnsFd: number): number {
 export function countIn(table: string, own: ReadonlySet<string>): number {
   let count = 0;
   for (const line of table.split('\n').slice(1)) {
-    const [, local = '', , state = ''] = line.trim().split(/\s+/, 4);
+    const [, local = '', remote = '', state = ''] = line.trim().split(/\s+/, 4);
+    if (local === '' || IDLE_STATES.has(state)) continue;
     const [ip = '', port = ''] = local.split(':');
-    if (ip === '' || IDLE_STATES.has(state)) continue;
-    if (REDIRECTED_PORTS.has(port) || !(own.has(ip) || isLoopback(ip))) count++;
+    const [remoteIp = ''] = remote.split(':');
+    const isOfOthers = !(own.has(ip) || isLoopback(ip));
+    const isToApplication = DIALS_FROM.has(ip) && own.has(remoteIp) && !isLoopback(remoteIp);
+    if (isCapturePort(Number.parseInt(port, 16)) || isOfOthers || isToApplication) count++;
   }
   return count;
+}
+
+function isCapturePort(port: number): boolean {
+  return CAPTURE_PORTS.has(port) || (port >= IPV6_PORTS.first && port <= IPV6_PORTS.last);
 }
 
 /** An address as /proc/net/tcp and tcp6 print it: 32-bit words in the machine's (little-endian) order. */

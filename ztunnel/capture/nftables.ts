@@ -1,12 +1,12 @@
 import { execFile } from 'node:child_process';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import type { Reason } from '#bpf/layout.ts';
 import {
   type Capture,
   type CapturedPod,
   CaptureError,
   type CaptureScope,
   CONNECTION_MARK,
-  type RefusedUdp,
 } from './capture.ts';
 import { countCapturedConnections } from './captured-connections.ts';
 import { forgetTrackedConnections } from './connection-tracking.ts';
@@ -54,7 +54,7 @@ export function createNftablesCapture(): Capture {
       await warmThreadPool();
       return inNamespaceOf(pod, countCapturedConnections) ?? 0;
     },
-    countRefusedUdp,
+    counters: countRefused,
     remove: async (pod) => {
       prepared.delete(pod.uid);
       await removeRules(pod);
@@ -74,7 +74,7 @@ async function applyRules(
     const families = inNamespaceOf(pod, usableFamilies) ?? [];
     await Promise.all(families.map((family) => addReturnRoute(pod, family)));
   }
-  await runIn(pod, 'nft', ['-f', '-'], rulesOf({ scope, udp: pod.udp }));
+  await runIn(pod, 'nft', ['-f', '-'], rulesOf({ scope, udp: pod.udp, probes: pod.probes }));
   if (isPrepared) return;
   inNamespaceOf(pod, writeSettings); // some of them are only there with the rules
   prepared.set(pod.uid, namespace);
@@ -118,12 +118,15 @@ async function addReturnRoute(pod: CapturedPod, family: '-4' | '-6'): Promise<vo
   await runIn(pod, 'ip', [family, '-batch', '-'], batch, /File exists/);
 }
 
-async function countRefusedUdp(pod: CapturedPod): Promise<RefusedUdp> {
-  if (!existsSync(pod.netnsPath)) return { inbound: 0, outbound: 0 };
+async function countRefused(pod: CapturedPod): Promise<ReadonlyMap<Reason, number>> {
+  if (!existsSync(pod.netnsPath)) return new Map();
   const text = await runIn(pod, 'nft', ['list', 'counters', 'table', 'inet', TABLE]);
   const packets = (name: string): number =>
     Number(new RegExp(`counter ${name} \\{\\s*packets (\\d+)`).exec(text)?.[1] ?? 0);
-  return { inbound: packets(REFUSED_INBOUND), outbound: packets(REFUSED_OUTBOUND) };
+  return new Map([
+    ['udp_inbound', packets(REFUSED_INBOUND)],
+    ['udp_outbound', packets(REFUSED_OUTBOUND)],
+  ]);
 }
 
 function usableFamilies(netnsFd: number): readonly ('-4' | '-6')[] {

@@ -3,7 +3,7 @@ import { countIn, procForms } from './captured-connections.ts';
 import { REMOVE_RULES, rulesOf, scopeIn } from './rules.ts';
 
 test('the whole rule set of a pod that refuses UDP', () => {
-  expect(rulesOf({ scope: 'both', udp: 'refuse' })).toBe(`add table inet tulle
+  expect(rulesOf({ scope: 'both', udp: 'refuse', probes: [] })).toBe(`add table inet tulle
 flush table inet tulle
 table inet tulle {
   counter udp_refused_inbound {
@@ -71,7 +71,7 @@ test.each([
 ] as const)(
   '$scope redirects inbound: $inbound, outbound: $outbound, and always leaves the NAT chains',
   (example) => {
-    const rules = rulesOf({ scope: example.scope, udp: 'refuse' });
+    const rules = rulesOf({ scope: example.scope, udp: 'refuse', probes: [] });
     expect(rules.includes('redirect to :15006')).toBe(example.inbound);
     expect(rules.includes('redirect to :15001')).toBe(example.outbound);
     expect(rules.match(/type nat hook/g)).toHaveLength(2);
@@ -85,11 +85,11 @@ test.each([
   { scope: 'outbound', udp: 'refuse', refuses: false },
   { scope: 'nothing', udp: 'refuse', refuses: false },
 ] as const)('UDP is refused with scope $scope, udp $udp: $refuses', ({ scope, udp, refuses }) => {
-  expect(rulesOf({ scope, udp }).includes('meta l4proto udp counter')).toBe(refuses);
+  expect(rulesOf({ scope, udp, probes: [] }).includes('meta l4proto udp counter')).toBe(refuses);
 });
 
 test.each(['both', 'outbound', 'nothing'] as const)('the scope %s is seen in the rules', (scope) => {
-  expect(scopeIn(rulesOf({ scope, udp: 'allow' }))).toBe(scope);
+  expect(scopeIn(rulesOf({ scope, udp: 'allow', probes: [] }))).toBe(scope);
   expect(scopeIn('')).toBeUndefined();
 });
 
@@ -115,6 +115,13 @@ test.each([
     line: '00000000000000000000000001000000:1F90 00000000000000000000000001000000:8D53 01',
     count: 0,
   },
+  { what: 'dialled by eBPF spread over loopback', line: '0503407F:3A99 0301090A:8D53 01', count: 1 },
+  {
+    what: 'dialled over IPv6',
+    line: '00000000000000000000000001000000:3AD8 00000000000000000000000001000000:8D53 01',
+    count: 1,
+  },
+  { what: 'opened to the application from 127.0.0.6', line: '0600007F:8D53 0301090A:1F90 01', count: 1 },
   { what: 'a tunnel', line: '0301090A:3AA0 0201090A:8D53 01', count: 0 },
   { what: 'a listener', line: '00000000:3A99 00000000:0000 0A', count: 0 },
   { what: 'in TIME_WAIT', line: '0100007F:3A99 020109AC:8D52 06', count: 0 },
@@ -127,4 +134,14 @@ test('addresses as the kernel prints them', () => {
   expect(procForms('10.9.1.3')).toEqual(['0301090A', '0000000000000000FFFF00000301090A']);
   expect(procForms('fd00:10:244:1::2')).toEqual(['100000FD010044020000000002000000']);
   expect(procForms('fe80::1%eth0')).toEqual(['000080FE000000000000000001000000']);
+});
+
+test('whoever asks whether the pod is well gets to the port that it names, and to no other', () => {
+  const probes = [
+    { from: '10.244.1.1', port: 8080 },
+    { from: 'fd00::1', port: 9090 },
+  ];
+  const rules = rulesOf({ scope: 'both', udp: 'allow', probes });
+  expect(rules).toContain('    ip saddr 10.244.1.1 tcp dport 8080 accept\n');
+  expect(rules).toContain('    ip6 saddr fd00::1 tcp dport 9090 accept\n');
 });

@@ -1,3 +1,4 @@
+import { familyOf } from '#api/address.ts';
 import {
   type CaptureScope,
   CONNECTION_MARK,
@@ -6,6 +7,9 @@ import {
   PORT_HBONE,
   PORT_INBOUND_PLAINTEXT,
   PORT_OUTBOUND,
+  PROBE_IPV4,
+  PROBE_IPV6,
+  type Probe,
 } from './capture.ts';
 
 /** The one table of ours in a pod's namespace (family inet). */
@@ -17,10 +21,6 @@ export const REFUSED_OUTBOUND: string = 'udp_refused_outbound';
 /** Where replies to a caller's spoofed address find their way back to the ztunnel: ambient's numbers. */
 export const ROUTE_TABLE: number = 100;
 export const ROUTE_RULE_PREFERENCE: number = 32764;
-
-/** What the node's own probes of a pod come from. */
-const PROBE_IPV4 = '169.254.7.127';
-const PROBE_IPV6 = 'fd16:9254:7127:1337:ffff:ffff:ffff:ffff';
 
 /** The field shares the other bits of a mark. */
 const MARK_MASK = '0xfff';
@@ -40,6 +40,7 @@ export interface RuleOptions {
   readonly scope: CaptureScope;
   /** `refuse` takes effect with the scope `both`. */
   readonly udp: 'allow' | 'refuse';
+  readonly probes: readonly Probe[];
 }
 
 /**
@@ -66,7 +67,11 @@ export function rulesOf(options: RuleOptions): string {
     chain('mangle_output', 'route hook output priority mangle', [
       `ct direction reply ct mark and ${MARK_MASK} == ${hex(CONNECTION_MARK)} meta mark set ${hex(CONNECTION_MARK)}`,
     ]),
-    chain('nat_prerouting', 'nat hook prerouting priority -100', scope === 'both' ? captureInbound() : []),
+    chain(
+      'nat_prerouting',
+      'nat hook prerouting priority -100',
+      scope === 'both' ? captureInbound(options.probes) : [],
+    ),
     chain('nat_output', 'nat hook output priority -100', scope === 'nothing' ? [] : captureOutbound()),
     chain('filter_input', 'filter hook input priority filter', [
       'iifname "lo" accept',
@@ -96,11 +101,14 @@ export function scopeIn(listing: string): CaptureScope | undefined {
 /** Takes the table away, whether or not it is there. */
 export const REMOVE_RULES: string = `add table inet ${TABLE}\ndelete table inet ${TABLE}\n`;
 
-function captureInbound(): readonly string[] {
+function captureInbound(probes: readonly Probe[]): readonly string[] {
   return [
     'iifname "lo" accept',
     `ip saddr ${PROBE_IPV4} accept`,
     `ip6 saddr ${PROBE_IPV6} accept`,
+    ...probes.map(
+      ({ from, port }) => `${familyOf(from) === 6 ? 'ip6' : 'ip'} saddr ${from} tcp dport ${port} accept`,
+    ),
     `tcp dport ${PORT_HBONE} accept`,
     `tcp dport ${REDIRECT_TARGETS} accept`,
     `${NOT_OF_ZTUNNEL} ${FIRST_SYN} redirect to :${PORT_INBOUND_PLAINTEXT}`,

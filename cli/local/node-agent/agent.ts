@@ -1,5 +1,6 @@
 import type { Logger } from 'pino';
-import type { RefusedUdp } from '#ztunnel/capture/capture.ts';
+import type { Reason } from '#bpf/layout.ts';
+import type { CaptureMethod } from '#ztunnel/capture/capture.ts';
 import type { LocatedPod } from '#ztunnel/zds/server.ts';
 import type { OrderedPod, Orders } from './orders.ts';
 import { type ControllerParts, goneOrder, PodController } from './pod-controller.ts';
@@ -15,7 +16,7 @@ interface Managed {
   readonly controller: PodController;
   readonly done: Promise<void>;
   target: OrderedPod;
-  udpRefused?: RefusedUdp;
+  refused?: ReadonlyMap<Reason, number>;
 }
 
 /** The pods of a node, each with its controller. */
@@ -57,12 +58,13 @@ export class NodeAgent {
     this.#report();
   }
 
-  /** Has refused UDP packets counted and reported. */
-  async countRefusedUdp(): Promise<void> {
+  /** Has it counted what was refused of pods that are captured by that method, and reported. */
+  async countRefused(method: CaptureMethod['method']): Promise<void> {
     for (const managed of this.#pods.values()) {
+      if (managed.controller.report().capture !== method) continue;
       // A pod that is just going is counted no more.
-      const count = await managed.controller.countRefusedUdp().catch(() => undefined);
-      if (count !== undefined) managed.udpRefused = count;
+      const count = await managed.controller.countRefused().catch(() => undefined);
+      if (count !== undefined) managed.refused = count;
     }
     this.#report();
   }
@@ -109,10 +111,11 @@ export class NodeAgent {
 
   #report(): void {
     const { parts, writeReport, logger } = this.#options;
-    const pods = [...this.#pods.values()].map(({ controller, target: { pod }, udpRefused }) => {
+    const pods = [...this.#pods.values()].map(({ controller, target: { pod }, refused }) => {
       const { uid, name, namespace } = pod;
-      const counted = udpRefused === undefined ? {} : { udpRefused };
-      return { uid, name, namespace, ...controller.report(), capture: parts.capture.method, ...counted };
+      const counted = [...(refused ?? [])].filter(([, count]) => count > 0);
+      const report = { uid, name, namespace, ...controller.report() };
+      return counted.length === 0 ? report : { ...report, refused: Object.fromEntries(counted) };
     });
     try {
       const ztunnel = { connected: parts.zds.connected() };

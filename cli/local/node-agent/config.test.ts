@@ -9,6 +9,7 @@ test('all flags are read', () => {
     controlPlane: 'https://10.240.0.2:15012',
     nameServers: [],
     logLevel: 'info',
+    capture: { method: 'auto' },
   });
   const more = ['--egress-netns', '/proc/self/fd/3', '--name-servers', '1.1.1.1,fd00::53'];
   expect(parseNodeAgentConfig([...argv, ...more], { LOG_LEVEL: 'debug' })).toMatchObject({
@@ -19,6 +20,24 @@ test('all flags are read', () => {
     ],
     logLevel: 'debug',
   });
+});
+
+test('how pods are captured is said with where eBPF has its place, and why it is not wanted', () => {
+  const argv = ['--node', 'n1', '--control-plane', 'https://10.240.0.2:15012'];
+  const place = ['--bpf-directory', '/sys/fs/bpf/tulle/m', '--cgroup', '/sys/fs/cgroup/m'];
+  const ebpf = { directory: '/sys/fs/bpf/tulle/m', cgroup: '/sys/fs/cgroup/m' };
+  expect(parseNodeAgentConfig([...argv, ...place], {}).capture).toEqual({ method: 'auto', ebpf });
+  const rules = ['--capture', 'nftables', '--capture-reason', 'external node'];
+  expect(parseNodeAgentConfig([...argv, ...place, ...rules], {}).capture).toEqual({
+    method: 'nftables',
+    reason: 'external node',
+    ebpf,
+  });
+  expect(() => parseNodeAgentConfig([...argv, '--capture', 'ebpf'], {})).toThrow(
+    '--bpf-directory is missing',
+  );
+  expect(() => parseNodeAgentConfig([...argv, '--cgroup', '/c'], {})).toThrow('one needs the other');
+  expect(() => parseNodeAgentConfig([...argv, '--capture', 'iptables'], {})).toThrow('--capture: iptables');
 });
 
 test('every fault is told at once', () => {

@@ -3,6 +3,8 @@ import { expect, test } from 'vitest';
 import {
   decide,
   type Facts,
+  type Hold,
+  holdOf,
   type InPlace,
   NOTHING_IN_PLACE,
   type Order,
@@ -10,9 +12,9 @@ import {
   type Step,
 } from './decide.ts';
 
-const IN: Order = { wanted: 'in', udp: 'allow' };
-const OUT: Order = { wanted: 'out', udp: 'allow' };
-const GONE: Order = { wanted: 'gone', udp: 'allow' };
+const IN: Order = { wanted: 'in', udp: 'allow', mode: 'permissive' };
+const OUT: Order = { ...IN, wanted: 'out' };
+const GONE: Order = { ...IN, wanted: 'gone' };
 const inPlace = (some: Partial<InPlace> = {}): InPlace => ({ ...NOTHING_IN_PLACE, ...some });
 const facts = (some: Partial<Facts> = {}): Facts => ({
   nowMs: 10_000,
@@ -20,12 +22,14 @@ const facts = (some: Partial<Facts> = {}): Facts => ({
   hasStarted: true,
   told: undefined,
   movingMs: 0,
+  plaintext: 'allow',
   ...some,
 });
+const OPEN: Hold = { udp: 'allow', mode: 'permissive', refusesPlaintext: false };
 const served = { served: true } as const;
 const outbound = { ...served, scope: 'outbound' } as const;
 const announced = { ...outbound, announced: true, announcedAtMs: 9_900 } as const;
-const enrolled = { ...announced, scope: 'both', udp: 'allow' } as const;
+const enrolled = { ...announced, scope: 'both', hold: OPEN } as const;
 const withdrawn = { ...outbound, announced: false, announcedAtMs: 9_900 } as const;
 const released = { ...served, scope: 'nothing', announcedAtMs: 9_000 } as const;
 const hbone = (sinceMs: number): Partial<Facts> => ({ told: { tunnel: 'HBONE', sinceMs } });
@@ -66,12 +70,12 @@ test.each<{ when: string; place: Partial<InPlace>; also?: Partial<Facts>; step: 
   },
   {
     when: 'UDP is to be something else',
-    place: { ...enrolled, udp: 'refuse' },
+    place: { ...enrolled, hold: { ...OPEN, udp: 'refuse' } },
     step: { kind: 'capture', scope: 'both' },
   },
   {
     when: 'all was done by another agent',
-    place: { ...enrolled, udp: undefined },
+    place: { ...enrolled, hold: undefined },
     step: { kind: 'capture', scope: 'both' },
   },
   { when: 'it was on its way out', place: withdrawn, step: { kind: 'announce' } },
@@ -127,9 +131,27 @@ test.each<{ place: Partial<InPlace>; step: Step }>([
   expect(decide(GONE, inPlace(place), facts({ ztunnels: 0 }))).toEqual(step);
 });
 
+test.each<{ when: string; plaintext: Facts['plaintext']; hold: Partial<Hold> }>([
+  { when: 'whoever comes is let in', plaintext: 'allow', hold: {} },
+  { when: 'some are denied', plaintext: 'depends', hold: { mode: 'strict' } },
+  { when: 'all are denied', plaintext: 'deny', hold: { mode: 'strict', refusesPlaintext: true } },
+  { when: 'policies have not come', plaintext: undefined, hold: { mode: 'strict' } },
+])('a pod is open without a ztunnel only if nobody is ever denied: $when', ({ plaintext, hold }) => {
+  expect(holdOf(IN, { plaintext })).toEqual({ ...OPEN, ...hold });
+  expect(holdOf({ ...IN, mode: 'strict' }, { plaintext })).toEqual({ ...OPEN, ...hold, mode: 'strict' });
+});
+
+test('what policies say now is in force at once, also if it is less', () => {
+  const recapture: Step = { kind: 'capture', scope: 'both' };
+  const refusing = { ...enrolled, hold: { ...OPEN, mode: 'strict', refusesPlaintext: true } } as const;
+  expect(decide(IN, inPlace(enrolled), facts({ plaintext: 'deny' }))).toEqual(recapture);
+  expect(decide(IN, inPlace(refusing), facts({ plaintext: 'deny' }))).toEqual({ kind: 'rest' });
+  expect(decide(IN, inPlace(refusing), facts({ plaintext: 'allow' }))).toEqual(recapture);
+});
+
 test('while nobody has said anything, everything stays as it is', () => {
   for (const place of [{}, served, announced, enrolled, released]) {
-    expect(decide({ wanted: 'unknown', udp: 'allow' }, inPlace(place), facts())).toEqual({ kind: 'rest' });
+    expect(decide({ ...IN, wanted: 'unknown' }, inPlace(place), facts())).toEqual({ kind: 'rest' });
   }
 });
 
@@ -180,7 +202,7 @@ function simulate(): { run: (wanted: Order['wanted'], steps: number) => { place:
       case 'capture':
         if (step.scope === 'both') expect(told()?.tunnel).toBe('HBONE');
         expect(place.served).toBe(true);
-        place = { ...place, scope: step.scope, udp: 'allow', idleSinceMs: undefined };
+        place = { ...place, scope: step.scope, hold: OPEN, idleSinceMs: undefined };
         break;
       case 'announce':
       case 'withdraw':
@@ -204,12 +226,13 @@ function simulate(): { run: (wanted: Order['wanted'], steps: number) => { place:
     run: (wanted, steps) => {
       for (let step = 0; step < steps; step++) {
         take(
-          decide({ wanted, udp: 'allow' }, place, {
+          decide({ ...IN, wanted }, place, {
             nowMs,
             ztunnels: 1,
             hasStarted: true,
             told: told(),
             movingMs: 0,
+            plaintext: 'allow',
           }),
         );
       }

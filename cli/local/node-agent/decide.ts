@@ -1,4 +1,5 @@
-import type { CaptureScope } from '#ztunnel/capture/capture.ts';
+import type { CapturedPod, CaptureScope } from '#ztunnel/capture/capture.ts';
+import type { authorizeWithoutIdentity } from '#ztunnel/policy/authorize.ts';
 
 /** What is to become of a pod. */
 export interface Order {
@@ -6,16 +7,25 @@ export interface Order {
   readonly wanted: 'in' | 'out' | 'gone' | 'unknown';
   /** UDP other than DNS, while it is in the mesh. */
   readonly udp: 'allow' | 'refuse';
+  /** See {@link CapturedPod}. */
+  readonly mode: CapturedPod['mode'];
+}
+
+/** How a pod is held to the mesh while it is in it. */
+export interface Hold {
+  readonly udp: CapturedPod['udp'];
+  readonly mode: CapturedPod['mode'];
+  readonly refusesPlaintext: boolean;
 }
 
 /** What is in place for a pod. */
 export interface InPlace {
   /** A ztunnel serves it, as far as is known. */
   readonly served: boolean;
-  /** Scope of the packet rules in its namespace; undefined: there are none. */
+  /** What is captured; undefined: nothing was installed. */
   readonly scope: CaptureScope | undefined;
-  /** What the rules do with UDP; undefined: not known, as after a restart of the agent. */
-  readonly udp: Order['udp'] | undefined;
+  /** How capture holds it; undefined: not known, as after a restart of the agent. */
+  readonly hold: Hold | undefined;
   /** The control plane is told that the pod takes tunnels. */
   readonly announced: boolean;
   /** When that last changed. Milliseconds, of a clock that never goes back, like all times here. */
@@ -35,7 +45,11 @@ export interface Facts {
   readonly told: { readonly tunnel: 'HBONE' | 'NONE'; readonly sinceMs: number } | undefined;
   /** How long other pods of the mesh may still be on their way in or out; 0: none is. */
   readonly movingMs: number;
+  /** What policies say to all callers without an identity; undefined: policies have not come. */
+  readonly plaintext: PlaintextVerdict | undefined;
 }
+
+export type PlaintextVerdict = ReturnType<typeof authorizeWithoutIdentity>;
 
 /** The next thing to do. Each step can be done again without harm. */
 export type Step =
@@ -53,7 +67,7 @@ export type Step =
   | { readonly kind: 'count' }
   /** Have no ztunnel serve it. */
   | { readonly kind: 'drop' }
-  /** Take the packet rules away. */
+  /** Take away all that captures. */
   | { readonly kind: 'remove' }
   /** It is as if the pod had never been here. */
   | { readonly kind: 'forget' };
@@ -62,7 +76,7 @@ export type Step =
 export const NOTHING_IN_PLACE: InPlace = {
   served: false,
   scope: undefined,
-  udp: undefined,
+  hold: undefined,
   announced: false,
   announcedAtMs: Number.NEGATIVE_INFINITY,
   idleSinceMs: undefined,
@@ -110,7 +124,20 @@ function enter(order: Order, inPlace: InPlace, facts: Facts): Step {
     const ms = untilSettled(inPlace, facts);
     return ms > 0 ? { kind: 'wait', ms } : { kind: 'capture', scope: 'both' };
   }
-  return inPlace.udp === order.udp ? { kind: 'rest' } : { kind: 'capture', scope: 'both' };
+  const isHeld = isSameHold(inPlace.hold, holdOf(order, facts));
+  return isHeld ? { kind: 'rest' } : { kind: 'capture', scope: 'both' };
+}
+
+/**
+ * How a pod is to be held. Where some policy may deny a caller without an identity, or nobody knows yet, the pod is closed
+ * when its ztunnel is gone, as a strict one: nobody would ask the policy.
+ */
+export function holdOf({ udp, mode }: Order, { plaintext }: Pick<Facts, 'plaintext'>): Hold {
+  return { udp, mode: plaintext === 'allow' ? mode : 'strict', refusesPlaintext: plaintext === 'deny' };
+}
+
+function isSameHold(a: Hold | undefined, b: Hold): boolean {
+  return a?.udp === b.udp && a.mode === b.mode && a.refusesPlaintext === b.refusesPlaintext;
 }
 
 function leave(inPlace: InPlace, facts: Facts): Step {

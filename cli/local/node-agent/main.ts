@@ -6,8 +6,8 @@ import { subscribeWorkloadApi } from '#api/client.ts';
 import { NODE_AGENT } from '#api/node-description.ts';
 import type { ResourceUpdate } from '#api/resource.ts';
 import { watchFolders } from '#control-plane/source/folder-watch.ts';
+import { chooseCapture } from '#ztunnel/capture/choose-capture.ts';
 import { warmThreadPool } from '#ztunnel/capture/in-pod-sockets.ts';
-import { createNftablesCapture } from '#ztunnel/capture/nftables.ts';
 import { createTables } from '#ztunnel/tables/store.ts';
 import { serveZds, type ZdsServer } from '#ztunnel/zds/server.ts';
 import { NodeAgent } from './agent.ts';
@@ -16,6 +16,8 @@ import { createMovement } from './movement.ts';
 import { serveNodeDns } from './node-dns.ts';
 import { createOrderReader } from './orders.ts';
 import { createPeerView } from './peer-view.ts';
+import { plaintextVerdict } from './plaintext.ts';
+import { probesOf } from './probes.ts';
 import { createRedirectionFiles, createReportFile, sweepRedirectionFiles } from './reports.ts';
 import { createVipTranslation } from './vip-translation.ts';
 
@@ -23,7 +25,8 @@ import { createVipTranslation } from './vip-translation.ts';
 const FILES_QUIET_MS = 5;
 const FILES_CAP_MS = 50;
 const FILES_POLL_MS = 2_000;
-const COUNT_UDP_MS = 10_000;
+/** How often it is counted what was refused; with packet rules that takes a process for each pod. */
+const COUNT_MS: Readonly<Record<'ebpf' | 'nftables', number>> = { ebpf: 1_000, nftables: 10_000 };
 
 /**
  * Runs a node's agent in the node's network namespace until the signal aborts: has its pods captured and served by a
@@ -49,10 +52,14 @@ export async function runNodeAgent(
   const vips = stack.use(createVipTranslation(tables, logger));
   stack.use(await serveNodeDns(config, tables, logger));
 
+  const capture = chooseCapture(config.capture);
+  stack.defer(() => capture.close());
+  const missing = capture.tryEbpf();
+  if (missing !== undefined) logger.warn({ missing }, 'no capture by ebpf');
   let zds: ZdsServer | undefined;
   const agent = new NodeAgent({
     parts: {
-      capture: createNftablesCapture(),
+      capture,
       zds: {
         add: async (pod, netnsPath) => await zds?.add(pod, netnsPath),
         del: async (uid) => await zds?.del(uid),
@@ -60,6 +67,8 @@ export async function runNodeAgent(
       },
       told: peers.told,
       movingMs: movement.leftMs,
+      plaintext: (pod) => plaintextVerdict(tables, pod, node),
+      probesOf,
       redirection: createRedirectionFiles(stateDirectory),
       logger,
     },
@@ -97,8 +106,10 @@ export async function runNodeAgent(
   );
   files.follow(new Set([join(stateDirectory, 'pods'), join(stateDirectory, 'run', node)]));
 
-  const counting = setInterval(() => void agent.countRefusedUdp(), COUNT_UDP_MS);
-  stack.defer(() => clearInterval(counting));
+  for (const method of ['ebpf', 'nftables'] as const) {
+    const counting = setInterval(() => void agent.countRefused(method), COUNT_MS[method]);
+    stack.defer(() => clearInterval(counting));
+  }
 
   const subscription = subscribe(config, signal, logger, (update) => {
     tables.apply(update);

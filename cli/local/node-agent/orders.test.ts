@@ -32,6 +32,7 @@ const entry = (name: string, enrol: boolean, udp = 'allow'): unknown => ({
   namespace: 'shop',
   serviceAccount: 'default',
   udp,
+  mode: 'strict',
   enrol,
 });
 
@@ -48,10 +49,44 @@ test('a pod of this node gets its order, others are not ours', () => {
       netnsPath: '/run/netns/a',
       fileName: 'shop_a',
       hasStarted: true,
-      order: { wanted: 'in', udp: 'refuse' },
+      addresses: [],
+      probePorts: [],
+      order: { wanted: 'in', udp: 'refuse', mode: 'strict' },
     },
-    expect.objectContaining({ hasStarted: false, order: { wanted: 'out', udp: 'allow' } }),
+    expect.objectContaining({ hasStarted: false, order: { wanted: 'out', udp: 'allow', mode: 'strict' } }),
   ]);
+});
+
+test("a pod's addresses are known, and the ports on which it may be probed", () => {
+  const pod = {
+    metadata: {
+      name: 'a',
+      namespace: 'shop',
+      uid: 'u-a',
+      annotations: { 'tulle.dev/netns': '/run/netns/a' },
+    },
+    spec: {
+      nodeName: 'n1',
+      containers: [
+        {
+          ports: [{ name: 'health', containerPort: 9090 }, { containerPort: 8080 }],
+          livenessProbe: { httpGet: { port: 'health', path: '/' } },
+          readinessProbe: { tcpSocket: { port: 8080 } },
+          startupProbe: { exec: { command: ['true'] } },
+        },
+      ],
+      initContainers: [
+        { livenessProbe: { grpc: { port: 7000 } }, readinessProbe: { httpGet: { port: 'nobody' } } },
+        { startupProbe: { httpGet: { port: 8080 } }, livenessProbe: { tcpSocket: { port: 70_000 } } },
+      ],
+    },
+    status: { podIP: '10.1.0.2', podIPs: [{ ip: '10.1.0.2' }, { ip: 'FD00::2' }] },
+  };
+  writeFileSync(join(state, 'pods/shop_a.json'), JSON.stringify(pod));
+  expect(createOrderReader(state, 'n1')().pods.get('u-a')).toMatchObject({
+    addresses: ['10.1.0.2', 'fd00::2'],
+    probePorts: [7000, 8080, 9090],
+  });
 });
 
 test('the orders of all nodes are known', () => {

@@ -1,9 +1,11 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
+import { type Ip, isIp, parseIp } from '#api/address.ts';
 import type { PodInfo } from '#ztunnel/worker-messages.ts';
 import type { Order } from './decide.ts';
 import type { MeshOrder } from './movement.ts';
+import { PROBED_CONTAINER, probePortsOf } from './probe-ports.ts';
 
 /** A pod of this node and what is to become of it. */
 export interface OrderedPod {
@@ -12,6 +14,9 @@ export interface OrderedPod {
   /** `NS_NAME`: what its files are called. */
   readonly fileName: string;
   readonly hasStarted: boolean;
+  readonly addresses: readonly Ip[];
+  /** Its ports on which the node may ask whether it is well. */
+  readonly probePorts: readonly number[];
   readonly order: Order;
 }
 
@@ -33,8 +38,19 @@ const POD = z.object({
     uid: z.string().min(1),
     annotations: z.record(z.string(), z.string()).optional(),
   }),
-  spec: z.object({ nodeName: z.string().optional(), serviceAccountName: z.string().optional() }),
-  status: z.object({ phase: z.string().optional() }).optional(),
+  spec: z.object({
+    nodeName: z.string().optional(),
+    serviceAccountName: z.string().optional(),
+    containers: z.array(PROBED_CONTAINER).optional(),
+    initContainers: z.array(PROBED_CONTAINER).optional(),
+  }),
+  status: z
+    .object({
+      phase: z.string().optional(),
+      podIP: z.string().optional(),
+      podIPs: z.array(z.object({ ip: z.string() })).optional(),
+    })
+    .optional(),
 });
 
 const ENROLMENT = z.object({
@@ -45,6 +61,7 @@ const ENROLMENT = z.object({
       name: z.string(),
       serviceAccount: z.string(),
       udp: z.enum(['allow', 'refuse']),
+      mode: z.enum(['strict', 'permissive']),
       enrol: z.boolean(),
     }),
   ),
@@ -106,6 +123,8 @@ interface LocatedPod {
   readonly pod: PodInfo;
   readonly netnsPath: string;
   readonly hasStarted: boolean;
+  readonly addresses: readonly Ip[];
+  readonly probePorts: readonly number[];
 }
 
 function readPod(path: string): LocatedPod {
@@ -116,7 +135,14 @@ function readPod(path: string): LocatedPod {
     pod: { uid, name, namespace, serviceAccount: spec.serviceAccountName || 'default' },
     netnsPath: annotations?.[NETNS_ANNOTATION] ?? '',
     hasStarted: status?.phase === 'Running',
+    addresses: addressesOf(status),
+    probePorts: probePortsOf([...(spec.containers ?? []), ...(spec.initContainers ?? [])]),
   };
+}
+
+function addressesOf(status: z.infer<typeof POD>['status']): readonly Ip[] {
+  const listed = (status?.podIPs ?? []).map(({ ip }) => ip);
+  return [...new Set([status?.podIP ?? '', ...listed].filter(isIp).map(parseIp))];
 }
 
 function combine(
@@ -127,12 +153,12 @@ function combine(
   return new Map(
     pods
       .filter(([, { netnsPath }]) => netnsPath !== '')
-      .map(([file, { pod, netnsPath, hasStarted }]) => {
-        const entry = orders.get(pod.uid);
+      .map(([file, { node: _, ...located }]) => {
+        const entry = orders.get(located.pod.uid);
         const wanted = entry === undefined ? 'unknown' : entry.enrol ? 'in' : 'out';
-        const order: Order = { wanted, udp: entry?.udp ?? 'allow' };
+        const order: Order = { wanted, udp: entry?.udp ?? 'allow', mode: entry?.mode ?? 'permissive' };
         const fileName = file.slice(0, -'.json'.length);
-        return [pod.uid, { pod, netnsPath, fileName, hasStarted, order }];
+        return [located.pod.uid, { ...located, fileName, order }];
       }),
   );
 }

@@ -1,7 +1,7 @@
 import { pino } from 'pino';
 import { afterEach, expect, test } from 'vitest';
 import { eventually } from '#test/kit/eventually.ts';
-import { type Capture, CaptureError, type CaptureScope } from '#ztunnel/capture/capture.ts';
+import { CaptureError, type CaptureScope, type PodCapture } from '#ztunnel/capture/capture.ts';
 import type { Order } from './decide.ts';
 import { PodController } from './pod-controller.ts';
 import type { Redirection } from './reports.ts';
@@ -24,8 +24,8 @@ interface World {
 /** A controller of a pod on a node without a ztunnel. */
 function control(world: World, wanted: Order['wanted'] = 'in'): PodController {
   const did = async (what: string): Promise<void> => void world.events.push(what);
-  const capture: Capture = {
-    method: 'nftables',
+  const capture: PodCapture = {
+    methodOf: () => ({ method: 'nftables', reason: 'no bpffs' }),
     scopeOf: async () => {
       world.asked++;
       if (world.scope instanceof CaptureError) throw world.scope;
@@ -34,15 +34,25 @@ function control(world: World, wanted: Order['wanted'] = 'in'): PodController {
     apply: (_, scope) => did(`apply ${scope}`),
     remove: () => did('remove'),
     countCaptured: async () => 0,
-    countRefusedUdp: async () => ({ inbound: 0, outbound: 0 }),
+    counters: async () => new Map(),
   };
-  const order: Order = { wanted, udp: 'allow' };
-  const target = { pod: POD, netnsPath: '/run/netns/a', fileName: 'default_a', hasStarted: true, order };
+  const order: Order = { wanted, udp: 'allow', mode: 'permissive' };
+  const target = {
+    pod: POD,
+    netnsPath: '/run/netns/a',
+    fileName: 'default_a',
+    hasStarted: true,
+    addresses: [],
+    probePorts: [],
+    order,
+  };
   return new PodController(target, {
     capture,
     zds: { add: () => did('add'), del: () => did('del'), connected: () => 0 },
     told: () => undefined,
     movingMs: () => 0,
+    plaintext: () => 'allow',
+    probesOf: async () => [],
     redirection: {
       read: () => world.file,
       write: (_, redirection) => {
@@ -73,12 +83,19 @@ test('a pod whose rules cannot be read stays announced and served until they can
   await eventually('asked again', () => world.asked >= 2);
   expect(world.events).toEqual([]);
   expect(controller.served()?.pod).toBe(POD);
-  expect(controller.report()).toEqual({ state: 'pending', error: expect.stringContaining('unavailable') });
+  expect(controller.report()).toMatchObject({
+    state: 'pending',
+    error: expect.stringContaining('unavailable'),
+  });
 
   world.scope = 'both';
   controller.look();
   await eventually('taken over', () => controller.report().error === undefined);
-  expect(controller.report()).toEqual({ state: 'enrolled' });
+  expect(controller.report()).toEqual({
+    state: 'enrolled',
+    capture: 'nftables',
+    captureReason: 'no bpffs',
+  });
   expect(controller.served()?.pod).toBe(POD);
   await eventually('captured anew', () => world.events.includes('apply both'));
   expect(new Set(world.events)).toEqual(new Set(['file enabled', 'apply both']));

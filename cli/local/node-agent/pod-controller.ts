@@ -1,13 +1,23 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Logger } from 'pino';
-import type { Capture, CapturedPod, RefusedUdp } from '#ztunnel/capture/capture.ts';
+import type { Ip } from '#api/address.ts';
+import type { Reason } from '#bpf/layout.ts';
+import type {
+  CapturedPod,
+  CaptureMethod,
+  CaptureScope,
+  PodCapture,
+  Probe,
+} from '#ztunnel/capture/capture.ts';
 import type { LocatedPod } from '#ztunnel/zds/server.ts';
 import {
   decide,
   type Facts,
+  holdOf,
   type InPlace,
   NOTHING_IN_PLACE,
   type Order,
+  type PlaintextVerdict,
   type ReportedState,
   reportedState,
   type Step,
@@ -17,7 +27,7 @@ import type { Redirection } from './reports.ts';
 
 /** What a controller acts on. */
 export interface ControllerParts {
-  readonly capture: Capture;
+  readonly capture: PodCapture;
   readonly zds: {
     readonly add: (pod: OrderedPod['pod'], netnsPath: string) => Promise<void>;
     readonly del: (uid: string) => Promise<void>;
@@ -27,6 +37,10 @@ export interface ControllerParts {
   readonly told: (pod: OrderedPod['pod']) => Facts['told'];
   /** How long other pods may be on their way, at a time. */
   readonly movingMs: (nowMs: number) => number;
+  /** What policies say to all callers of a pod that have no identity; undefined: policies have not come. */
+  readonly plaintext: (pod: OrderedPod['pod']) => PlaintextVerdict | undefined;
+  /** Who may probe a pod of those addresses on those ports. */
+  readonly probesOf: (addresses: readonly Ip[], ports: readonly number[]) => Promise<readonly Probe[]>;
   /** What the control plane is told of a pod's redirection. */
   readonly redirection: {
     readonly read: (fileName: string) => Redirection | undefined;
@@ -40,6 +54,9 @@ export interface ControllerParts {
 /** How a pod stands. */
 export interface PodReport {
   readonly state: ReportedState;
+  readonly capture: CaptureMethod['method'];
+  /** Why it is not eBPF. */
+  readonly captureReason?: string;
   readonly error?: string;
 }
 
@@ -116,15 +133,19 @@ export class PodController {
   }
 
   report(): PodReport {
-    const state = reportedState(this.#target.order, this.#inPlace);
-    return this.#error === undefined ? { state } : { state, error: this.#error };
+    const { method, reason } = this.#parts.capture.methodOf(this.#capturedPod());
+    return {
+      state: reportedState(this.#target.order, this.#inPlace),
+      capture: method,
+      ...(reason === undefined ? {} : { captureReason: reason }),
+      ...(this.#error === undefined ? {} : { error: this.#error }),
+    };
   }
 
-  /** UDP packets that the pod's rules refused; undefined when they refuse none. */
-  async countRefusedUdp(): Promise<RefusedUdp | undefined> {
-    const { scope, udp } = this.#inPlace;
-    if (scope !== 'both' || udp !== 'refuse') return undefined;
-    return await this.#parts.capture.countRefusedUdp(this.#capturedPod());
+  /** What was refused of the pod since it was captured; undefined while it is not. */
+  async countRefused(): Promise<ReadonlyMap<Reason, number> | undefined> {
+    if (this.#inPlace.scope === undefined) return undefined;
+    return await this.#parts.capture.counters(this.#capturedPod());
   }
 
   /** Runs until the pod is gone and forgotten, or {@link stop}; then everything is left as it is. */
@@ -163,11 +184,17 @@ export class PodController {
   }
 
   #facts(): Facts {
-    const { zds, told, movingMs } = this.#parts;
+    const { zds, told, movingMs, plaintext } = this.#parts;
     const { pod, hasStarted } = this.#target;
     const nowMs = performance.now();
-    const ztunnels = zds.connected();
-    return { nowMs, ztunnels, hasStarted, told: told(pod), movingMs: movingMs(nowMs) };
+    return {
+      nowMs,
+      ztunnels: zds.connected(),
+      hasStarted,
+      told: told(pod),
+      movingMs: movingMs(nowMs),
+      plaintext: plaintext(pod),
+    };
   }
 
   /** Whether the step was done. */
@@ -195,15 +222,14 @@ export class PodController {
   /** Does a step; what has changed by it. */
   async #perform(step: Step): Promise<Partial<InPlace>> {
     const { zds, capture } = this.#parts;
-    const { pod, netnsPath, order } = this.#target;
+    const { pod, netnsPath } = this.#target;
     const nowMs = performance.now();
     switch (step.kind) {
       case 'serve':
         await zds.add(pod, netnsPath);
         return { served: true };
       case 'capture':
-        await capture.apply(this.#capturedPod(), step.scope);
-        return { scope: step.scope, udp: order.udp, idleSinceMs: undefined };
+        return await this.#capture(step.scope);
       case 'announce':
         return { announced: true, announcedAtMs: nowMs };
       case 'withdraw':
@@ -226,6 +252,15 @@ export class PodController {
     }
   }
 
+  async #capture(scope: CaptureScope): Promise<Partial<InPlace>> {
+    const { capture, probesOf, plaintext } = this.#parts;
+    const { order, pod, addresses, probePorts } = this.#target;
+    const probes = await probesOf(addresses, probePorts);
+    const hold = holdOf(order, { plaintext: plaintext(pod) });
+    await capture.apply({ ...this.#capturedPod(), ...hold, probes }, scope);
+    return { scope, hold, idleSinceMs: undefined };
+  }
+
   /** Has the control plane and the status say what is in place. */
   #report(): void {
     const { redirection, zds, onChange, logger } = this.#parts;
@@ -239,9 +274,11 @@ export class PodController {
     onChange();
   }
 
+  /** Enough of it for all but {@link #capture}. */
   #capturedPod(): CapturedPod {
-    const { pod, netnsPath, order } = this.#target;
-    return { uid: pod.uid, netnsPath, udp: order.udp };
+    const { pod, netnsPath, order, addresses } = this.#target;
+    const { udp, mode } = order;
+    return { uid: pod.uid, netnsPath, udp, mode, refusesPlaintext: false, addresses, probes: [] };
   }
 
   /** Resolves at the next change; to be taken before deciding, so that none is missed. */
@@ -261,6 +298,6 @@ export class PodController {
 
 /** An order that a pod is gone. */
 export function goneOrder(target: OrderedPod): OrderedPod {
-  const order: Order = { wanted: 'gone', udp: target.order.udp };
+  const order: Order = { ...target.order, wanted: 'gone' };
   return { ...target, order };
 }

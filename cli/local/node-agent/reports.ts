@@ -1,6 +1,6 @@
 import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import type { RefusedUdp } from '#ztunnel/capture/capture.ts';
+import type { Reason } from '#bpf/layout.ts';
 import type { PodInfo } from '#ztunnel/worker-messages.ts';
 import { writeAtomic } from '../state-folder.ts';
 import type { PodReport } from './pod-controller.ts';
@@ -43,9 +43,8 @@ export function sweepRedirectionFiles(stateDirectory: string): void {
 export interface AgentReport {
   readonly pods: readonly (Pick<PodInfo, 'uid' | 'name' | 'namespace'> &
     PodReport & {
-      readonly capture: 'nftables' | 'ebpf';
-      /** UDP packets that were refused since the pod was captured; of pods that refuse UDP, every ten seconds. */
-      readonly udpRefused?: RefusedUdp;
+      /** How often what was refused since the pod was captured; as it was a second ago, with packet rules ten. */
+      readonly refused?: Readonly<Partial<Record<Reason, number>>>;
     })[];
   readonly ztunnel: { readonly connected: number };
   /** Files that cannot be read, and what else an operator should know. */
