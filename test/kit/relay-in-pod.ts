@@ -11,7 +11,7 @@ import {
   type SocketTag,
   warmThreadPool,
 } from '#ztunnel/capture/in-pod-sockets.ts';
-import { OwnSockets } from '#ztunnel/capture/own-sockets.ts';
+import { OwnSockets, type OwnSocketsOptions } from '#ztunnel/capture/own-sockets.ts';
 import { openPodSockets, type PodSockets } from '#ztunnel/pod-sockets.ts';
 
 /** What a relay saw. */
@@ -32,16 +32,16 @@ export interface RelayInPod {
 /**
  * The least that a ztunnel does: it takes what is captured in a pod and passes it on as it is, keeping the caller's
  * address on the way in; DNS queries, over UDP and TCP, get the answer `dns`.
- * @param bpfDirectory where the mesh's eBPF maps are pinned
+ * @param bpf where the mesh's eBPF maps are pinned, and which of how many relays of the pod it is
  */
 export async function relayInPod(
   netnsPath: string,
-  bpfDirectory: string | undefined,
+  bpf: OwnSocketsOptions,
   onConnection: (connection: RelayedConnection) => void,
 ): Promise<RelayInPod> {
   await warmThreadPool();
   const netnsFd = openNamespace(netnsPath);
-  const own = new OwnSockets(bpfDirectory === undefined ? {} : { directory: bpfDirectory });
+  const own = new OwnSockets(bpf);
   const pod = openPodSockets(netnsFd, { fabric: [] }, { name: netnsPath, own });
   const open = new Set<net.Socket>();
   const take = (direction: RelayedConnection['direction'], socket: net.Socket): void => {

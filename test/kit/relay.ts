@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { inCgroup } from '#cli/local/cgroups.ts';
+import type { OwnSocketsOptions } from '#ztunnel/capture/own-sockets.ts';
 import { endProcess } from './command.ts';
 import { type RelayedConnection, relayInPod } from './relay-in-pod.ts';
 
@@ -16,6 +17,8 @@ export interface Relay extends AsyncDisposable {
 export interface RelayOptions {
   /** Where the mesh's eBPF maps are pinned: `/sys/fs/bpf/tulle/MESH`. Absent: packet rules alone can capture. */
   readonly bpfDirectory?: string;
+  /** Which of how many that relay in the pod at the same time. Default: the only one. */
+  readonly worker?: { readonly index: number; readonly count: number };
   /**
    * Cgroup in which it runs, in a process of its own: programs that are attached there or above see its sockets. Made if it
    * is not there; whoever named it removes it. Absent: in this process.
@@ -25,10 +28,11 @@ export interface RelayOptions {
 
 /** Starts to relay in the namespace at that path. */
 export async function startRelay(netnsPath: string, options: RelayOptions = {}): Promise<Relay> {
-  const { cgroup, bpfDirectory } = options;
-  if (cgroup !== undefined) return startProcess(netnsPath, cgroup, bpfDirectory);
+  const { cgroup, bpfDirectory, worker } = options;
+  const bpf = { ...(bpfDirectory && { directory: bpfDirectory }), ...(worker && { worker }) };
+  if (cgroup !== undefined) return startProcess(netnsPath, cgroup, bpf);
   const connections: RelayedConnection[] = [];
-  const relay = await relayInPod(netnsPath, bpfDirectory, (connection) => connections.push(connection));
+  const relay = await relayInPod(netnsPath, bpf, (connection) => connections.push(connection));
   return {
     connections,
     stop: async () => relay.stop(),
@@ -38,14 +42,10 @@ export async function startRelay(netnsPath: string, options: RelayOptions = {}):
 
 const PROGRAM = join(import.meta.dirname, 'programs/relay.ts');
 
-async function startProcess(
-  netnsPath: string,
-  cgroup: string,
-  bpfDirectory: string | undefined,
-): Promise<Relay> {
+async function startProcess(netnsPath: string, cgroup: string, bpf: OwnSocketsOptions): Promise<Relay> {
   mkdirSync(cgroup, { recursive: true });
   const path = netnsPath.replace('/proc/self/', `/proc/${process.pid}/`);
-  const program = [process.execPath, PROGRAM, path, ...(bpfDirectory === undefined ? [] : [bpfDirectory])];
+  const program = [process.execPath, PROGRAM, path, JSON.stringify(bpf)];
   const [command = '', ...args] = inCgroup(cgroup, program);
   const child = spawn(command, args, { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
   const connections: RelayedConnection[] = [];

@@ -1,5 +1,3 @@
-import { readdirSync } from 'node:fs';
-import { join } from 'node:path';
 import type { HostPort } from '#api/address.ts';
 import { BpfError } from '#bpf/errors.ts';
 import {
@@ -16,6 +14,7 @@ import {
   writeEndpoint,
 } from '#bpf/layout.ts';
 import { BpfMap } from '#bpf/maps.ts';
+import { mapPath, pinnedVersions } from '#bpf/pins.ts';
 import { hasCode } from './native.ts';
 
 /**
@@ -53,12 +52,12 @@ export interface BpfListener {
  * @throws BpfError when only another version's is there; BpfUnsupportedError without libbpf
  */
 export function openBpfSockets(directory: string): BpfSockets | undefined {
-  const versions = versionsIn(directory);
+  const versions = pinnedVersions(directory);
   if (versions.length === 0) return undefined;
   if (!versions.includes(ABI)) throw otherVersions(directory, versions);
   const opened: BpfMap[] = [];
   const open = (name: MapName): BpfMap => {
-    const map = BpfMap.openPinned(join(directory, `v${ABI}`, 'maps', name), MAPS[name]);
+    const map = BpfMap.openPinned(mapPath(directory, name), MAPS[name]);
     opened.push(map);
     return map;
   };
@@ -110,20 +109,6 @@ function useMaps({ pods, listeners, own, peers }: Maps): BpfSockets {
       for (const map of [pods, listeners, own, peers]) map.close();
     },
   };
-}
-
-/** Numbers of the versions whose pins are there. */
-function versionsIn(directory: string): readonly number[] {
-  try {
-    return readdirSync(directory).flatMap((name) => {
-      const [, digits] = /^v(\d+)$/.exec(name) ?? [];
-      return digits === undefined ? [] : [Number(digits)];
-    });
-  } catch (cause) {
-    if (hasCode(cause, 'ENOENT')) return [];
-    const message = `cannot read ${directory}, where eBPF maps are pinned: ${String(cause)}`;
-    throw new BpfError(message, { code: 'EACCES', cause });
-  }
 }
 
 function otherVersions(directory: string, versions: readonly number[]): BpfError {
