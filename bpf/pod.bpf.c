@@ -2,15 +2,12 @@
  * The programs of one pod: who gets what is dialled in it, and what may leave it. They see packets, so they also hold for what
  * does not go by the hooks at the cgroup: a process that entered the namespace from elsewhere, raw sockets, other kernels.
  */
-#include <linux/if_ether.h>
 #include <linux/in.h>
-#include <linux/ip.h>
-#include <linux/ipv6.h>
-#include <linux/tcp.h>
 
 #include "kernel.h"
 #include "layout.h"
 #include "mesh.h"
+#include "packet.h"
 
 /* The pod's cookie, set by the loader: these two kinds of program cannot ask for it on all kernels. */
 const volatile __u64 this_pod;
@@ -100,56 +97,17 @@ int steer(struct bpf_sk_lookup *ctx)
 	return assign(ctx, LISTENER_INBOUND) || !otherwise ? SK_PASS : refuse(INBOUND_WITHOUT_ZTUNNEL);
 }
 
-/* Says nothing about the packet: what is attached behind gets it. TC_ACT_UNSPEC and TCX_NEXT alike. */
-#define NEXT -1
-#define DROP 2
-
-#define SOCK_STREAM 1
 #define SOCK_RAW 3
 #define AF_PACKET 17
-#define IPPROTO_HOP 0
-#define IPPROTO_FRAG 44
-#define IPPROTO_ICMP6 58
 
-#define ETHER 14
-#define MORE_FRAGMENTS 0x2000
-#define FRAGMENT_OFFSET 0x1fff
+/* A packet of whom: the kernel's own answers (resets, the last of a closed connection) have no full socket, or a raw one. */
+enum sender { SENDER_NONE, SENDER_SOCKET, SENDER_RAW };
 
-struct packet {
-	__u32 protocol;
-	__u32 payload;       /* where the protocol's header begins */
-	int fragment;        /* one of several, or something that hides what it is */
-};
-
-/* What a packet is, told by its bytes: skb->protocol is what the sender of a raw frame says it is. 0: nothing that we know. */
-inline_always int parse(struct __sk_buff *skb, struct packet *packet)
+inline_always enum sender sender_of(const struct bpf_sock *sk)
 {
-	__u8 header[40];
-	__u16 type;
-
-	if (bpf_skb_load_bytes(skb, 12, &type, sizeof(type)))
-		return 0;
-	packet->fragment = 0;
-	if (type == network16(ETH_P_IP)) {
-		struct iphdr *ip = (void *)header;
-
-		if (bpf_skb_load_bytes(skb, ETHER, header, sizeof(*ip)) || ip->ihl < 5)
-			return 0;
-		packet->protocol = ip->protocol;
-		packet->payload = ETHER + ip->ihl * 4;
-		packet->fragment = !!(ip->frag_off & network16(MORE_FRAGMENTS | FRAGMENT_OFFSET));
-		return ETH_P_IP;
-	}
-	if (type == network16(ETH_P_IPV6)) {
-		struct ipv6hdr *ip = (void *)header;
-
-		if (bpf_skb_load_bytes(skb, ETHER, header, sizeof(*ip)))
-			return 0;
-		packet->protocol = ip->nexthdr;
-		packet->payload = ETHER + sizeof(*ip);
-		return ETH_P_IPV6;
-	}
-	return type == network16(ETH_P_ARP) ? ETH_P_ARP : 0;
+	if (!sk)
+		return SENDER_NONE;
+	return sk->type == SOCK_RAW || sk->family == AF_PACKET ? SENDER_RAW : SENDER_SOCKET;
 }
 
 inline_always int drop(enum reason reason)
@@ -158,9 +116,40 @@ inline_always int drop(enum reason reason)
 	return DROP;
 }
 
-inline_always int is_raw(const struct bpf_sock *sk)
+/* Only a connected socket would hear of an answer. */
+inline_always int leave_udp(struct __sk_buff *skb, const struct packet *packet, const struct bpf_sock *sk)
 {
-	return sk && (sk->type == SOCK_RAW || sk->family == AF_PACKET);
+	enum sender sender = sender_of(sk);
+
+	count(this_pod, sender == SENDER_RAW ? EGRESS_RAW : UDP_OUTBOUND);
+	return sender == SENDER_SOCKET && sk->state == BPF_TCP_ESTABLISHED ? answer_unreachable(skb, packet) : DROP;
+}
+
+/* Without a SYN of its own, only a connection that was accepted, or that is older than the mesh, has anything to send. */
+inline_always int leave_tcp(struct __sk_buff *skb, const struct packet *packet, enum sender sender)
+{
+	struct tcphdr tcp;
+
+	if (packet->fragment || bpf_skb_load_bytes(skb, packet->payload, &tcp, sizeof(tcp)))
+		return drop(EGRESS_FRAGMENT);
+	if (tcp.syn && !tcp.ack) {
+		count(this_pod, sender == SENDER_RAW ? EGRESS_RAW : EGRESS_TCP);
+		return sender == SENDER_SOCKET ? answer_reset(skb, packet, &tcp) : DROP;
+	}
+	if (sender == SENDER_SOCKET)
+		return NEXT;
+	if (sender == SENDER_RAW && tcp.syn)
+		return drop(EGRESS_RAW);
+	if (skb->len > packet->payload + tcp.doff * 4)
+		return drop(sender == SENDER_RAW ? EGRESS_RAW : EGRESS_TCP);
+	return NEXT;
+}
+
+inline_always int is_syn(struct __sk_buff *skb, const struct packet *packet)
+{
+	struct tcphdr tcp;
+
+	return packet->protocol == IPPROTO_TCP && !bpf_skb_load_bytes(skb, packet->payload, &tcp, sizeof(tcp)) && tcp.syn && !tcp.ack;
 }
 
 /* What leaves the pod by its device. Only the ztunnel dials, and only it sends UDP where that is refused. */
@@ -168,10 +157,9 @@ SEC("tc")
 int leave(struct __sk_buff *skb)
 {
 	struct bpf_sock *sk = skb->sk;
-	struct packet packet;
+	struct packet packet = {};
 	__u64 cookie = this_pod;
 	struct pod *pod;
-	__u8 tcp[14];
 
 	if (sk)
 		sk = bpf_sk_fullsock(sk);
@@ -180,24 +168,26 @@ int leave(struct __sk_buff *skb)
 	pod = bpf_map_lookup_elem(&pods, &cookie);
 	if (!pod || !(pod->flags & POD_BACKSTOP))
 		return NEXT;
-
-	int type = parse(skb, &packet);
-	int strict = pod->flags & POD_STRICT;
-
-	if (type == ETH_P_ARP)
-		return NEXT;
-	if (!type)
-		return strict ? drop(EGRESS_PROTOCOL) : NEXT;
+	parse(skb, &packet);
 	if (packet.protocol == IPPROTO_UDP && (pod->flags & POD_REFUSE_UDP))
-		return drop(is_raw(sk) ? EGRESS_RAW : UDP_OUTBOUND);
-	if (packet.protocol != IPPROTO_TCP)
+		return leave_udp(skb, &packet, sk);
+	if (!(pod->flags & POD_STRICT)) {
+		if (is_syn(skb, &packet))
+			count(cookie, EGRESS_SEEN);
 		return NEXT;
-	if (bpf_skb_load_bytes(skb, packet.payload, tcp, sizeof(tcp)))
-		return strict ? drop(EGRESS_FRAGMENT) : NEXT;
-	if ((tcp[13] & 0x12) != 0x02)
+	}
+	switch (packet.protocol) {
+	case IPPROTO_TCP:
+		return leave_tcp(skb, &packet, sender_of(sk));
+	case IPPROTO_UDP:
+	case IPPROTO_ICMP:
+	case IPPROTO_IGMP:
+	case IPPROTO_ICMPV6:
+	case PROTOCOL_ARP:
 		return NEXT;
-	if (strict)
-		return drop(EGRESS_TCP);
-	count(cookie, EGRESS_SEEN);
-	return NEXT;
+	case PROTOCOL_HIDDEN:
+		return drop(EGRESS_FRAGMENT);
+	default:
+		return drop(EGRESS_PROTOCOL);
+	}
 }
