@@ -111,7 +111,7 @@ export function openPodSockets(
       if (caller === undefined) return dial(attempt, { tag });
       if (!own.captures(cookie)) return dial(attempt, { tag, source: { kind: 'foreign', ip: caller.ip } });
       const shown = caller.port === 0 ? { ip: caller.ip, port: nextSourcePort() } : caller;
-      const source: DialSource = { kind: 'local', ip: familyOf(to.ip) === 4 ? ALIAS_4 : ALIAS_6 };
+      const source: DialSource = { kind: 'local', ip: familyOf(to.ip) === 4 ? ALIAS_4 : to.ip };
       return dial(attempt, { tag: (fd) => own.tag(fd, shown), source });
     },
     hasAddress: (ip) => {
@@ -137,9 +137,12 @@ const KINDS: ReadonlyMap<number, ListenerKind> = new Map([
   [PORT_HBONE, 'hbone'],
 ]);
 
-/** Whence the ztunnel dials an application that is shown somebody else: the programs let what comes from there pass. */
+/**
+ * Whence the ztunnel dials an application that is shown somebody else: the programs let what comes from there pass. Over
+ * IPv6 that is the application's own address: the kernel sends the reset of a closed port out of the device that the address
+ * is on, where ::1 is nowhere.
+ */
 const ALIAS_4 = '127.0.0.6';
-const ALIAS_6 = '::1';
 
 function dial(
   { from, netnsFd, to }: Attempt,

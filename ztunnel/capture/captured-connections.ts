@@ -9,13 +9,14 @@ const CAPTURE_PORTS: ReadonlySet<number> = new Set([PORT_OUTBOUND, PORT_INBOUND_
 const IPV6_PORTS: { readonly first: 15064; readonly last: 15079 } = { first: 15064, last: 15079 };
 /** TIME_WAIT, CLOSE, LISTEN: nothing flows there any more, or yet (include/net/tcp_states.h). */
 const IDLE_STATES: ReadonlySet<string> = new Set(['06', '07', '0A']);
-/** Where a ztunnel dials the application from while eBPF shows the real caller. */
-const DIALS_FROM: ReadonlySet<string> = new Set([...procForms('127.0.0.6'), ...procForms('::1')]);
+/** Where a ztunnel dials the application from while eBPF shows the real caller; over IPv6, from the application's address. */
+const DIALS_FROM: ReadonlySet<string> = new Set(procForms('127.0.0.6'));
 
 /**
  * Connections of a pod that a ztunnel carries because they were captured: those that came to its listeners, and those that
- * it opened to the application, under a caller's address or, with eBPF, from 127.0.0.6 or ::1. (A tunnel's own connection
- * to port 15008 is neither; it may idle in a peer's pool for minutes.) Reads the kernel's tables at once, inside the
+ * it opened to the application, under a caller's address or, with eBPF, from 127.0.0.6 or, over IPv6, the application's own
+ * address, where they cannot be told from those of the application to itself. (A tunnel's own connection to port 15008 is
+ * neither; it may idle in a peer's pool for minutes.) Reads the kernel's tables at once, inside the
  * namespace; cost grows with the pod's sockets.
  * @throws NativeError when the namespace cannot be entered
  */
@@ -39,10 +40,15 @@ export function countIn(table: string, own: ReadonlySet<string>): number {
     const [ip = '', port = ''] = local.split(':');
     const [remoteIp = ''] = remote.split(':');
     const isOfOthers = !(own.has(ip) || isLoopback(ip));
-    const isToApplication = DIALS_FROM.has(ip) && own.has(remoteIp) && !isLoopback(remoteIp);
+    const isToApplication = DIALS_FROM.has(ip) ? own.has(remoteIp) : isIpv6(ip) && ip === remoteIp;
     if (isCapturePort(Number.parseInt(port, 16)) || isOfOthers || isToApplication) count++;
   }
   return count;
+}
+
+/** Neither IPv4 nor loopback. */
+function isIpv6(ip: string): boolean {
+  return ip.length === 32 && !ip.startsWith('0000000000000000');
 }
 
 function isCapturePort(port: number): boolean {

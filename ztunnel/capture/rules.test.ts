@@ -97,6 +97,7 @@ test('removal works whether or not there is anything', () => {
   expect(REMOVE_RULES).toBe('add table inet tulle\ndelete table inet tulle\n');
 });
 
+const OWN = new Set([...procForms('10.9.1.3'), ...procForms('fd00:10:244:1::2'), ...procForms('127.0.0.1')]);
 const HEADER =
   '  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n';
 
@@ -122,12 +123,18 @@ test.each([
     count: 1,
   },
   { what: 'opened to the application from 127.0.0.6', line: '0600007F:8D53 0301090A:1F90 01', count: 1 },
+  {
+    what: 'opened to the application from its own IPv6 address',
+    line: '100000FD010044020000000002000000:8D53 100000FD010044020000000002000000:1F90 01',
+    count: 1,
+  },
+  { what: 'of the application to itself', line: '0301090A:8D53 0301090A:1F90 01', count: 0 },
   { what: 'a tunnel', line: '0301090A:3AA0 0201090A:8D53 01', count: 0 },
   { what: 'a listener', line: '00000000:3A99 00000000:0000 0A', count: 0 },
   { what: 'in TIME_WAIT', line: '0100007F:3A99 020109AC:8D52 06', count: 0 },
 ])('$what counts $count', ({ line, count }) => {
   const table = `${HEADER}   0: ${line} 00000000:00000000 00:00000000 00000000     0        0 1 1 0 20 4 30 10 -1\n`;
-  expect(countIn(table, new Set(procForms('10.9.1.3')))).toBe(count);
+  expect(countIn(table, OWN)).toBe(count);
 });
 
 test('addresses as the kernel prints them', () => {
