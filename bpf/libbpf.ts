@@ -34,6 +34,7 @@ export interface Libbpf {
   readonly bpf_obj_get_info_by_fd: (fd: number, info: Uint8Array, length: Uint8Array) => number;
   readonly bpf_link_create: (program: number, target: number, attachType: number, options: null) => number;
   readonly bpf_link_update: (link: number, program: number, options: null) => number;
+  readonly bpf_prog_attach: (program: number, target: number, attachType: number, flags: number) => number;
 
   readonly bpf_object__open_mem: (file: Uint8Array, size: number, options: null) => Handle | null;
   readonly bpf_object__load: (object: Handle) => number;
@@ -74,6 +75,7 @@ const FUNCTIONS: Readonly<Record<keyof Libbpf, string>> = {
   bpf_obj_get_info_by_fd: 'int bpf_obj_get_info_by_fd(int fd, void *info, void *length)',
   bpf_link_create: 'int bpf_link_create(int program, int target, int attachType, const void *options)',
   bpf_link_update: 'int bpf_link_update(int link, int program, const void *options)',
+  bpf_prog_attach: 'int bpf_prog_attach(int program, int target, int attachType, uint32 flags)',
 
   bpf_object__open_mem: 'void *bpf_object__open_mem(const void *file, size_t size, const void *options)',
   bpf_object__load: 'int bpf_object__load(void *object)',

@@ -6,8 +6,8 @@ import { type Handle, libbpf } from './libbpf.ts';
 
 /** Compiled programs, as `bpf/build` leaves them: loading them into the kernel, with the maps that are there already. */
 
-/** The two objects: the hooks of a mesh's cgroup, and those of one pod's network namespace. */
-export type ObjectName = 'cgroup' | 'pod';
+/** The objects: the hooks of a mesh's cgroup, those of one pod's network namespace, and the kernel splice. */
+export type ObjectName = 'cgroup' | 'pod' | 'splice';
 
 /** A program that the kernel has taken. */
 export interface LoadedProgram {

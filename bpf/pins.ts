@@ -14,6 +14,7 @@ import { hasCode } from '#ztunnel/capture/native.ts';
 import { BpfError, BpfUnsupportedError } from './errors.ts';
 import { ABI, MAPS, type MapName } from './layout.ts';
 import { BpfMap } from './maps.ts';
+import type { SpliceMapName } from './splice-layout.ts';
 import { tryLock } from './system-calls.ts';
 
 /**
@@ -131,7 +132,7 @@ export function pinnedVersions(directory: string): number[] {
     .sort((a, b) => a - b);
 }
 
-export function mapPath(directory: string, name: MapName, abi: number = ABI): string {
+export function mapPath(directory: string, name: MapName | SpliceMapName, abi: number = ABI): string {
   return join(versionDirectory(directory, abi), 'maps', name);
 }
 

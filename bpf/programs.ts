@@ -51,6 +51,7 @@ import {
   refuseNewer,
   sweepOlder,
 } from './shared-programs.ts';
+import { installSplice, type SpliceSupport } from './splice.ts';
 import { mountPseudo } from './system-calls.ts';
 
 /**
@@ -77,6 +78,8 @@ export interface MeshPrograms {
   readonly maps: MeshMaps;
   /** How the egress program is attached here. */
   readonly egress: EgressMethod;
+  /** Whether connections between two pods can go past the ztunnel. */
+  readonly splice: SpliceSupport;
   /**
    * Attaches a pod's own programs; one that is attached already gets these programs in place of those it has. They do
    * nothing until the pod has its entry in the map `pods`.
@@ -128,9 +131,10 @@ function installLocked(options: MeshOptions, cgroup: OpenCgroup): MeshPrograms {
     try {
       const egress = tryInNamespace((netnsFd) => tryPod(directory, podFile, netnsFd), options.egress);
       attachShared(directory, shared, cgroup);
+      const splice = installSplice(directory, cgroup);
       const maps = openMaps(directory);
       sweepOlder(directory, maps.pods);
-      return meshPrograms(directory, maps, podFile, egress);
+      return meshPrograms(directory, maps, podFile, { egress, splice });
     } finally {
       shared.close();
     }
@@ -151,12 +155,13 @@ function meshPrograms(
   directory: string,
   maps: MeshMaps,
   podFile: Buffer,
-  egress: EgressMethod,
+  { egress, splice }: Pick<MeshPrograms, 'egress' | 'splice'>,
 ): MeshPrograms {
   const descriptors = new Map(Object.entries(maps).map(([name, map]) => [name, map.fd]));
   return {
     maps,
     egress,
+    splice,
     attachPod: (pod) => {
       requireCookie(pod);
       const programs = loadPodPrograms(podFile, descriptors, pod.cookie);

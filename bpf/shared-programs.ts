@@ -140,7 +140,8 @@ export function sweepOlder(directory: string, pods: BpfMap): void {
   }
 }
 
-function findMap(path: string, layout: Parameters<typeof BpfMap.openPinned>[1]): BpfMap | undefined {
+/** A pinned map; undefined when it is not there. @throws BpfError when it is another kind of map */
+export function findMap(path: string, layout: Parameters<typeof BpfMap.openPinned>[1]): BpfMap | undefined {
   try {
     return BpfMap.openPinned(path, layout);
   } catch (error) {

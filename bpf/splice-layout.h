@@ -33,7 +33,7 @@ struct splice_socket {
 };
 
 /* What a direction may have queued in the target, in bytes of memory. The ztunnel gives the target twice as much. */
-#define SPLICE_QUEUE (1 << 20)
+#define SPLICE_QUEUE (2 << 20)
 /* Memory that a message takes besides its bytes. */
 #define SPLICE_OVERHEAD 2048
 

@@ -18,9 +18,12 @@
 #include "mesh.h"
 #include "splice-layout.h"
 
-/* Pods that have asked for it; by cookie of the network namespace. */
+/*
+ * Pods that have asked for it; by cookie of the network namespace. Here and in the maps of this type below, entries of a ztunnel that was
+ * killed are pushed out by others.
+ */
 struct {
-	number(type, BPF_MAP_TYPE_HASH);
+	number(type, BPF_MAP_TYPE_LRU_HASH);
 	number(max_entries, 4096);
 	type_of(key, __u64);
 	type_of(value, __u32);
@@ -42,7 +45,6 @@ struct {
 	type_of(value, __u64);
 } splice_targets SEC(".maps");
 
-/* Entries of a ztunnel that was killed are pushed out by others. */
 struct {
 	number(type, BPF_MAP_TYPE_LRU_HASH);
 	number(max_entries, 65536);
