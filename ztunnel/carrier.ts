@@ -136,7 +136,7 @@ export class Carrier {
       return;
     }
     const release = setTimeout(() => listeners.drainSessions(), RELEASE_MS);
-    await connections.until(() => connections.countOf(pod) === 0 && listeners.sessionCount === 0);
+    await connections.until(() => connections.countOf(pod) === 0 && listeners.isIdle);
     clearTimeout(release);
   }
 
@@ -153,9 +153,7 @@ export class Carrier {
       connections.cut(() => true, DRAINED);
       for (const listeners of all) listeners.cutSessions('drained');
     }, deadlineMs);
-    await connections.until(
-      () => connections.size === 0 && all.every(({ sessionCount }) => sessionCount === 0),
-    );
+    await connections.until(() => connections.size === 0 && all.every(({ isIdle }) => isIdle));
     clearTimeout(deadline);
     clearInterval(this.#progress);
     pool.close();

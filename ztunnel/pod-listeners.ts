@@ -36,6 +36,9 @@ export class PodListeners {
   readonly #pod: ServedPod;
   readonly #servers: Server[] = [];
   readonly #sessions = new Set<ServerSession>();
+  /** Sockets that were accepted and are not yet a connection or a session that counts as such. */
+  readonly #arriving = new Set<string>();
+  #hasClosed = false;
   /** For the SVID that is current; made anew when that is renewed. */
   #hbone: { readonly server: HboneServer; readonly workload: Workload } | undefined;
   #failureRecordedAt = 0;
@@ -81,6 +84,8 @@ export class PodListeners {
     const servers = this.#servers.splice(0);
     setImmediate(() => {
       for (const server of servers) server.close();
+      this.#hasClosed = true;
+      this.#path.connections.notify();
     });
   }
 
@@ -89,12 +94,15 @@ export class PodListeners {
     for (const { connection } of [...this.#sessions]) connection.drain();
   }
 
+  /** Ends the sessions, and waits no longer for what is to become one. */
   cutSessions(reason: string): void {
+    this.#arriving.clear();
     for (const { connection } of [...this.#sessions]) connection.close(reason);
   }
 
-  get sessionCount(): number {
-    return this.#sessions.size;
+  /** Whether nothing comes in any more, and of what came in is no session left, nor anything that is to become something. */
+  get isIdle(): boolean {
+    return this.#hasClosed && this.#arriving.size === 0 && this.#sessions.size === 0;
   }
 
   /** On every socket that is shared, else on one of its own. */
@@ -119,14 +127,30 @@ export class PodListeners {
     server.on('connection', (socket) => {
       // Until a leg or a session listens, and for what they do not hear after their end.
       socket.on('error', () => undefined);
-      serve(socket).catch((error: unknown) => {
+      const arrived = this.#arrives(socket);
+      const served = serve(socket).catch((error: unknown) => {
         socket.resetAndDestroy();
         this.#recordFailure(socket, `internal error: ${String(error)}`, '-');
       });
+      // What comes in by HBONE has its handshake before it yet.
+      if (port !== PORT_HBONE) void served.then(arrived);
     });
     server.on('error', (error) => this.#onAcceptError(port, error));
     this.#pod.sockets.listen(server, port, fd);
     this.#servers.push(server);
+  }
+
+  /** Counts a socket until the function that it returns is called, or it has closed. */
+  #arrives(socket: Socket): () => void {
+    const key = endsOf(socket);
+    const arrived = (): void => this.#hasArrived(key);
+    this.#arriving.add(key);
+    socket.once('close', arrived);
+    return arrived;
+  }
+
+  #hasArrived(key: string): void {
+    if (this.#arriving.delete(key)) this.#path.connections.notify();
   }
 
   /** Out of descriptors or memory: the kernel drops what it cannot hand over, and what is there goes on. */
@@ -167,14 +191,19 @@ export class PodListeners {
     return createHboneServer(svid, {
       settings: this.#path.config.hbone,
       handshakeTimeoutMs: HANDSHAKE_TIMEOUT_MS,
-      onSession: (session) => this.#sessions.add(session),
+      onSession: (session) => {
+        this.#sessions.add(session);
+        this.#hasArrived(endsOf(session.socket));
+      },
       onSessionClose: (session, reason) => {
         if (reason.startsWith('internal error')) this.#recordFailure(session.socket, reason, '-');
         this.#sessions.delete(session);
         this.#path.connections.notify();
       },
-      onRefused: (error, socket) =>
-        this.#recordFailure(socket, `TLS handshake failed: ${error.message}`, 'TLS_FAILURE'),
+      onRefused: (error, socket) => {
+        this.#hasArrived(endsOf(socket));
+        this.#recordFailure(socket, `TLS handshake failed: ${error.message}`, 'TLS_FAILURE');
+      },
       onRequest: (session, stream, fields) => {
         const remote = remoteOf(session.socket);
         const local = localOf(session.socket);
@@ -221,6 +250,11 @@ export class PodListeners {
       ),
     );
   }
+}
+
+/** What only one socket has at a time, and a session's TLS socket has from the one below it. */
+function endsOf({ remoteAddress, remotePort, localAddress, localPort }: Socket | TLSSocket): string {
+  return `${remoteAddress} ${remotePort} ${localAddress} ${localPort}`;
 }
 
 /** Node.js has no public way to a server's descriptor. */

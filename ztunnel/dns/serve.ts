@@ -100,7 +100,7 @@ async function serveUdp(
     close: async (shared) => {
       if (shared) lastFd = duplicate(fd);
       else stopReceiving(fd, family);
-      await nextTurn(); // what waits is read, and what was given to the socket is sent
+      for (let turn = 0; turn < LAST_TURNS; turn++) await nextTurn();
       if (shared) socket.close();
       await Promise.all(pending);
       if (lastFd === undefined) await socket[Symbol.asyncDispose]();
@@ -108,6 +108,9 @@ async function serveUdp(
     },
   };
 }
+
+/** Turns in which what waits in a socket is read, 32 messages in each, and what was given to it is sent. */
+const LAST_TURNS = 4;
 
 type Send = (response: Buffer, remote: RemoteInfo) => Promise<void>;
 

@@ -11,6 +11,17 @@ export function loadCommand(url: string, tcp: string, file: string): readonly st
   return [process.execPath, join(import.meta.dirname, 'load.ts'), url, tcp, file];
 }
 
+/** Command of a load of new connections and DNS queries: see new-connections.ts. */
+export function newConnectionsCommand(
+  host: string,
+  port: number,
+  parallel: number,
+  file: string,
+): readonly string[] {
+  const program = join(import.meta.dirname, 'new-connections.ts');
+  return [process.execPath, program, host, `${port}`, `${parallel}`, file];
+}
+
 /** Command of a server that says what reached it: see echo.ts. */
 export function echoCommand(
   name: string,
