@@ -1,5 +1,5 @@
 import { create } from '@bufbuild/protobuf';
-import { anyPack, StringValueSchema } from '@bufbuild/protobuf/wkt';
+import { type Any, anyPack, anyUnpack, StringValueSchema } from '@bufbuild/protobuf/wkt';
 import { ipToBytes } from './address.ts';
 import {
   decodeGatewayAddress,
@@ -45,8 +45,9 @@ const statuses = enumCodec('UNHEALTHY', WorkloadStatus);
 const networkModes = enumCodec('STANDARD', NetworkMode);
 const applicationProtocols = enumCodec('NONE', ApplicationTunnel_Protocol);
 
-/** Extension of ours, with a StringValue; a stock ztunnel passes over extensions. */
+/** Extensions of ours, with a StringValue; a stock ztunnel passes over extensions. */
 const SAME_NODE = 'tulle.dev/same-node';
+const SPLICE = 'tulle.dev/splice';
 
 /** The message; a service's ports are sorted by service, so that equal workloads give equal bytes. */
 export function encodeWorkload(workload: Workload): WireWorkload {
@@ -77,7 +78,7 @@ export function encodeWorkload(workload: Workload): WireWorkload {
     locality: isKnown(workload.locality) ? create(LocalitySchema, workload.locality) : undefined,
     networkMode: networkModes.encode(workload.networkMode),
     capacity: workload.capacity === 1 ? undefined : workload.capacity,
-    extensions: workload.sameNode === undefined ? [] : [encodeSameNode(workload.sameNode)],
+    extensions: encodeExtensions(workload),
   });
 }
 
@@ -120,14 +121,35 @@ export function decodeWorkload(wire: WireWorkload, faults: Faults): Workload {
     capacity: wire.capacity ?? 1,
     // Whatever it says: somebody wants something else than what is done unasked, and the tunnel is the safe reading.
     ...(wire.extensions.some(({ name }) => name === SAME_NODE) && { sameNode: 'tunnel' as const }),
+    ...(wire.extensions.some(saysSplice) && { splice: true as const }),
   };
 }
 
-function encodeSameNode(value: 'tunnel'): WireExtension {
+function encodeExtensions({ sameNode, splice }: Workload): WireExtension[] {
+  return [
+    ...(sameNode === undefined ? [] : [encodeExtension(SAME_NODE, sameNode)]),
+    ...(splice === undefined ? [] : [encodeExtension(SPLICE, 'true')]),
+  ];
+}
+
+function encodeExtension(name: string, value: string): WireExtension {
   return create(ExtensionSchema, {
-    name: SAME_NODE,
+    name,
     config: anyPack(StringValueSchema, create(StringValueSchema, { value })),
   });
+}
+
+/** Nothing but `true` means so: applications may notice the splice. */
+function saysSplice({ name, config }: WireExtension): boolean {
+  return name === SPLICE && config !== undefined && readString(config) === 'true';
+}
+
+function readString(config: Any): string | undefined {
+  try {
+    return anyUnpack(config, StringValueSchema)?.value;
+  } catch {
+    return undefined; // of the type's name, but not of the type
+  }
 }
 
 function encodePorts(ports: readonly PortMapping[]): PortList {

@@ -1,4 +1,5 @@
 import { create, fromBinary, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
+import { type Any, anyPack, BoolValueSchema, StringValueSchema } from '@bufbuild/protobuf/wkt';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { type Cidr, familyOf, type Ip, ipToBytes, parseIp } from './address.ts';
@@ -65,6 +66,7 @@ const workload: fc.Arbitrary<Workload> = fc.record(
     networkMode: fc.constantFrom('STANDARD' as const, 'HOST_NETWORK' as const),
     capacity: fc.integer({ min: 0, max: 0xffff_ffff }),
     sameNode: fc.constant('tunnel' as const),
+    splice: fc.constant(true as const),
   },
   {
     requiredKeys: [
@@ -248,6 +250,19 @@ test('a workload has an extension only when it wants a tunnel on its own node, a
   expect(encodeWorkload({ ...plain, sameNode: 'tunnel' }).extensions).toMatchObject([
     { name: 'tulle.dev/same-node', config: { typeUrl: 'type.googleapis.com/google.protobuf.StringValue' } },
   ]);
+});
+
+test('a workload is spliced only when its extension says true', () => {
+  const spliceOf = (config?: Any) => {
+    const extensions = [{ name: 'tulle.dev/splice', ...(config && { config }) }];
+    return decodeWorkload(create(WorkloadSchema, { uid: 'w', extensions }), new Faults()).splice;
+  };
+  const saying = (value: string) => anyPack(StringValueSchema, create(StringValueSchema, { value }));
+  expect(spliceOf(saying('true'))).toBe(true);
+  expect(spliceOf(saying('yes'))).toBeUndefined();
+  expect(spliceOf(anyPack(BoolValueSchema, create(BoolValueSchema, { value: true })))).toBeUndefined();
+  expect(spliceOf({ ...saying('true'), value: Uint8Array.of(0xff) })).toBeUndefined();
+  expect(spliceOf()).toBeUndefined();
 });
 
 test('an unknown visibility of a service is public', () => {

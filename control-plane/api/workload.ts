@@ -77,4 +77,6 @@ export interface Workload {
   readonly capacity: number;
   /** How its connections with other pods of its node are carried; absent: as the ztunnel sees fit. */
   readonly sameNode?: 'tunnel';
+  /** Its bytes may go past the ztunnel, to and from other pods of its node that say so, too; absent: no. */
+  readonly splice?: true;
 }

@@ -4,6 +4,7 @@ import type { PodObject, StringMap } from '../source/objects.ts';
 import { reportBinding } from './binding-problems.ts';
 import type { Context } from './context.ts';
 import { compareText } from './inventory.ts';
+import { spliceOf } from './kernel-splice.ts';
 import { sameNodeOf } from './same-node.ts';
 import { getOrAdd, indexSelectors, type SelectorIndex } from './selectors.ts';
 import { type ServiceInfo, serviceHostname } from './services.ts';
@@ -80,6 +81,7 @@ export function derivePod(context: Context, lookups: Lookups, pod: PodObject): W
     locality: localityOfNode(context, spec.nodeName),
     networkMode: spec.hostNetwork ? 'HOST_NETWORK' : 'STANDARD',
     ...sameNodeOf(context, pod),
+    ...spliceOf(context, pod),
   };
 }
 
