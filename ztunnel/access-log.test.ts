@@ -79,6 +79,16 @@ test('a service is named after its hostname', () => {
   expect(line({ service })['dst.service']).toBe('s.default.svc.cluster.local');
 });
 
+test('one that stayed on the node says so, and names the service that the destination counts it for', () => {
+  const service = { hostname: 's.default.svc.cluster.local', name: 's', namespace: 'default' };
+  expect(line({ security: 'same_node', impliedService: service })).toMatchObject({
+    direction: 'outbound',
+    hop: 'same-node',
+    'dst.service': 's.default.svc.cluster.local',
+  });
+  expect(line()).not.toHaveProperty('hop');
+});
+
 test('a connection that ended badly is an error and says why, by which policy, with which flags', () => {
   const fields = { error: 'denied', flags: 'DENY', policy: 'default/p', reason: 'denied-by-policy' } as const;
   expect(line({ ...fields, connectionId: 'ab', dryRun: 'default/q would deny' })).toMatchObject({

@@ -296,3 +296,21 @@ test('connections are dumped under their pod', () => {
     outbound: [],
   });
 });
+
+test('a connection between two pods of the node is dumped under both', () => {
+  const connections = [
+    {
+      podUid: 'other',
+      destinationPodUid: 'u-s',
+      direction: 'outbound',
+      source: '10.0.0.1:2',
+      destination: '10.98.2.5:80',
+      protocol: 'SAME_NODE',
+    },
+  ] as const;
+  const dump = JSON.parse(JSON.stringify(dumpConfig({ ...recordedState(), connections })));
+  expect(dump.workloadState['u-s'].connections).toEqual({
+    inbound: [{ src: '10.0.0.1:2', originalDst: '10.98.2.5:80', protocol: 'SAME_NODE' }],
+    outbound: [],
+  });
+});

@@ -406,8 +406,10 @@ test('a policy that comes cuts what it denies, at once, and nothing else', async
   await far.learn(deny);
   expect(await ending(tunnelled)).toBe('ECONNRESET');
   expect(await near.record()).toMatchObject({ error: 'upstream: stream reset by the peer: CONNECT_ERROR' });
-  const denied = await eventually('its record', () => far.ended().find(({ flags }) => flags === 'DENY'));
-  expect(denied).toMatchObject({ policy: 'default/deny' });
+  const denied = await eventually('its record', () =>
+    far.ended().find(({ policy: by }) => by === 'default/deny'),
+  );
+  expect(denied.flags).toBe('DENY');
 });
 
 test('a workload that gets another policy has its connections looked at again, too', async () => {

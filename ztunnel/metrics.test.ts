@@ -161,6 +161,33 @@ test('verdicts and refusals are counted by reason', async () => {
   );
 });
 
+test('a connection on the node counts for both ends, each under the service that it knows', async () => {
+  const used = metrics();
+  const service = { hostname: 'echo.shop.svc', name: 'echo', namespace: 'shop' };
+  const near = { direction: 'outbound', security: 'same_node', impliedService: service } as const;
+  used.records(0, [
+    record(near),
+    record({ ...near, event: 'closed', receivedBytes: 3, reason: 'no-allow-policy' }),
+    record({ ...near, event: 'closed', includesOpening: true, flags: 'DENY', reason: 'denied-by-policy' }),
+  ]);
+  const source = ['reporter="source"', 'connection_security_policy="same_node"', 'service_name="unknown"'];
+  const destination = [
+    'reporter="destination"',
+    'connection_security_policy="same_node"',
+    'destination_service_name="echo"',
+  ];
+  for (const labels of [source, destination]) {
+    const value = (name: string, ...more: string[]) => metricValue(used, name, ...labels, ...more);
+    expect(await value('istio_tcp_connections_opened_total')).toBe('2');
+    expect(await value('istio_tcp_connections_closed_total', 'response_flags="-"')).toBe('1');
+    expect(await value('istio_tcp_connections_closed_total', 'response_flags="DENY"')).toBe('1');
+    expect(await value('istio_tcp_received_bytes_total')).toBe('3');
+  }
+  expect(await metricValue(used, 'istio_tcp_sockets_open', 'source')).toBe('0');
+  expect(await metricValue(used, 'istio_tcp_sockets_open', 'destination')).toBe('0');
+  expect(await metricValue(used, 'tulle_policy_verdicts_total', 'deny', 'denied-by-policy')).toBe('1');
+});
+
 test('DNS queries are counted by type and protocol, those that went upstream with their time', async () => {
   const used = metrics();
   const query = { name: 'x', type: 'A', protocol: 'udp', clientIp: '10.0.0.1', durationMs: 20 } as const;

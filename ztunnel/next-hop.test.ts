@@ -1,3 +1,4 @@
+import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import type { HostPort } from '#api/address.ts';
 import type { Resource } from '#api/resource.ts';
@@ -332,4 +333,145 @@ test.each([
 test('a hostname without addresses is refused', () => {
   const hop = completeNextHop(resolveHop(), [], Math.random);
   expect(hop).toMatchObject({ kind: 'refuse', reason: 'hostname-not-resolved' });
+});
+
+/** As {@link decide}, on the node of the caller, whose ztunnel serves everybody there. */
+function decideNear(destination: HostPort, ...resources: readonly Resource[]): NextHop {
+  return decideNearFrom({ source: WEB, sourceIp: '10.244.1.9' }, destination, ...resources);
+}
+
+function decideNearFrom(
+  from: { source: typeof WEB; sourceIp: string },
+  destination: HostPort,
+  ...resources: readonly Resource[]
+): NextHop {
+  const tables = tablesOf(from.source, ...resources);
+  const servesPod = ({ node }: typeof WEB): boolean => node === 'n1';
+  return decideNextHop({ tables, ...from, destination, network: '', random: () => 0.5, servesPod });
+}
+
+test('a pod that the same ztunnel serves is handed the connection itself', () => {
+  const pod = echoPod();
+  const echo = service({ subjectAltNames: ['spiffe://cluster.local/ns/other/sa/other'] });
+  expect(decideNear(VIP, echo, pod)).toEqual({
+    kind: 'same-node',
+    reason: 'both-on-this-node',
+    to: POD,
+    sourceIp: '10.244.1.9',
+    expected: [
+      parseIdentity('spiffe://cluster.local/ns/other/sa/other'),
+      parseIdentity('spiffe://cluster.local/ns/default/sa/echo'),
+    ],
+    destinationWorkload: pod,
+    service: echo,
+  });
+  expect(decideNear(POD, pod)).toMatchObject({ kind: 'same-node', to: POD });
+});
+
+test.each([
+  ['the caller says so', { ...WEB, sameNode: 'tunnel' as const }, echoPod(), 'source-says-tunnel'],
+  ['the destination says so', WEB, echoPod({ sameNode: 'tunnel' }), 'destination-says-tunnel'],
+  [
+    'the caller comes from an address that is not its own',
+    { ...WEB, addresses: ['10.244.1.10'] },
+    echoPod(),
+    'source-address-not-its-own',
+  ],
+])('a tunnel it is when %s', (_, source, pod, notSameNode) => {
+  const hop = decideNearFrom({ source, sourceIp: '10.244.1.9' }, POD, pod);
+  expect(hop).toMatchObject({ kind: 'tunnel', reason: 'direct', notSameNode });
+});
+
+test('a tunnel it is when the pod is not served here, and none but the tunnel is spoken of from node to node', () => {
+  const tables = tablesOf(WEB, echoPod());
+  const asked = { tables, source: WEB, sourceIp: '10.244.1.9', destination: POD, network: '' };
+  const near = decideNextHop({ ...asked, random: () => 0.5, servesPod: () => false });
+  expect(near).toMatchObject({ kind: 'tunnel', notSameNode: 'destination-not-served-here' });
+  expect(decideNear(POD, echoPod({ node: 'n2' }))).not.toHaveProperty('notSameNode');
+  expect(decideNear(POD, echoPod({ nativeTunnel: true }))).toMatchObject({ kind: 'tunnel' });
+});
+
+test('nothing goes round a waypoint, or into a pod that is not in the mesh', () => {
+  const resources = [echoPod(), waypointService, waypointPod];
+  expect(decideNear(VIP, service(BOUND), ...resources)).toMatchObject({ reason: 'service-waypoint' });
+  expect(decideNear(POD, echoPod(BOUND), waypointService, waypointPod)).toMatchObject({
+    reason: 'workload-waypoint',
+  });
+  expect(decideNear(POD, echoPod({ tunnelProtocol: 'NONE' }))).toMatchObject({ kind: 'passthrough' });
+});
+
+test('the other family is called from the address that the caller has in it', () => {
+  const dual = { ...WEB, addresses: ['10.244.1.9', 'fd00::9'] };
+  const to = { ip: 'fd00::2', port: 8080 };
+  const pod = echoPod({ addresses: ['fd00::2'] });
+  expect(decideNearFrom({ source: dual, sourceIp: '10.244.1.9' }, to, pod)).toMatchObject({
+    kind: 'same-node',
+    sourceIp: 'fd00::9',
+  });
+  expect(decideNear(to, pod)).toMatchObject({ kind: 'tunnel', notSameNode: 'source-address-not-its-own' });
+});
+
+/** Any caller and destination, and what there may be between them. */
+const situation = fc.record({
+  source: fc.record({
+    sameNode: fc.option(fc.constant('tunnel' as const), { nil: undefined }),
+    isSpoofed: fc.boolean(),
+  }),
+  pod: fc.record({
+    node: fc.constantFrom('n1', 'n2'),
+    tunnelProtocol: fc.constantFrom('HBONE' as const, 'NONE' as const),
+    nativeTunnel: fc.boolean(),
+    sameNode: fc.option(fc.constant('tunnel' as const), { nil: undefined }),
+    hasWaypoint: fc.boolean(),
+    isHealthy: fc.boolean(),
+  }),
+  serviceHasWaypoint: fc.boolean(),
+  isServed: fc.boolean(),
+  to: fc.constantFrom(VIP, POD, { ip: '10.244.2.2', port: 15008 }),
+});
+
+test('a hop on the node is the tunnel that it stands for, and only where nobody is against it', () => {
+  fc.assert(
+    fc.property(situation, ({ source, pod: fields, serviceHasWaypoint, isServed, to }) => {
+      const { hasWaypoint, isHealthy, sameNode, ...others } = fields;
+      const pod = echoPod({
+        ...others,
+        ...(sameNode && { sameNode }),
+        ...(hasWaypoint && BOUND),
+        status: isHealthy ? 'HEALTHY' : 'UNHEALTHY',
+      });
+      const caller = source.sameNode === undefined ? WEB : { ...WEB, sameNode: source.sameNode };
+      const sourceIp = source.isSpoofed ? '192.0.2.7' : '10.244.1.9';
+      const tables = tablesOf(
+        caller,
+        pod,
+        service(serviceHasWaypoint ? BOUND : {}),
+        waypointService,
+        waypointPod,
+      );
+      const asked = { tables, source: caller, sourceIp, destination: to, network: '', random: () => 0.5 };
+      const far = decideNextHop(asked);
+      const near = decideNextHop({ ...asked, servesPod: () => isServed });
+      if (near.kind !== 'same-node') {
+        const { notSameNode: _why, ...rest } = { notSameNode: undefined, ...near };
+        expect(rest).toEqual(far);
+        return;
+      }
+      expect(far).toMatchObject({
+        kind: 'tunnel',
+        reason: 'direct',
+        authority: `${near.to.ip}:${near.to.port}`,
+        expected: near.expected,
+        destinationWorkload: near.destinationWorkload,
+      });
+      expect(far.kind === 'tunnel' && far.service).toBe(near.service);
+      expect({ isServed, sameNode, own: source.sameNode, isSpoofed: source.isSpoofed }).toEqual({
+        isServed: true,
+        sameNode: undefined,
+        own: undefined,
+        isSpoofed: false,
+      });
+      expect(pod).toMatchObject({ node: 'n1', tunnelProtocol: 'HBONE', nativeTunnel: false });
+    }),
+  );
 });
