@@ -97,6 +97,7 @@ export class PodListeners {
   /** Ends the sessions, and waits no longer for what is to become one. */
   cutSessions(reason: string): void {
     this.#arriving.clear();
+    this.#path.connections.notify();
     for (const { connection } of [...this.#sessions]) connection.close(reason);
   }
 
