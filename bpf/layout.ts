@@ -168,7 +168,6 @@ export function podKey(cookie: bigint): Buffer {
   return key;
 }
 
-/** @throws AddressError */
 export function encodePod(pod: PodEntry): Buffer {
   const value = Buffer.alloc(SIZES.pod);
   value.writeUInt32LE(pod.flags, OFFSETS.pod.flags);
@@ -194,7 +193,7 @@ export function listenerKey(cookie: bigint, kind: ListenerKind, slot: number): B
   return key;
 }
 
-/** The key of a probe that is let past the mesh: from an address to a port of the pod. @throws AddressError */
+/** The key of a probe that is let past the mesh: from an address to a port of the pod. */
 export function probeKey(cookie: bigint, from: Ip, port: number): Buffer {
   const key = Buffer.alloc(SIZES.probeKey);
   key.writeBigUInt64LE(cookie, OFFSETS.probe_key.pod);
@@ -213,7 +212,6 @@ const TAG_VERSION = 1;
 /**
  * The tag of a socket of the ztunnel's.
  * @param shown whom the application is to see as its peer; undefined: the socket's own address
- * @throws AddressError
  */
 export function encodeZtunnelSocket(shown?: HostPort): Buffer {
   const value = Buffer.alloc(SIZES.ztunnelSocket);
@@ -222,7 +220,7 @@ export function encodeZtunnelSocket(shown?: HostPort): Buffer {
   return value;
 }
 
-/** Writes `struct endpoint` with family 0, the form of keys. @throws AddressError */
+/** Writes `struct endpoint` with family 0, the form of keys. */
 export function writeEndpoint(into: Buffer, offset: number, address: HostPort): void {
   writeIp(into, offset + OFFSETS.endpoint.ip, address.ip);
   into.writeUInt16LE(address.port, offset + OFFSETS.endpoint.port);
