@@ -163,12 +163,13 @@ test('verdicts and refusals are counted by reason', async () => {
 
 test('a connection on the node counts for both ends, each under the service that it knows', async () => {
   const used = metrics();
-  const service = { hostname: 'echo.shop.svc', name: 'echo', namespace: 'shop' };
-  const near = { direction: 'outbound', security: 'same_node', impliedService: service } as const;
+  const impliedService = { hostname: 'echo.shop.svc', name: 'echo', namespace: 'shop' };
+  const { service: _none, ...unaddressed } = record({ direction: 'outbound', security: 'same_node' });
+  const near: AccessRecord = { ...unaddressed, impliedService };
   used.records(0, [
-    record(near),
-    record({ ...near, event: 'closed', receivedBytes: 3, reason: 'no-allow-policy' }),
-    record({ ...near, event: 'closed', includesOpening: true, flags: 'DENY', reason: 'denied-by-policy' }),
+    near,
+    { ...near, event: 'closed', receivedBytes: 3, reason: 'no-allow-policy' },
+    { ...near, event: 'closed', includesOpening: true, flags: 'DENY', reason: 'denied-by-policy' },
   ]);
   const source = ['reporter="source"', 'connection_security_policy="same_node"', 'service_name="unknown"'];
   const destination = [
