@@ -1,7 +1,10 @@
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { removePins } from '#bpf/programs.ts';
 import { findCgroupMount, inCgroup, removeCgroup } from '#cli/local/cgroups.ts';
 import type { Capture, CapturedPod, CaptureScope } from '#ztunnel/capture/capture.ts';
+import { createEbpfCapture } from '#ztunnel/capture/ebpf.ts';
+import { warmThreadPool } from '#ztunnel/capture/in-pod-sockets.ts';
 import { createNftablesCapture } from '#ztunnel/capture/nftables.ts';
 import { createNetns, linkNetns, type Netns } from './netns.ts';
 import { type Relay, startRelay } from './relay.ts';
@@ -10,7 +13,7 @@ import { type Relay, startRelay } from './relay.ts';
 export type CaptureMethod = Capture['method'];
 
 /** The methods under test. */
-export const METHODS: readonly CaptureMethod[] = ['nftables'];
+export const METHODS: readonly CaptureMethod[] = ['ebpf', 'nftables'];
 
 /**
  * Two pods side by side, `web` (10.9.1.2, fd09:1::2) and `catalog` (10.9.1.3, fd09:1::3). What is run in them runs in a
@@ -19,6 +22,9 @@ export const METHODS: readonly CaptureMethod[] = ['nftables'];
 export interface CaptureBed extends AsyncDisposable {
   readonly method: CaptureMethod;
   readonly capture: Capture;
+  /** Where eBPF maps are pinned, and the cgroup above all processes of the bed. */
+  readonly bpfDirectory: string;
+  readonly cgroup: string;
   readonly web: Netns;
   readonly catalog: Netns;
   /** What the node agent knows of a pod: strict and allowing UDP unless said otherwise. */
@@ -38,6 +44,7 @@ const PREFIX = 'tulletest';
 /** Makes the bed. Also sweeps what test processes left that died. Needs root. */
 export async function makeCaptureBed(method: CaptureMethod): Promise<CaptureBed> {
   await sweep();
+  await warmThreadPool();
   const name = `${PREFIX}-${process.pid}-${method}`;
   const cgroup = join(findCgroupMount(readFileSync('/proc/mounts', 'utf8')), name);
   const bpfDirectory = join(PINS, name);
@@ -48,7 +55,7 @@ export async function makeCaptureBed(method: CaptureMethod): Promise<CaptureBed>
     { netns: catalog, device: 'eth0', addresses: ['10.9.1.3/24', 'fd09:1::3/64'] },
   );
   await catalog.exec('ip', ['route', 'add', '169.254.7.127', 'dev', 'eth0']);
-  const capture = makeCapture(method);
+  const capture = makeCapture(method, bpfDirectory, cgroup);
   const pod: CaptureBed['pod'] = (netns, fields = {}) => ({
     uid: netns.name,
     netnsPath: netns.path,
@@ -62,6 +69,8 @@ export async function makeCaptureBed(method: CaptureMethod): Promise<CaptureBed>
   return {
     method,
     capture,
+    bpfDirectory,
+    cgroup,
     web,
     catalog,
     pod,
@@ -69,20 +78,27 @@ export async function makeCaptureBed(method: CaptureMethod): Promise<CaptureBed>
       await capture.apply(pod(netns, fields), scope);
       return { [Symbol.asyncDispose]: () => capture.remove(pod(netns)) };
     },
-    relay: (netns) => startRelay(netns.path),
+    relay: (netns) =>
+      method === 'ebpf'
+        ? startRelay(netns.path, { bpfDirectory, cgroup: join(cgroup, 'processes', 'relay') })
+        : startRelay(netns.path),
     [Symbol.asyncDispose]: async () => {
       for (const netns of [web, catalog]) {
         await capture.remove(pod(netns));
         await netns.remove();
       }
       await removeCgroup(cgroup);
-      rmSync(bpfDirectory, { recursive: true, force: true });
+      removePins(bpfDirectory);
     },
   };
 }
 
-function makeCapture(_method: CaptureMethod): Capture {
-  return createNftablesCapture();
+/** Installed before a ztunnel starts, as the node agent does it. */
+function makeCapture(method: CaptureMethod, directory: string, cgroup: string): Capture {
+  if (method === 'nftables') return createNftablesCapture();
+  const capture = createEbpfCapture({ directory, cgroup });
+  capture.install();
+  return capture;
 }
 
 /** A namespace whose processes are in a cgroup of the pod's own, as those of a workload are. */
@@ -109,7 +125,7 @@ async function sweep(): Promise<void> {
       if (pid === undefined || existsSync(`/proc/${pid}`)) continue;
       const path = join(directory, name);
       if (directory === mount) await removeCgroup(path);
-      else rmSync(path, { recursive: true, force: true });
+      else removePins(path);
     }
   }
 }

@@ -20,6 +20,7 @@ export interface WorkloadStatus {
   readonly identity: string;
   readonly enrolled: boolean;
   readonly capture: string | null;
+  readonly refused?: Readonly<Record<string, number>>;
   readonly certificate: { readonly serial: string; readonly notAfter: string } | null;
 }
 

@@ -8,6 +8,8 @@ import { endProcess } from '#test/kit/command.ts';
 import { eventually } from '#test/kit/eventually.ts';
 import { probeTcp } from '#test/kit/netns-probe.ts';
 import { loadCommand, serverCommand } from '#test/kit/programs/programs.ts';
+import type { Relay } from '#test/kit/relay.ts';
+import type { RelayedConnection } from '#test/kit/relay-in-pod.ts';
 import { callSockets, serveSockets } from '#test/kit/socket-calls.ts';
 import { CaptureError } from '#ztunnel/capture/capture.ts';
 
@@ -42,7 +44,12 @@ describe.each(METHODS)('%s', (method) => {
       const { web, catalog, capture, pod } = bed;
       const file = join(directory, `load-${family}.json`);
       const [command = '', ...args] = loadCommand(url, `${host}:9000`, file);
+      await using cleanUp = new AsyncDisposableStack();
       const load = web.spawn(command, args, { stdio: 'inherit' });
+      cleanUp.defer(async () => {
+        await endProcess(load);
+        for (const netns of [web, catalog]) await capture.remove(pod(netns));
+      });
       const calls = (): number => JSON.parse(readFileSync(`${file}.live`, 'utf8')).short.ok;
       const moreCalls = async (): Promise<void> => {
         const before = calls();
@@ -57,10 +64,16 @@ describe.each(METHODS)('%s', (method) => {
           await Promise.all([web, catalog].map((netns) => capture.apply(pod(netns), scope)));
           await moreCalls();
         }
-        const seen = { from: expect.any(String), to: { ip: host, port: 8080 } };
-        expect(outbound.connections).toContainEqual({ direction: 'outbound', ...seen });
-        expect(inbound.connections).toContainEqual({ direction: 'inbound', ...seen });
+        for (const [relay, direction] of [
+          [outbound, 'outbound'],
+          [inbound, 'inbound'],
+        ] as const) {
+          await relayed(relay, (all) =>
+            all.some((one) => one.direction === direction && one.to.ip === host && one.to.port === 8080),
+          );
+        }
         await Promise.all([web, catalog].map((netns) => capture.apply(pod(netns), 'nothing')));
+        await moreCalls(); // what was under way then is captured still
         const before = outbound.connections.length + inbound.connections.length;
         await moreCalls();
         expect(outbound.connections.length + inbound.connections.length).toBe(before);
@@ -76,7 +89,6 @@ describe.each(METHODS)('%s', (method) => {
           'nothing captured is left',
           async () => (await capture.countCaptured(pod(netns))) === 0,
         );
-        await capture.remove(pod(netns));
       }
     },
   );
@@ -110,7 +122,8 @@ describe.each(METHODS)('%s', (method) => {
         },
         reply: 'pingend',
       });
-      expect(relay.connections).toEqual([
+      await relayed(relay, ({ length }) => length > 0);
+      expect(relay.connections).toMatchObject([
         { direction: 'outbound', from: way.client, to: { ip: way.host, port: 7000 } },
       ]);
     },
@@ -131,7 +144,8 @@ describe.each(METHODS)('%s', (method) => {
         },
         reply: 'pingend',
       });
-      expect(relay.connections).toEqual([
+      await relayed(relay, ({ length }) => length > 0);
+      expect(relay.connections).toMatchObject([
         { direction: 'inbound', from: way.client, to: { ip: way.host, port: 7000 } },
       ]);
     },
@@ -151,7 +165,7 @@ describe.each(METHODS)('%s', (method) => {
         reply: 'pingend',
       });
     }
-    expect([outbound.connections.length, inbound.connections.length]).toEqual([2, 2]);
+    for (const relay of [outbound, inbound]) await relayed(relay, ({ length }) => length === 2);
   });
 
   test('a port that nobody listens on is refused through the ztunnel, too', async () => {
@@ -163,6 +177,7 @@ describe.each(METHODS)('%s', (method) => {
     ]);
     // It is connected to the ztunnel by then.
     for (const reply of replies) expect(reply.error ?? reply.server).toSatisfy(isRefusal);
+    await relayed(relay, ({ length }) => length === 2);
     expect(relay.connections.map(({ to }) => to)).toEqual([
       { ip: '10.9.1.3', port: 7999 },
       { ip: 'fd09:1::3', port: 7999 },
@@ -202,7 +217,8 @@ describe.each(METHODS)('%s', (method) => {
     expect(relay.connections).toEqual([]);
     // Packet rules know the node's address only.
     await probeTcp(bed.web, { ...probe, port: 9000 });
-    expect(relay.connections).toHaveLength(method === 'ebpf' ? 1 : 0);
+    if (method === 'ebpf') await relayed(relay, ({ length }) => length === 1);
+    else expect(relay.connections).toEqual([]);
   });
 
   test('tunnels are left alone', async () => {
@@ -224,13 +240,21 @@ describe.each(METHODS)('%s', (method) => {
     const gone = { ...bed.pod(bed.web), uid: 'uid-1', netnsPath: '/run/netns/tulletest-no-such' };
     await expect(bed.capture.apply(gone, 'both')).rejects.toThrow(CaptureError);
     await expect(bed.capture.apply(gone, 'both')).rejects.toThrow(
-      /pod uid-1: .*tulletest-no-such.* The pod is gone/,
+      /pod uid-1.*tulletest-no-such.*The pod is gone/,
     );
     expect(await bed.capture.countCaptured(gone)).toBe(0);
     expect(await bed.capture.scopeOf(gone)).toBeUndefined();
     await bed.capture.remove(gone);
   });
 });
+
+/** Waits for what a relay saw: it may be in a process of its own. */
+async function relayed(
+  { connections }: Relay,
+  check: (connections: readonly RelayedConnection[]) => boolean,
+): Promise<void> {
+  await eventually('the relay has seen them', () => check(connections));
+}
 
 function isRefusal(outcome: unknown): boolean {
   return outcome === null || outcome === 'ECONNREFUSED' || outcome === 'ECONNRESET';
