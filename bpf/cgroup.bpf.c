@@ -15,6 +15,8 @@
 #define SOL_XDP 283
 #define IPPROTO_MULTIPATH_TCP 262
 #define PORT_DOMAIN 53
+#define LOOPBACK_IPV4 0x7f000001
+#define LOOPBACK_IPV6 1 /* its last word */
 
 /* Whom getpeername shows: to a client what it dialled, to a server the real client. User space asks by descriptor. */
 struct {
@@ -52,13 +54,13 @@ inline_always int ztunnel_is_there(__u64 cookie)
 	return 0;
 }
 
-/* To itself: no business of a mesh's. Neither is what has no address to come from: the kernel has a better answer. */
+/* To itself: no business of a mesh's. Neither is what has no address to come from: the kernel says that it is unreachable. */
 inline_always int stays_in_pod(const struct pod *pod, const __u32 *to)
 {
-	const __u32 nowhere[4] = {};
+	const __u32 none[4] = {};
 	const __u32 *own_ip = own_address(pod, to);
 
-	return is_loopback(to) || same(to, own_ip) || same(to, nowhere) || (is_ipv4(to) && !to[3]);
+	return is_loopback(to) || same(to, own_ip) || same(own_ip, none) || same(to, none) || (is_ipv4(to) && !to[3]);
 }
 
 /* What strict and permissive pods differ in: what to do where the ztunnel cannot take it. */
@@ -71,7 +73,7 @@ inline_always enum verdict without_ztunnel(const struct pod *pod, __u64 cookie, 
 }
 
 /*
- * Where a connect(), or a sendto() of a socket that is not connected, goes. `pod` is set for TO_ZTUNNEL.
+ * Where a connect(), or a sendto() of a socket that is not connected, goes. `found` is set where it goes elsewhere.
  *
  * UDP that is refused is refused where it leaves (sendto() here, the rest at the device), not at connect(): getaddrinfo connects
  * a UDP socket to each address that it found, to see which it could reach, and would put them in another order.
@@ -81,7 +83,6 @@ inline_always enum verdict decide(struct bpf_sock_addr *ctx, const struct endpoi
 	__u64 cookie = bpf_get_netns_cookie(ctx);
 	struct pod *pod = bpf_map_lookup_elem(&pods, &cookie);
 	struct bpf_sock *sk = ctx->sk;
-	const __u32 nowhere[4] = {};
 
 	if (!pod || !sk || bpf_sk_storage_get(&own, sk, 0, 0))
 		return LEAVE;
@@ -100,7 +101,7 @@ inline_always enum verdict decide(struct bpf_sock_addr *ctx, const struct endpoi
 		count(cookie, UDP_OUTBOUND);
 		return REFUSE;
 	}
-	if (tcp && ((!query && !(pod->flags & POD_OUTBOUND)) || same(own_address(pod, to->ip), nowhere)))
+	if (!query && !(pod->flags & POD_OUTBOUND))
 		return LEAVE;
 	if (!ztunnel_is_there(cookie))
 		return without_ztunnel(pod, cookie, OUTBOUND_WITHOUT_ZTUNNEL);
@@ -188,16 +189,16 @@ int connect4(struct bpf_sock_addr *ctx)
 	if (verdict <= LEAVE)
 		return verdict;
 	unbind_device(ctx);
-	if (verdict == TO_RESOLVER) {
-		set_peer4(ctx, 0x7f000001, PORT_DNS);
-	} else if (pod) {
+	if (pod && !is_bound(ctx)) {
 		/* From its own address, which getsockname() shows. Not from 127.0.0.1, which is what the kernel would choose. */
 		struct sockaddr_in from = { .sin_family = AF_INET, .sin_addr.s_addr = pod->ip4[3] };
 
-		if (!is_bound(ctx))
-			bpf_bind(ctx, &from, sizeof(from));
-		set_peer4(ctx, SPREAD_IPV4 | spread(&to, SPREAD_IPV4_BITS), PORT_OUTBOUND);
+		bpf_bind(ctx, &from, sizeof(from));
 	}
+	if (verdict == TO_RESOLVER)
+		set_peer4(ctx, LOOPBACK_IPV4, PORT_DNS);
+	else
+		set_peer4(ctx, SPREAD_IPV4 | spread(&to, SPREAD_IPV4_BITS), PORT_OUTBOUND);
 	return LEAVE;
 }
 
@@ -221,19 +222,18 @@ int connect6(struct bpf_sock_addr *ctx)
 	int ipv4 = is_ipv4(to.ip);
 
 	unbind_device(ctx);
-	if (verdict == TO_RESOLVER) {
-		set_peer6(ctx, ipv4, ipv4 ? 0x7f000001 : 1, PORT_DNS);
-	} else if (pod) {
+	if (pod && !is_bound(ctx)) {
 		const __u32 *ip = own_address(pod, to.ip);
 		struct ipv6_address from = { .family = AF_INET6, .ip = { ip[0], ip[1], ip[2], ip[3] } };
 
-		if (!is_bound(ctx))
-			bpf_bind(ctx, &from, sizeof(from));
-		if (ipv4)
-			set_peer6(ctx, 1, SPREAD_IPV4 | spread(&to, SPREAD_IPV4_BITS), PORT_OUTBOUND);
-		else
-			set_peer6(ctx, 0, 1, SPREAD_IPV6_PORT + spread(&to, SPREAD_IPV6_BITS));
+		bpf_bind(ctx, &from, sizeof(from));
 	}
+	if (verdict == TO_RESOLVER)
+		set_peer6(ctx, ipv4, ipv4 ? LOOPBACK_IPV4 : LOOPBACK_IPV6, PORT_DNS);
+	else if (ipv4)
+		set_peer6(ctx, 1, SPREAD_IPV4 | spread(&to, SPREAD_IPV4_BITS), PORT_OUTBOUND);
+	else
+		set_peer6(ctx, 0, LOOPBACK_IPV6, SPREAD_IPV6_PORT + spread(&to, SPREAD_IPV6_BITS));
 	return LEAVE;
 }
 
@@ -249,7 +249,7 @@ int sendmsg4(struct bpf_sock_addr *ctx)
 	if (verdict <= LEAVE)
 		return verdict;
 	unbind_device(ctx);
-	set_peer4(ctx, 0x7f000001, PORT_DNS);
+	set_peer4(ctx, LOOPBACK_IPV4, PORT_DNS);
 	return LEAVE;
 }
 
@@ -265,7 +265,7 @@ int sendmsg6(struct bpf_sock_addr *ctx)
 	if (verdict <= LEAVE)
 		return verdict;
 	unbind_device(ctx);
-	set_peer6(ctx, is_ipv4(to.ip), is_ipv4(to.ip) ? 0x7f000001 : 1, PORT_DNS);
+	set_peer6(ctx, is_ipv4(to.ip), is_ipv4(to.ip) ? LOOPBACK_IPV4 : LOOPBACK_IPV6, PORT_DNS);
 	return LEAVE;
 }
 

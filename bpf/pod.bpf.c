@@ -20,11 +20,14 @@ struct {
 	type_of(value, __u32);
 } probes SEC(".maps");
 
-/* Other listeners of the same port cannot have it: the socket that user space named gets the connection, nobody beside it. */
+/*
+ * Other listeners of the same port cannot have it: the socket that user space named gets the connection, nobody beside it.
+ * By a hash of the caller's port, not its last bits: the kernel prefers even ones.
+ */
 inline_always int assign(struct bpf_sk_lookup *ctx, enum listener_kind kind)
 {
 	struct listener_key key = { .pod = this_pod, .kind = kind };
-	__u32 first = host16(read_once(ctx->remote_port));
+	__u32 first = (host16(read_once(ctx->remote_port)) * 0x9e3779b1) >> 29;
 
 	for (__u64 turn = 0; turn < LISTENER_SLOTS; turn++) {
 		key.slot = (first + turn) & (LISTENER_SLOTS - 1);
@@ -75,7 +78,8 @@ int steer(struct bpf_sk_lookup *ctx)
 	set_ip(probe.from, ctx->family, ctx->remote_ip4, ctx->remote_ip6);
 
 	__u16 port = read_once(ctx->local_port);
-	int inside = is_loopback(probe.from) || same(probe.from, local);
+	int inside = is_loopback(probe.from) || is_loopback(local) || same(probe.from, local) ||
+		     same(probe.from, own_address(pod, probe.from));
 	int otherwise = pod->flags & POD_STRICT;
 
 	if (ctx->protocol == IPPROTO_UDP)
