@@ -87,8 +87,15 @@ export function ipToBytes(ip: Ip): Uint8Array {
  */
 export function ipFromBytes(bytes: Uint8Array): Ip {
   if (bytes.length === 4) return `${bytes[0]}.${bytes[1]}.${bytes[2]}.${bytes[3]}`;
+  if (bytes.length === 16 && isMapped(bytes)) return ipFromBytes(bytes.subarray(12));
   if (bytes.length === 16) return canonical(new ipaddr.IPv6([...bytes]));
   throw new AddressError(`an IP address has 4 or 16 bytes, not ${bytes.length}`);
+}
+
+/** `::ffff:a.b.c.d`: an IPv4 address among IPv6 ones. */
+function isMapped(bytes: Uint8Array): boolean {
+  for (let index = 0; index < 10; index++) if (bytes[index] !== 0) return false;
+  return bytes[10] === 0xff && bytes[11] === 0xff;
 }
 
 /** The address as an unsigned integer of 32 or 128 bits. */
