@@ -177,10 +177,10 @@ test('each worker takes its part of the slots, which end with their sockets', as
     await second.listen(port);
   }
   for (const kind of ['outbound', 'inbound', 'hbone'] as const) {
-    expect(slotsIn(listeners, kind)).toEqual([0, 1, 2, 5, 6, 7]);
+    expect(slotsIn(listeners, kind)).toEqual([0, 1, 3, 4, 6, 7]);
   }
   await second[Symbol.asyncDispose]();
-  expect(slotsIn(listeners, 'inbound')).toEqual([0, 5, 6]);
+  expect(slotsIn(listeners, 'inbound')).toEqual([0, 3, 6]);
 });
 
 test('tags are on listening sockets and what they accept, and on sockets that dial; not on others', async () => {

@@ -85,12 +85,7 @@ export class OwnSockets {
   }
 }
 
-/**
- * Every slot has exactly one worker, so that each connection is led to one, whichever slot it falls into. Slots go by the
- * caller's port, and kernels give callers even ones: even slots are shared out first.
- */
+/** Every slot has exactly one worker, so that each connection is led to one, whichever slot it falls into. */
 function slotsOf({ index, count }: { readonly index: number; readonly count: number }): readonly number[] {
-  const all = Array.from({ length: LISTENER_SLOTS }, (_, slot) => slot);
-  const inTurn = [...all.filter((slot) => slot % 2 === 0), ...all.filter((slot) => slot % 2 === 1)];
-  return inTurn.filter((_, turn) => turn % count === index);
+  return Array.from({ length: LISTENER_SLOTS }, (_, slot) => slot).filter((slot) => slot % count === index);
 }
