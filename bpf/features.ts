@@ -6,6 +6,7 @@ import { BpfError, type BpfFeature, BpfUnsupportedError, describeErrno } from '.
 import { MAPS } from './layout.ts';
 import { libbpf } from './libbpf.ts';
 import { BPF_SK_LOOKUP, BPF_TCX_EGRESS, createLink, type Hook } from './links.ts';
+import { REFUSED } from './objects.ts';
 import { deviceIndex, openThrowAwayNamespace } from './system-calls.ts';
 
 /** What this machine can do, found by trying and never by its version; what it cannot is said by name. */
@@ -91,7 +92,7 @@ export function explainLoadError(error: unknown): unknown {
       feature: missing.feature,
       cause: error,
     });
-  if (error.code !== 'EINVAL' && error.code !== 'ENOTSUPP') return error;
+  if (![REFUSED, 'EINVAL', 'ENOTSUPP'].includes(error.code)) return error;
   return new BpfUnsupportedError(`this kernel does not take the programs: ${error.message}`, {
     feature: 'programs',
     cause: error,

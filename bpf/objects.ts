@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { lastErrno } from '#ztunnel/capture/native.ts';
-import { BpfError, bpfError, describeErrno, errnoName } from './errors.ts';
+import { BpfError, bpfError, describeErrno } from './errors.ts';
 import { type Handle, libbpf } from './libbpf.ts';
 
 /** Compiled programs, as `bpf/build` leaves them: loading them into the kernel, with the maps that are there already. */
@@ -33,6 +33,9 @@ export interface LoadOptions {
   readonly constants?: Buffer;
 }
 
+/** The code of the error when the kernel has looked at a program and says what is wrong with it. */
+export const REFUSED = 'REFUSED';
+
 /** The bytes of an object file. Read once by who loads it often: an update of the files does not mix versions then. */
 export function readObject(name: ObjectName): Buffer {
   return readFileSync(join(import.meta.dirname, 'objects', `${name}.bpf.o`));
@@ -40,7 +43,7 @@ export function readObject(name: ObjectName): Buffer {
 
 /**
  * @param name for messages
- * @throws BpfError when the kernel refuses; the message has the end of the verifier's log
+ * @throws BpfError when the kernel refuses; its code is {@link REFUSED} when the message has what the kernel says of a program
  */
 export function loadObject(name: string, file: Buffer, options: LoadOptions): LoadedObject {
   const attempt = tryLoad(name, file, options, undefined);
@@ -50,8 +53,11 @@ export function loadObject(name: string, file: Buffer, options: LoadOptions): Lo
   const again = tryLoad(name, file, options, logs);
   if (typeof again !== 'number') return again;
   const [refused] = [...logs].filter(([, log]) => log[0] !== 0);
-  const what = refused === undefined ? '' : `, program ${refused[0]}:\n${endOf(refused[1])}`;
-  throw new BpfError(`load ${name}.bpf.o: ${describeErrno(attempt)}${what}`, { code: errnoName(attempt) });
+  if (refused === undefined) throw bpfError(`load ${name}.bpf.o`, attempt);
+  const [program, log] = refused;
+  throw new BpfError(`load ${name}.bpf.o, program ${program}: ${describeErrno(attempt)}:\n${endOf(log)}`, {
+    code: REFUSED,
+  });
 }
 
 /**

@@ -1,5 +1,7 @@
 import {
+  accessSync,
   closeSync,
+  constants,
   fstatSync,
   mkdirSync,
   openSync,
@@ -47,11 +49,15 @@ export function makeDirectory(directory: string): void {
     );
   try {
     mkdirSync(directory, { recursive: true, mode: 0o700 });
+    accessSync(directory, constants.W_OK);
   } catch (error) {
-    throw new BpfUnsupportedError(`${directory} cannot be made: root, or write access to bpffs, is needed`, {
-      feature: 'bpffs',
-      cause: error,
-    });
+    throw new BpfUnsupportedError(
+      `${directory} cannot be made or written to: root, and write access to bpffs, are needed`,
+      {
+        feature: 'bpffs',
+        cause: error,
+      },
+    );
   }
   refuseStrangers(directory);
 }

@@ -140,6 +140,7 @@ function installLocked(options: MeshOptions, cgroup: OpenCgroup): MeshPrograms {
     }
   } catch (error) {
     if (isNew) removeVersion(directory, ABI);
+    removeEmpty(directory);
     throw error;
   }
 }
