@@ -1,7 +1,9 @@
 import { type ChildProcess, execFile, type SpawnOptions, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { mkdirSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { promisify } from 'node:util';
+import { inCgroup } from '#cli/local/cgroups.ts';
 
 const run = promisify(execFile);
 const PREFIX = 'tulletest';
@@ -49,6 +51,20 @@ export async function createNetns(label: string): Promise<Netns> {
     },
     remove,
     [Symbol.asyncDispose]: remove,
+  };
+}
+
+/** The same namespace; whatever is run in it is in that cgroup from its first instruction on, which is made here. */
+export function withinCgroup(netns: Netns, cgroup: string): Netns {
+  mkdirSync(cgroup, { recursive: true });
+  const within = (command: string, args: readonly string[]): readonly [string, readonly string[]] => {
+    const [file = '', ...rest] = inCgroup(cgroup, [command, ...args]);
+    return [file, rest];
+  };
+  return {
+    ...netns,
+    exec: (command, args, input) => netns.exec(...within(command, args), input),
+    spawn: (command, args, options) => netns.spawn(...within(command, args), options),
   };
 }
 

@@ -3,11 +3,13 @@ import { mkdirSync, mkdtempSync, openSync, readFileSync, renameSync, rmSync, wri
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pino } from 'pino';
+import { removePins } from '#bpf/programs.ts';
+import { findCgroupMount, removeCgroup } from '#cli/local/cgroups.ts';
 import { connectZds } from '#ztunnel/zds/client.ts';
 import { endProcess } from './command.ts';
 import { eventually } from './eventually.ts';
-import { createNetns, linkNetns, type Netns } from './netns.ts';
-import { type Relay, startRelay } from './relay.ts';
+import { createNetns, linkNetns, type Netns, withinCgroup } from './netns.ts';
+import { type Relay, type RelayOptions, startRelay } from './relay.ts';
 import type { RelayedConnection } from './relay-in-pod.ts';
 
 const MAIN = join(import.meta.dirname, '../../cli/main.ts');
@@ -25,7 +27,10 @@ export interface BedPod {
 export interface BedPodReport {
   readonly uid: string;
   readonly state: string;
+  readonly capture: 'ebpf' | 'nftables';
+  readonly captureReason?: string;
   readonly error?: string;
+  readonly refused?: Readonly<Record<string, number>>;
 }
 
 /** A ztunnel's stand-in: takes pods over ZDS and relays what is captured in them, as it is. */
@@ -43,12 +48,15 @@ export interface RelayZtunnel extends AsyncDisposable {
 export interface NodeBed extends AsyncDisposable {
   readonly state: string;
   readonly node: Netns;
+  /** What eBPF is given; whatever is run in pods is in a cgroup below that one. */
+  readonly ebpf: { readonly directory: string; readonly cgroup: string };
   readonly addPod: (namespace: string, name: string, app: string) => Promise<BedPod>;
   /** Takes a pod's file away and then the pod itself. */
   readonly removePod: (pod: BedPod) => Promise<void>;
   /** Replaces the mesh's YAML. */
   readonly configure: (yaml: string) => void;
-  readonly startAgent: () => void;
+  /** @param capture as `--capture`; default: that of the bed */
+  readonly startAgent: (capture?: BedCapture) => void;
   readonly stopAgent: (signal: NodeJS.Signals) => Promise<void>;
   readonly startRelayZtunnel: () => RelayZtunnel;
   /** Waits until the agent reports a pod in that state. */
@@ -56,8 +64,19 @@ export interface NodeBed extends AsyncDisposable {
   readonly report: () => readonly BedPodReport[];
 }
 
+export type BedCapture = 'auto' | 'ebpf' | 'nftables';
+
 /** Makes the bed; the agent is not started. Needs root. */
-export async function makeNodeBed(label: string, yaml: string): Promise<NodeBed> {
+export async function makeNodeBed(
+  label: string,
+  yaml: string,
+  capture: BedCapture = 'nftables',
+): Promise<NodeBed> {
+  const name = `tulletest-${process.pid}-${label}`;
+  const ebpf = {
+    directory: join('/sys/fs/bpf/tulle', name),
+    cgroup: join(findCgroupMount(readFileSync('/proc/mounts', 'utf8')), name),
+  };
   const state = mkdtempSync(join(tmpdir(), 'tulle-bed-'));
   for (const folder of ['pods', 'nodes', 'tokens', 'run/n1', 'logs', 'mesh']) {
     mkdirSync(join(state, folder), { recursive: true, mode: 0o700 });
@@ -93,9 +112,11 @@ export async function makeNodeBed(label: string, yaml: string): Promise<NodeBed>
   return {
     state,
     node,
+    ebpf,
     addPod: async (namespace, name, app) => {
       const number = pods.length + 2;
-      const netns = await createNetns(`${label}-${name}`);
+      const own = join(ebpf.cgroup, 'pods', `${namespace}_${name}`);
+      const netns = withinCgroup(await createNetns(`${label}-${name}`), own);
       await connectPod(node, netns, number);
       const pod = { namespace, name, uid: `uid-${name}`, netns, number };
       pods.push(pod);
@@ -108,14 +129,19 @@ export async function makeNodeBed(label: string, yaml: string): Promise<NodeBed>
       pods.splice(pods.indexOf(pod), 1);
     },
     configure: (text) => write('mesh/mesh.yaml', text),
-    startAgent: () => {
+    startAgent: (method = capture) => {
       const args = ['--state', state, '--node', 'n1', '--control-plane', 'https://127.0.0.1:15012'];
-      agent = start('node-agent', ['node-agent', ...args]);
+      const how = ['--capture', method, '--bpf-directory', ebpf.directory, '--cgroup', ebpf.cgroup];
+      agent = start('node-agent', ['node-agent', ...args, ...how]);
     },
     stopAgent: async (signal) => {
       if (agent !== undefined) await endProcess(agent, signal);
     },
-    startRelayZtunnel: () => startRelayZtunnel(join(state, 'run/n1/zds.sock')),
+    startRelayZtunnel: () =>
+      startRelayZtunnel(join(state, 'run/n1/zds.sock'), {
+        bpfDirectory: ebpf.directory,
+        ...(capture === 'nftables' ? {} : { cgroup: join(ebpf.cgroup, 'processes/ztunnel') }),
+      }),
     until: async (pod, wanted) => {
       await eventually(`${pod.name} is ${wanted}`, () =>
         report().some(({ uid, state: is }) => uid === pod.uid && is === wanted),
@@ -125,6 +151,8 @@ export async function makeNodeBed(label: string, yaml: string): Promise<NodeBed>
     [Symbol.asyncDispose]: async () => {
       for (const { netns } of pods) await netns.remove();
       await node.remove();
+      removePins(ebpf.directory);
+      await removeCgroup(ebpf.cgroup);
       rmSync(state, { recursive: true, force: true });
     },
   };
@@ -170,14 +198,14 @@ function podObject(pod: BedPod, app: string): unknown {
   };
 }
 
-function startRelayZtunnel(path: string): RelayZtunnel {
+function startRelayZtunnel(path: string, options: RelayOptions): RelayZtunnel {
   const relays = new Map<string, Relay>();
   const seen: Relay[] = [];
   const controller = new AbortController();
   const done = connectZds({
     path,
     onAdd: async ({ uid }, netnsFd) => {
-      const relay = await startRelay(`/proc/self/fd/${netnsFd}`);
+      const relay = await startRelay(`/proc/self/fd/${netnsFd}`, options);
       relays.set(uid, relay);
       seen.push(relay);
     },

@@ -1,14 +1,23 @@
 import { readFileSync } from 'node:fs';
 import { networkInterfaces } from 'node:os';
 import { ipToBytes } from '#api/address.ts';
-import { PORT_DNS, PORT_INBOUND_PLAINTEXT, PORT_OUTBOUND } from './capture.ts';
+import { type Capture, PORT_DNS, PORT_INBOUND_PLAINTEXT, PORT_OUTBOUND } from './capture.ts';
 import { withinNamespace } from './native.ts';
 
 /** Local ports on which a ztunnel has connections that were captured: those for IPv6 are {@link IPV6_PORTS} as well. */
 const CAPTURE_PORTS: ReadonlySet<number> = new Set([PORT_OUTBOUND, PORT_INBOUND_PLAINTEXT, PORT_DNS]);
 const IPV6_PORTS: { readonly first: 15064; readonly last: 15079 } = { first: 15064, last: 15079 };
 /** TIME_WAIT, CLOSE, LISTEN: nothing flows there any more, or yet (include/net/tcp_states.h). */
-const IDLE_STATES: ReadonlySet<string> = new Set(['06', '07', '0A']);
+const IDLE_STATES: readonly string[] = ['06', '07', '0A'];
+/**
+ * LAST_ACK, CLOSING: both ends have closed, and the kernel sees to the rest by itself. With packet rules, that goes by the
+ * rules.
+ */
+const CLOSED_STATES: readonly string[] = ['09', '0B'];
+const STATES: Readonly<Record<Capture['method'], ReadonlySet<string>>> = {
+  nftables: new Set(IDLE_STATES),
+  ebpf: new Set([...IDLE_STATES, ...CLOSED_STATES]),
+};
 /** Where a ztunnel dials the application from while eBPF shows the real caller; over IPv6, from the application's address. */
 const DIALS_FROM: ReadonlySet<string> = new Set(procForms('127.0.0.6'));
 
@@ -20,23 +29,23 @@ const DIALS_FROM: ReadonlySet<string> = new Set(procForms('127.0.0.6'));
  * namespace; cost grows with the pod's sockets.
  * @throws NativeError when the namespace cannot be entered
  */
-export function countCapturedConnections(netnsFd: number): number {
+export function countCapturedConnections(netnsFd: number, method: Capture['method']): number {
   return withinNamespace(netnsFd, () => {
     const addresses = Object.values(networkInterfaces()).flatMap((list) => list ?? []);
     const own = new Set(addresses.flatMap(({ address }) => procForms(address)));
     return (
-      countIn(readTable('/proc/thread-self/net/tcp'), own) +
-      countIn(readTable('/proc/thread-self/net/tcp6'), own)
+      countIn(readTable('/proc/thread-self/net/tcp'), own, method) +
+      countIn(readTable('/proc/thread-self/net/tcp6'), own, method)
     );
   });
 }
 
 /** Counts in the text of /proc/net/tcp or tcp6. `own`: the namespace's addresses as {@link procForms} has them. */
-export function countIn(table: string, own: ReadonlySet<string>): number {
+export function countIn(table: string, own: ReadonlySet<string>, method: Capture['method']): number {
   let count = 0;
   for (const line of table.split('\n').slice(1)) {
     const [, local = '', remote = '', state = ''] = line.trim().split(/\s+/, 4);
-    if (local === '' || IDLE_STATES.has(state)) continue;
+    if (local === '' || STATES[method].has(state)) continue;
     const [ip = '', port = ''] = local.split(':');
     const [remoteIp = ''] = remote.split(':');
     const isOfOthers = !(own.has(ip) || isLoopback(ip));

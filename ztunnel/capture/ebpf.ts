@@ -67,7 +67,7 @@ export function createEbpfCapture(options: EbpfOptions): EbpfCapture {
     },
     countCaptured: async (pod) => {
       await warmThreadPool();
-      return existsSync(pod.netnsPath) ? inNamespaceOf(pod, countCapturedConnections) : 0;
+      return existsSync(pod.netnsPath) ? inNamespaceOf(pod, (fd) => countCapturedConnections(fd, 'ebpf')) : 0;
     },
     counters: async (pod) => {
       const cookie = pods.cookieOf(pod);

@@ -52,7 +52,7 @@ export function createNftablesCapture(): Capture {
     scopeOf: async (pod) => (existsSync(pod.netnsPath) ? scopeIn(await listTable(pod)) : undefined),
     countCaptured: async (pod) => {
       await warmThreadPool();
-      return inNamespaceOf(pod, countCapturedConnections) ?? 0;
+      return inNamespaceOf(pod, (fd) => countCapturedConnections(fd, 'nftables')) ?? 0;
     },
     counters: countRefused,
     remove: async (pod) => {

@@ -131,10 +131,13 @@ test.each([
   { what: 'of the application to itself', line: '0301090A:8D53 0301090A:1F90 01', count: 0 },
   { what: 'a tunnel', line: '0301090A:3AA0 0201090A:8D53 01', count: 0 },
   { what: 'a listener', line: '00000000:3A99 00000000:0000 0A', count: 0 },
+  { what: 'closed by both, with packet rules', line: '0100007F:3A99 0301090A:8D52 09', count: 1 },
   { what: 'in TIME_WAIT', line: '0100007F:3A99 020109AC:8D52 06', count: 0 },
 ])('$what counts $count', ({ line, count }) => {
+  const state = line.slice(-2);
   const table = `${HEADER}   0: ${line} 00000000:00000000 00:00000000 00000000     0        0 1 1 0 20 4 30 10 -1\n`;
-  expect(countIn(table, OWN)).toBe(count);
+  expect(countIn(table, OWN, 'nftables')).toBe(count);
+  expect(countIn(table, OWN, 'ebpf')).toBe(state === '09' ? 0 : count);
 });
 
 test('addresses as the kernel prints them', () => {
