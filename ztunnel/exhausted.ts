@@ -29,16 +29,19 @@ export function explainExhaustion(error: Error, attempt: Attempt): Error {
   if (hasCode(error, 'EADDRNOTAVAIL')) {
     return new ExhaustedError(portsMessage(attempt), 'EADDRNOTAVAIL', error);
   }
-  const { from, to } = attempt;
-  const what = `no descriptor is left for a connection of ${from} to ${formatHostPort(to)}`;
+  const descriptors = exhaustedDescriptors(error);
+  if (descriptors === undefined) return error;
+  const what = `no connection of ${attempt.from} to ${formatHostPort(attempt.to)} can be made`;
+  return new ExhaustedError(`${what}: ${descriptors}`, hasCode(error, 'EMFILE') ? 'EMFILE' : 'ENFILE', error);
+}
+
+/** Whose descriptors have run out, and what helps; undefined when the error says nothing of the kind. */
+export function exhaustedDescriptors(error: unknown): string | undefined {
   if (hasCode(error, 'EMFILE')) {
-    const message = `${what}: all ${descriptorLimit()} of this process are in use; raise its limit of open files`;
-    return new ExhaustedError(message, 'EMFILE', error);
+    return `all ${descriptorLimit()} descriptors of this process are in use; raise its limit of open files`;
   }
-  if (hasCode(error, 'ENFILE')) {
-    return new ExhaustedError(`${what}: the machine has none; raise fs.file-max`, 'ENFILE', error);
-  }
-  return error;
+  if (hasCode(error, 'ENFILE')) return 'all descriptors of the machine are in use; raise fs.file-max';
+  return undefined;
 }
 
 const RANGE = '/proc/sys/net/ipv4/ip_local_port_range';

@@ -9,6 +9,7 @@ import {
 import { connect as connectTcp, createServer, type Server } from 'node:net';
 import { connect as connectTls } from 'node:tls';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
+import type { HostPort } from '#api/address.ts';
 import { ADDRESS_TYPE, AUTHORIZATION_TYPE } from '#api/resource.ts';
 import { clientTlsOptions } from '#certs/peer.ts';
 import { type TemporaryAuthority, temporaryAuthority } from '#certs/testing.ts';
@@ -17,6 +18,7 @@ import { LoopbackPods } from '#test/kit/loopback-pods.ts';
 import { service, workload } from '#test/kit/resources.ts';
 import type { AccessRecord } from './access-log.ts';
 import { Carrier } from './carrier.ts';
+import type { PodSockets } from './pod-sockets.ts';
 
 /** A foreign client, node:http2 over mutual TLS, asks our server what it once asked a stock one; the answers are the same. */
 
@@ -49,6 +51,8 @@ const recorded: ReadonlyMap<string, Readonly<Record<string, unknown>>> = new Map
 let ca: TemporaryAuthority;
 let carrier: Carrier;
 let records: AccessRecord[];
+/** Whom the application was to see as its peer, by connection. */
+let callers: (HostPort | undefined)[];
 let session: ClientHttp2Session;
 let server: Server;
 
@@ -61,6 +65,7 @@ afterAll(async () => {
 beforeEach(async () => {
   const pods = new LoopbackPods();
   records = [];
+  callers = [];
   carrier = new Carrier({
     config: {
       index: 0,
@@ -81,7 +86,7 @@ beforeEach(async () => {
         pingTimeoutMs: 20_000,
       },
     },
-    openSockets: () => pods.socketsOf(POD),
+    openSockets: () => recordingCallers(pods.socketsOf(POD)),
     send: (message) => message.kind === 'records' && records.push(...message.records),
   });
   await carrier.handle({ kind: 'tables', update: { type: AUTHORIZATION_TYPE, updated: [], removed: [] } });
@@ -102,6 +107,16 @@ afterEach(async () => {
   server.close();
   await carrier.handle({ kind: 'drain', request: 2, deadlineMs: 0 });
 });
+
+function recordingCallers(sockets: PodSockets): PodSockets {
+  return {
+    ...sockets,
+    dial: (to, caller) => {
+      callers.push(caller);
+      return sockets.dial(to, caller);
+    },
+  };
+}
 
 async function openSession(port: number): Promise<ClientHttp2Session> {
   const svid = await ca.svid('spiffe://cluster.local/ns/default/sa/c');
@@ -193,6 +208,19 @@ test.each<{ readonly name: string; readonly headers: OutgoingHttpHeaders; readon
   const record = await eventually('a record', () => records.find(({ event }) => event !== 'opened'));
   if (error === undefined) expect(record.error).toBeUndefined();
   else expect(record.error).toContain(error);
+});
+
+test("the application's peer is who called, with the port that the caller's ztunnel names", async () => {
+  for (const forwarded of ['for="127.0.42.1:40000"', 'for="127.0.42.2:40000";host=s', undefined]) {
+    const named = forwarded === undefined ? {} : { forwarded };
+    await ask({ ...CONNECT, ':authority': `${POD}:8080`, ...named });
+  }
+  // Many connections share the tunnel's own port, and another's address is not the tunnel's to name.
+  expect(callers).toEqual([
+    { ip: '127.0.42.1', port: 40_000 },
+    { ip: '127.0.42.1', port: 0 },
+    { ip: '127.0.42.1', port: 0 },
+  ]);
 });
 
 test("a name that is nobody's is 503", async () => {

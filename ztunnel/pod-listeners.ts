@@ -12,6 +12,7 @@ import {
   unknownPeer,
   workloadOf,
 } from './data-path.ts';
+import { exhaustedDescriptors } from './exhausted.ts';
 import { type OfferedSockets, SharedSockets } from './hand-over/take.ts';
 import { createHboneServer, type HboneServer, type ServerSession } from './hbone/server.ts';
 import { identityOf } from './identity-of.ts';
@@ -167,7 +168,7 @@ export class PodListeners {
           destination: { address: `${this.#pod.info.namespace}/${this.#pod.info.name}:${port}` },
           security: 'unknown',
         },
-        { error: `connections are refused: ${error.message}`, flags: '-' },
+        { error: `connections are refused: ${exhaustedDescriptors(error) ?? error.message}`, flags: '-' },
       ),
     );
   }

@@ -68,7 +68,7 @@ test('descriptors that have run out are named', async () => {
   let text = '';
   for await (const chunk of child.stdout) text += String(chunk);
   expect(text).toBe(
-    'ExhaustedError EMFILE no descriptor is left for a connection of pod shop/web to 127.0.0.1:7000: ' +
-      'all 64 of this process are in use; raise its limit of open files\n',
+    'ExhaustedError EMFILE no connection of pod shop/web to 127.0.0.1:7000 can be made: ' +
+      'all 64 descriptors of this process are in use; raise its limit of open files\n',
   );
 });
