@@ -1,8 +1,10 @@
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { endProcess, mustRun } from '#test/kit/command.ts';
 import { eventually } from '#test/kit/eventually.ts';
 import { type Mesh, openMesh, type WorkloadStatus } from '#test/kit/mesh.ts';
-import { serverCommand } from '#test/kit/programs/programs.ts';
+import { loadCommand, serverCommand } from '#test/kit/programs/programs.ts';
 import { namespaceYaml, peerAuthenticationYaml, policyYaml, serviceYaml } from '#test/kit/yaml.ts';
 
 /** Who calls: all on one node with two servers, of which `tunnelled-1` has asked for tunnels. */
@@ -80,6 +82,8 @@ describe('two pods of one node', () => {
   let web: WorkloadStatus;
 
   beforeAll(async () => {
+    // Whichever of them accepts has to reach all pods.
+    vi.stubEnv('ZTUNNEL_WORKER_THREADS', '2');
     mesh = await openMesh({ files: { 'mesh.yaml': SPACES + SERVICES }, flags: ['--nodes', 'n1'] });
     const server = { namespace: 'shop', serviceAccount: 'catalog' };
     [catalog, web] = await Promise.all([
@@ -106,6 +110,7 @@ describe('two pods of one node', () => {
   });
 
   afterAll(async () => {
+    vi.unstubAllEnvs();
     await mesh?.[Symbol.asyncDispose]();
   });
 
@@ -307,6 +312,26 @@ except ConnectionResetError:
       const now = [await opened('source'), await opened('destination')];
       return now.every((count, end) => count === (before[end] ?? 0) + 1);
     });
+  });
+
+  test('a restart of the ztunnel under load fails no new connection, and it goes on as before', async () => {
+    const file = join(mesh.directory, 'load.json');
+    const command = loadCommand('http://catalog.shop:8080/', 'catalog.shop:9000', file);
+    const load = await mesh.run({ namespace: 'shop', name: 'load-1', command }, true);
+    const calls = (): number =>
+      (JSON.parse(readFileSync(`${file}.live`, 'utf8')) as { short: { ok: number } }).short.ok;
+    await eventually('the load runs', () => calls() > 20, 20_000);
+    expect((await mesh.tulle('restart', 'ztunnel/n1')).code).toBe(0);
+    const restartedAt = calls();
+    await eventually('a hundred more', () => calls() > restartedAt + 100, 30_000);
+    await endProcess(load.child);
+    const { short } = JSON.parse(readFileSync(file, 'utf8')) as { short: { errors: readonly string[] } };
+    expect(short.errors).toEqual([]);
+    const hops = mesh
+      .accessLog('n1')
+      .filter((line) => line['src.workload'] === 'load-1')
+      .map((line) => line['hop']);
+    expect([hops.at(0), hops.at(-1)]).toEqual(['same-node', 'same-node']);
   });
 
   test('a namespace may ask for tunnels and take it back while it is used', async () => {
