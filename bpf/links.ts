@@ -45,6 +45,8 @@ export interface LinkInfo {
  * @throws BpfError
  */
 export function pinLink(path: string, hook: Hook, program: number): void {
+  // Of one who died between pinning and renaming: a second link at the same hook.
+  rmSync(temporaryName(path), { force: true });
   const old = openPinned(path);
   try {
     if (old !== undefined && updateLink(path, old, hook, program)) return;
@@ -79,10 +81,14 @@ export function pin(fd: number, path: string): void {
 
 /** Pins it in place of what is there, in one step. @throws BpfError */
 export function replacePin(fd: number, path: string): void {
-  const temporary = `${path}-new`;
+  const temporary = temporaryName(path);
   rmSync(temporary, { force: true });
   pin(fd, temporary);
   renameSync(temporary, path);
+}
+
+function temporaryName(path: string): string {
+  return `${path}-new`;
 }
 
 /**

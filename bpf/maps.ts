@@ -18,7 +18,7 @@ export interface MapInfo {
   readonly flags: number;
 }
 
-/** What a map has to be: bytes of its keys and values, its type and flags as the kernel has them; what is not named may be anything. */
+/** What a map has to be: bytes of its keys and values, its type and flags by linux/bpf.h; what is not named may be anything. */
 export interface MapSizes {
   readonly key: number;
   readonly value?: number;
@@ -31,6 +31,7 @@ export class BpfMap {
   readonly fd: number;
   readonly #path: string;
   readonly #keySize: number;
+  readonly #valueSize: number;
   readonly #maxEntries: number;
   #isOpen = true;
 
@@ -38,6 +39,7 @@ export class BpfMap {
     this.fd = fd;
     this.#path = path;
     this.#keySize = info.keySize;
+    this.#valueSize = info.valueSize;
     this.#maxEntries = info.maxEntries;
   }
 
@@ -63,20 +65,26 @@ export class BpfMap {
     }
   }
 
-  /** Copies the value of a key; for maps of sockets' storage, the key is a descriptor. False: there is none. @throws BpfError */
+  /**
+   * Copies the value of a key; for maps of sockets' storage, the key is a descriptor. False: there is none.
+   * @throws BpfError; RangeError for bytes that are too few, here and below: the kernel takes as many as the map has
+   */
   lookup(key: Uint8Array, into: Uint8Array): boolean {
+    this.#require(key, into);
     const result = libbpf().bpf_map_lookup_elem(this.fd, key, into);
     return this.#unlessMissing('look up in', result);
   }
 
   /** @throws BpfError E2BIG when the map is full, EEXIST and ENOENT by `flags` */
   update(key: Uint8Array, value: Uint8Array, flags: UpdateFlags = 0): void {
+    this.#require(key, value);
     const result = libbpf().bpf_map_update_elem(this.fd, key, value, flags);
     if (result < 0) throw this.#failed('write to', -result);
   }
 
   /** False: it was not there. @throws BpfError */
   delete(key: Uint8Array): boolean {
+    this.#require(key, undefined);
     return this.#unlessMissing('delete from', libbpf().bpf_map_delete_elem(this.fd, key));
   }
 
@@ -85,6 +93,7 @@ export class BpfMap {
    * @throws BpfError, also for storage of sockets, which has no list
    */
   keys(): Buffer[] {
+    this.#require(undefined, undefined);
     const keys = new Map<string, Buffer>();
     let last: Buffer | null = null;
     // Deleting the key that we stand at makes the kernel start again: hence the bound, and the map by text.
@@ -100,6 +109,15 @@ export class BpfMap {
   close(): void {
     if (this.#isOpen) sys.close(this.fd);
     this.#isOpen = false;
+  }
+
+  /** A number of a closed descriptor may be another map's by now. */
+  #require(key: Uint8Array | undefined, value: Uint8Array | undefined): void {
+    if (!this.#isOpen) throw new BpfError(`map ${this.#path} is closed`, { code: 'EBADF' });
+    if (key !== undefined && key.length < this.#keySize)
+      throw new RangeError(`a key of ${this.#path} has ${this.#keySize} bytes, not ${key.length}`);
+    if (value !== undefined && value.length < this.#valueSize)
+      throw new RangeError(`a value of ${this.#path} has ${this.#valueSize} bytes, not ${value.length}`);
   }
 
   #unlessMissing(action: string, result: number): boolean {

@@ -192,14 +192,21 @@ function requireCookie(pod: AttachedPod): void {
   throw new BpfError(`the namespace has cookie ${actual}, not ${pod.cookie}`, { code: 'EINVAL' });
 }
 
+/** One pod's pins that are not as they should be leave no other pod unswept. */
 function sweepLocked(directory: string, maps: MeshMaps): void {
+  const errors: unknown[] = [];
   for (const cookie of pinnedPods(directory)) {
     const pins = podDirectory(directory, cookie);
-    if (!isAbandoned(pins)) continue;
-    forgetPod(maps, cookie);
-    removeTree(pins);
+    try {
+      if (!isAbandoned(pins)) continue;
+      forgetPod(maps, cookie);
+      removeTree(pins);
+    } catch (error) {
+      errors.push(error);
+    }
   }
   sweepOlder(directory, maps.pods);
+  if (errors.length > 0) throw errors[0];
 }
 
 /**

@@ -1,16 +1,14 @@
-import { type ChildProcess, execFile, spawn } from 'node:child_process';
+import { type ChildProcess, type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdirSync, readFileSync, rmdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
-import { promisify } from 'node:util';
+import { setTimeout as delay } from 'node:timers/promises';
 import { encodePod, podKey, SIZES } from '#bpf/layout.ts';
 import { ensureBpffs, type MeshOptions, type MeshPrograms, netnsCookie, removePins } from '#bpf/programs.ts';
 import { findCgroupMount } from '#cli/local/cgroups.ts';
 import { closeDescriptor, openNamespace, warmThreadPool } from '#ztunnel/capture/in-pod-sockets.ts';
 import { createNetns, linkNetns, type Netns } from './netns.ts';
-
-const run = promisify(execFile);
 
 /** A place for a mesh's programs: its directory on bpffs and its cgroup, removed with everything in them by `await using`. */
 export interface BpfBed extends AsyncDisposable, MeshOptions {
@@ -161,20 +159,31 @@ export async function installElsewhere(
   options: MeshOptions,
   { processes = 1, by = [] }: { readonly processes?: number; readonly by?: readonly string[] } = {},
 ): Promise<readonly { readonly report: InstallReport; readonly stderr: string }[]> {
-  const program = join(import.meta.dirname, 'programs/bpf-install.ts');
-  const [command = '', ...args] = [...by, process.execPath, program, options.directory, options.cgroup];
-  const children = Array.from({ length: processes }, () => spawn(command, args, { stdio: 'pipe' }));
-  await Promise.all(children.map(({ stdout }) => once(stdout, 'readable'))); // ready
+  const children = await Promise.all(Array.from({ length: processes }, () => readyInstaller(options, by)));
   const outputs = children.map(({ stdout, stderr }) => Promise.all([text(stdout), text(stderr)]));
-  for (const { stdin } of children) stdin.end('go');
+  for (const { stdin } of children) stdin.end();
   return (await Promise.all(outputs)).map(([stdout, stderr]) => ({
     report: JSON.parse(stdout) as InstallReport,
     stderr,
   }));
 }
 
-/** Renames, as no tool of the mesh does. */
-export async function shell(command: string): Promise<string> {
-  const { stdout } = await run('sh', ['-c', command]);
-  return stdout;
+/** Kills a process that installs, so long after it began. */
+export async function killInstalling(options: MeshOptions, afterMs: number): Promise<void> {
+  const child = await readyInstaller(options, []);
+  child.stdin.end();
+  await delay(afterMs);
+  child.kill('SIGKILL');
+  await once(child, 'exit');
+}
+
+async function readyInstaller(
+  options: MeshOptions,
+  by: readonly string[],
+): Promise<ChildProcessWithoutNullStreams> {
+  const program = join(import.meta.dirname, 'programs/bpf-install.ts');
+  const [command = '', ...args] = [...by, process.execPath, program, options.directory, options.cgroup];
+  const child = spawn(command, args, { stdio: 'pipe' });
+  await once(child.stdout, 'readable');
+  return child;
 }

@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { mkdirSync, readdirSync } from 'node:fs';
+import { mkdirSync, readdirSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { filterProgram } from '#bpf/clsact.ts';
@@ -184,6 +184,25 @@ test('pods whose namespace is gone are forgotten, those that live stay, whicheve
   for (const name of ['pods', 'counters', 'probes'] as const)
     expect(agents[1].maps[name].keys().map((key) => key.readBigUInt64LE())).toEqual([pod.cookie]);
   for (const agent of agents) agent.close();
+  removePins(bed.directory);
+});
+
+test('pins of a pod that are not ours leave no other pod unswept', async () => {
+  const mesh = installMesh(bed);
+  const gone = await bed.pod('unswept');
+  mesh.attachPod(gone);
+  const strange = podDirectory(bed.directory, 1n);
+  mkdirSync(strange);
+  renameSync(join(bed.directory, 'v1/maps/probes'), join(strange, 'lookup'));
+  await gone.remove();
+  await eventually('the other one is swept', () => {
+    expect(() => mesh.sweep()).toThrow(
+      'lookup is no link: something else than the mesh pinned it; remove it',
+    );
+    return !mesh.attachedPods().includes(gone.cookie);
+  });
+  expect(mesh.attachedPods()).toEqual([1n]);
+  mesh.close();
   removePins(bed.directory);
 });
 
