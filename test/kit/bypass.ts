@@ -2,9 +2,10 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { endProcess } from './command.ts';
+import { inCgroup } from '#cli/local/cgroups.ts';
+import { endProcess, mustRun } from './command.ts';
 import { eventually } from './eventually.ts';
-import type { Mesh } from './mesh.ts';
+import type { Mesh, WorkloadStatus } from './mesh.ts';
 import { PYTHON } from './socket-calls.ts';
 
 const BYPASS = join(import.meta.dirname, 'programs/bypass.py');
@@ -36,6 +37,21 @@ export async function tryFrom(
   const { stdout, stderr } = await mesh.exec(workload, bypassCommand(attempts), 120_000);
   if (stdout === '') throw new Error(`the attempts from ${workload} failed: ${stderr}`);
   return JSON.parse(stdout) as string[];
+}
+
+/**
+ * Makes the attempts in a workload's network namespace as the host's root, `member`: in its cgroup, or `intruder`: as
+ * `ip netns exec` enters it, in the one of the tests.
+ */
+export async function tryInside(
+  { netns, cgroup }: Pick<WorkloadStatus, 'netns' | 'cgroup'>,
+  as: 'member' | 'intruder',
+  attempts: readonly Attempt[],
+): Promise<readonly string[]> {
+  const command = ['ip', 'netns', 'exec', netns, ...bypassCommand(attempts)];
+  return JSON.parse(
+    await mustRun(as === 'member' ? inCgroup(cgroup, command) : command, 120_000),
+  ) as string[];
 }
 
 /** A packet that left a pod: see programs/observe.py. */
@@ -78,6 +94,11 @@ export async function startObserver(netns: string): Promise<Observer> {
     },
     [Symbol.asyncDispose]: async () => void (await endProcess(child, 'SIGKILL')),
   };
+}
+
+/** A workload's address of a family. */
+export function addressOf({ addresses }: Pick<WorkloadStatus, 'addresses'>, family: 'v4' | 'v6'): string {
+  return addresses.find((address) => address.includes(':') === (family === 'v6')) ?? '';
 }
 
 const TCP = 6;

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { type Attempt, type Observer, startObserver, tryFrom } from '#test/kit/bypass.ts';
+import { type Attempt, addressOf, type Observer, startObserver, tryFrom } from '#test/kit/bypass.ts';
 import { eventually } from '#test/kit/eventually.ts';
 import { type Mesh, type MeshStatus, openMesh, type WorkloadStatus } from '#test/kit/mesh.ts';
 import { serverCommand } from '#test/kit/programs/programs.ts';
@@ -153,7 +153,3 @@ describe('with eBPF', () => {
     await mesh.until('all are counted', enough);
   });
 });
-
-function addressOf({ addresses }: WorkloadStatus, family: 'v4' | 'v6'): string {
-  return addresses.find((address) => address.includes(':') === (family === 'v6')) ?? '';
-}
