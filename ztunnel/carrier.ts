@@ -50,7 +50,16 @@ export class Carrier {
     this.#records = new Records((records) => options.send({ kind: 'records', records }));
     this.#path = openDataPath(options, this.#records, () => this.#rechecks.noteLostIdentity());
     this.#rechecks = new Rechecks(this.#path.connections);
-    this.#progress = setInterval(() => this.#path.connections.progress(), PROGRESS_MS).unref();
+    this.#progress = setInterval(() => this.#keepUp(), PROGRESS_MS).unref();
+  }
+
+  #keepUp(): void {
+    this.#path.connections.progress();
+    try {
+      this.#own.look();
+    } catch {
+      // Whoever adds a pod is told what is wrong with the maps.
+    }
   }
 
   /** Does what a message says. Requests are answered, also when they fail. */

@@ -1,3 +1,4 @@
+import { statSync } from 'node:fs';
 import type { HostPort } from '#api/address.ts';
 import { BpfError } from '#bpf/errors.ts';
 import {
@@ -34,6 +35,8 @@ export interface BpfSockets {
   readonly originalDestination: (fd: number) => HostPort | undefined;
   /** Whether the pod with that namespace is captured by eBPF, in whatever scope. @throws BpfError */
   readonly captures: (cookie: bigint) => boolean;
+  /** Whether what is pinned there now is what was opened. */
+  readonly areCurrent: () => boolean;
   readonly close: () => void;
 }
 
@@ -68,7 +71,7 @@ export function openBpfSockets(directory: string): BpfSockets | undefined {
       own: open('own'),
       peers: open('peers'),
     };
-    return useMaps(maps);
+    return { ...useMaps(maps), areCurrent: pinWatch(mapPath(directory, 'own')) };
   } catch (error) {
     for (const map of opened) map.close();
     if (hasCode(error, 'ENOENT')) return undefined;
@@ -79,7 +82,7 @@ export function openBpfSockets(directory: string): BpfSockets | undefined {
 type Maps = Readonly<Record<'pods' | 'listeners' | 'own' | 'peers', BpfMap>>;
 
 /** Buffers are made once: two of these calls are made for each connection. */
-function useMaps({ pods, listeners, own, peers }: Maps): BpfSockets {
+function useMaps({ pods, listeners, own, peers }: Maps): Omit<BpfSockets, 'areCurrent'> {
   const descriptor = Buffer.alloc(SIZES.descriptor);
   const plainTag = encodeZtunnelSocket();
   const showingTag = encodeZtunnelSocket();
@@ -109,6 +112,13 @@ function useMaps({ pods, listeners, own, peers }: Maps): BpfSockets {
       for (const map of [pods, listeners, own, peers]) map.close();
     },
   };
+}
+
+/** A pin that is removed and made again is another file. */
+function pinWatch(path: string): () => boolean {
+  const numberOf = (): number | undefined => statSync(path, { throwIfNoEntry: false })?.ino;
+  const opened = numberOf();
+  return () => numberOf() === opened;
 }
 
 function otherVersions(directory: string, versions: readonly number[]): BpfError {

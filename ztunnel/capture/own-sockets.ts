@@ -20,7 +20,7 @@ export interface OwnSocketsOptions {
 
 /**
  * The sockets that one thread makes in pods, as the programs in the kernel know them. Does nothing while there are none: they
- * may come after the ztunnel has started, and are then told of what listens already.
+ * may come after the ztunnel has started, or be made anew, and are then told of what listens already.
  */
 export class OwnSockets {
   readonly #directory: string | undefined;
@@ -34,12 +34,15 @@ export class OwnSockets {
   }
 
   /**
-   * Opens the maps if they are there by now. To be called when a pod is added.
+   * Opens the maps if they are there by now, or others are. To be called when a pod is added, and now and then.
    * @throws BpfError when they are another version's
    */
   look(): void {
-    if (this.#bpf !== undefined || this.#directory === undefined) return;
-    this.#bpf = openBpfSockets(this.#directory);
+    if (this.#directory === undefined || this.#bpf?.areCurrent() === true) return;
+    const found = openBpfSockets(this.#directory);
+    if (found === undefined) return;
+    this.#bpf?.close();
+    this.#bpf = found;
     this.#forgetClosed();
     for (const listener of this.#listeners) this.#register(listener);
   }
