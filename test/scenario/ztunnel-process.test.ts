@@ -1,77 +1,15 @@
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { request } from 'node:http';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import pino from 'pino';
 import { expect, test } from 'vitest';
-import { parseControlPlaneConfig } from '#control-plane/config.ts';
-import { type ControlPlane, openControlPlane } from '#control-plane/main.ts';
 import { eventually } from '#test/kit/eventually.ts';
-import { createNetns, type Netns } from '#test/kit/netns.ts';
-import { namespaceYaml, serviceYaml } from '#test/kit/yaml.ts';
+import { listeningPorts, makeZtunnelBed, POD, resolveInPod, type ZtunnelBed } from '#test/kit/ztunnel-bed.ts';
 import { parseZtunnelConfig } from '#ztunnel/config.ts';
 import { runZtunnel, ZtunnelStartError } from '#ztunnel/main.ts';
-import type { PodInfo } from '#ztunnel/worker-messages.ts';
-import { serveZds, type ZdsServer } from '#ztunnel/zds/server.ts';
 
 const logger = pino({ level: 'silent' });
-const TOKEN = Buffer.alloc(32, 7).toString('base64url');
-const POD: PodInfo = { uid: 'uid-of-cart-1', name: 'cart-1', namespace: 'shop', serviceAccount: 'cart' };
 const CART = 'Kubernetes//Pod/shop/cart-1';
-
-/** A node with a control plane and a node agent, and a pod `shop/cart-1` in a namespace of its own. */
-interface Bed extends AsyncDisposable {
-  readonly pod: Netns;
-  readonly controlPlane: ControlPlane;
-  readonly agent: ZdsServer;
-  readonly state: string;
-  readonly port: number;
-}
-
-async function makeBed(): Promise<Bed> {
-  const state = mkdtempSync(join(tmpdir(), 'tulle-zt-'));
-  for (const folder of ['tokens', 'pods', 'nodes', 'mesh', 'run/n1']) {
-    mkdirSync(join(state, folder), { recursive: true });
-  }
-  writeFileSync(join(state, 'tokens/n1'), TOKEN);
-  writeFileSync(join(state, 'mesh/mesh.yaml'), namespaceYaml('shop', true) + serviceYaml('shop', 'cart'));
-  writeFileSync(join(state, 'pods/shop_cart-1.redirection'), 'enabled');
-  writeFileSync(join(state, 'pods/shop_cart-1.json'), JSON.stringify(podObject()));
-  const flags = ['--state', state, '-f', join(state, 'mesh'), '--listen', '127.0.0.1:0', '--nodes', 'n1'];
-  const controlPlane = await openControlPlane(parseControlPlaneConfig(flags, {}), logger);
-  const pod = await createNetns('ztunnel-pod');
-  const agent = await serveZds({
-    path: join(state, 'run/n1/zds.sock'),
-    snapshot: () => [{ pod: POD, netnsPath: pod.path }],
-    onChange: () => undefined,
-    onRefused: () => undefined,
-    logger,
-  });
-  return {
-    ...{ pod, controlPlane, agent, state, port: controlPlane.port },
-    [Symbol.asyncDispose]: async () => {
-      agent.close();
-      await controlPlane[Symbol.asyncDispose]();
-      await pod.remove();
-      rmSync(state, { recursive: true });
-    },
-  };
-}
-
-function podObject(): unknown {
-  return {
-    apiVersion: 'v1',
-    kind: 'Pod',
-    metadata: { name: POD.name, namespace: POD.namespace, uid: POD.uid, labels: { app: 'cart' } },
-    spec: { serviceAccountName: 'cart', nodeName: 'n1', containers: [{ name: 'main' }] },
-    status: {
-      phase: 'Running',
-      podIPs: [{ ip: '10.244.1.2' }, { ip: 'fd00:10:244:1::2' }],
-      conditions: [{ type: 'Ready', status: 'True' }],
-    },
-  };
-}
 
 interface RunningZtunnel extends AsyncDisposable {
   readonly stop: () => Promise<void>;
@@ -80,7 +18,7 @@ interface RunningZtunnel extends AsyncDisposable {
   readonly ended: Promise<void>;
 }
 
-function startZtunnel({ state, port }: Bed): RunningZtunnel {
+function startZtunnel({ state, port }: ZtunnelBed): RunningZtunnel {
   const address = `https://127.0.0.1:${port}`;
   const config = parseZtunnelConfig(['--state', state, '--node', 'n1', '--name-servers', ''], {
     XDS_ADDRESS: address,
@@ -122,21 +60,8 @@ async function dumpOf(ztunnel: RunningZtunnel): Promise<{
   return JSON.parse((await ztunnel.get('/config_dump')).body);
 }
 
-/** Asks the resolver inside the pod, as an application would after redirection. */
-async function resolveInPod(pod: Netns, server: string, name: string, type: 'A' | 'AAAA'): Promise<unknown> {
-  const script = `const r = new (require('node:dns').promises.Resolver)({ timeout: 2000, tries: 1 });
-    r.setServers(['${server}:15053']);
-    r.resolve('${name}', '${type}').then((a) => console.log(JSON.stringify(a)), (e) => console.log(JSON.stringify(e.code)))`;
-  return JSON.parse(await pod.exec(process.execPath, ['-e', script]));
-}
-
-async function listeningPorts(pod: Netns): Promise<readonly string[]> {
-  const listed = await pod.exec('ss', ['-Hlntu']);
-  return [...new Set([...listed.matchAll(/:(15\d{3})\s/g)].map(([, port = '']) => port))].toSorted();
-}
-
 test('it configures itself, certifies its workloads, serves its pods, and then is ready', async () => {
-  await using bed = await makeBed();
+  await using bed = await makeZtunnelBed();
   await using ztunnel = startZtunnel(bed);
   await untilReady(ztunnel);
   const identity = 'spiffe://cluster.local/ns/shop/sa/cart';
@@ -153,7 +78,7 @@ test('it configures itself, certifies its workloads, serves its pods, and then i
 });
 
 test('it answers the names of the mesh inside the pod, in both families, also without a control plane', async () => {
-  await using bed = await makeBed();
+  await using bed = await makeZtunnelBed();
   await using ztunnel = startZtunnel(bed);
   await untilReady(ztunnel);
   expect(await resolveInPod(bed.pod, '127.0.0.1', 'cart.shop', 'A')).toEqual(['10.96.1.0']);
@@ -164,7 +89,7 @@ test('it answers the names of the mesh inside the pod, in both families, also wi
 });
 
 test('a pod that is taken away is let go of: its listeners, its resolver', async () => {
-  await using bed = await makeBed();
+  await using bed = await makeZtunnelBed();
   await using ztunnel = startZtunnel(bed);
   await untilReady(ztunnel);
   await bed.agent.del(POD.uid);
@@ -175,7 +100,7 @@ test('a pod that is taken away is let go of: its listeners, its resolver', async
 });
 
 test('a pod whose ports are taken is refused and served as soon as they are free', async () => {
-  await using bed = await makeBed();
+  await using bed = await makeZtunnelBed();
   const taker = bed.pod.spawn(process.execPath, ['-e', "require('node:net').createServer().listen(15008)"]);
   await eventually('the port is taken', async () => (await listeningPorts(bed.pod)).includes('15008'));
   await using ztunnel = startZtunnel(bed);
@@ -191,7 +116,7 @@ test('a pod whose ports are taken is refused and served as soon as they are free
 });
 
 test('without the node agent it is not ready and goes on', async () => {
-  await using bed = await makeBed();
+  await using bed = await makeZtunnelBed();
   await using ztunnel = startZtunnel(bed);
   await untilReady(ztunnel);
   bed.agent.close();
@@ -200,7 +125,7 @@ test('without the node agent it is not ready and goes on', async () => {
 });
 
 test('an order to drain ends it, and its listeners with it', async () => {
-  await using bed = await makeBed();
+  await using bed = await makeZtunnelBed();
   const ztunnel = startZtunnel(bed);
   await untilReady(ztunnel);
   expect((await ztunnel.post('/drain')).status).toBe(202);
@@ -209,7 +134,7 @@ test('an order to drain ends it, and its listeners with it', async () => {
 });
 
 test('a second one beside it takes over without a moment in which nothing listens', async () => {
-  await using bed = await makeBed();
+  await using bed = await makeZtunnelBed();
   const old = startZtunnel(bed);
   await untilReady(old);
   await using _next = startZtunnel(bed);
@@ -220,7 +145,7 @@ test('a second one beside it takes over without a moment in which nothing listen
 });
 
 test('a port or namespace that cannot be had ends it with one message', async () => {
-  await using bed = await makeBed();
+  await using bed = await makeZtunnelBed();
   const config = parseZtunnelConfig(['--state', bed.state, '--node', 'n1', '--egress-netns', '/nowhere'], {});
   const { signal } = new AbortController();
   await expect(runZtunnel(config, signal, logger)).rejects.toThrow(ZtunnelStartError);

@@ -26,7 +26,8 @@ export interface Predecessor extends Disposable {
 
 /** Opens a file as a place only: also a socket, and what the path means later does not matter (open(2)). */
 const O_PATH_CLOEXEC = 0o12000000;
-const ANSWER_MS = 1_000;
+/** Below what a node agent waits for the answer to a pod. */
+const ANSWER_MS = 3_000;
 const ANSWER_BYTES = 1 << 20;
 
 /**
