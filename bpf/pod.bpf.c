@@ -51,6 +51,12 @@ inline_always int refuse(enum reason reason)
 	return SK_DROP;
 }
 
+/* To the ztunnel. While it is gone: to nobody, or, in a pod that is not strict, to whom it would be without a mesh. */
+inline_always int give(struct bpf_sk_lookup *ctx, enum listener_kind kind, const struct pod *pod, enum reason reason)
+{
+	return assign(ctx, kind) || !(pod->flags & POD_STRICT) ? SK_PASS : refuse(reason);
+}
+
 inline_always int is_captured_outbound(const __u32 *to, __u16 port)
 {
 	if (is_ipv4(to))
@@ -80,25 +86,24 @@ int steer(struct bpf_sk_lookup *ctx)
 	__u16 port = read_once(ctx->local_port);
 	int inside = is_loopback(probe.from) || is_loopback(local) || same(probe.from, local) ||
 		     same(probe.from, own_address(pod, probe.from));
-	int otherwise = pod->flags & POD_STRICT;
 
 	if (ctx->protocol == IPPROTO_UDP)
 		return !inside && (pod->flags & POD_REFUSE_UDP) ? refuse(UDP_INBOUND) : SK_PASS;
 	if (ctx->protocol != IPPROTO_TCP)
 		return SK_PASS;
 	if (is_captured_outbound(local, port))
-		return assign(ctx, LISTENER_OUTBOUND) || !otherwise ? SK_PASS : refuse(OUTBOUND_WITHOUT_ZTUNNEL);
+		return give(ctx, LISTENER_OUTBOUND, pod, OUTBOUND_WITHOUT_ZTUNNEL);
 	if (inside)
 		return SK_PASS;
 	if (port == PORT_HBONE)
-		return assign(ctx, LISTENER_HBONE) || !otherwise ? SK_PASS : refuse(INBOUND_WITHOUT_ZTUNNEL);
+		return give(ctx, LISTENER_HBONE, pod, INBOUND_WITHOUT_ZTUNNEL);
 	probe.pod = cookie;
 	probe.port = port;
 	if (!(pod->flags & POD_INBOUND) || bpf_map_lookup_elem(&probes, &probe))
 		return SK_PASS;
 	if (pod->flags & POD_REFUSE_PLAINTEXT)
 		return refuse(PLAINTEXT_REFUSED);
-	return assign(ctx, LISTENER_INBOUND) || !otherwise ? SK_PASS : refuse(INBOUND_WITHOUT_ZTUNNEL);
+	return give(ctx, LISTENER_INBOUND, pod, INBOUND_WITHOUT_ZTUNNEL);
 }
 
 #define SOCK_RAW 3
@@ -153,7 +158,9 @@ inline_always int is_syn(struct __sk_buff *skb, const struct packet *packet)
 {
 	struct tcphdr tcp;
 
-	return packet->protocol == IPPROTO_TCP && !bpf_skb_load_bytes(skb, packet->payload, &tcp, sizeof(tcp)) && tcp.syn && !tcp.ack;
+	if (packet->protocol != IPPROTO_TCP || bpf_skb_load_bytes(skb, packet->payload, &tcp, sizeof(tcp)))
+		return 0;
+	return tcp.syn && !tcp.ack;
 }
 
 /* What leaves the pod by its device. Only the ztunnel dials, and only it sends UDP where that is refused. */
