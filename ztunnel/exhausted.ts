@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { formatHostPort, type HostPort, type Ip } from '#api/address.ts';
-import { descriptorLimit, hasCode, withinNamespace } from './capture/native.ts';
+import { descriptorLimit, hasCode, NativeError, withinNamespace } from './capture/native.ts';
 
 /** Ports or descriptors have run out; the message says which, of whom, how many there are, and what helps. */
 export class ExhaustedError extends Error {
@@ -26,7 +26,8 @@ export interface Attempt {
 
 /** The error by its name if it says that something has run out, else as it is. */
 export function explainExhaustion(error: Error, attempt: Attempt): Error {
-  if (hasCode(error, 'EADDRNOTAVAIL')) {
+  // To bind to an address that is not there gives the same; that is a call of ours.
+  if (hasCode(error, 'EADDRNOTAVAIL') && !(error instanceof NativeError)) {
     return new ExhaustedError(portsMessage(attempt), 'EADDRNOTAVAIL', error);
   }
   const descriptors = exhaustedDescriptors(error);

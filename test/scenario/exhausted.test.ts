@@ -1,11 +1,14 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import net from 'node:net';
+import os from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { createNetns, type Netns } from '#test/kit/netns.ts';
 import { closeDescriptor, openNamespace, warmThreadPool } from '#ztunnel/capture/in-pod-sockets.ts';
+import { NativeError } from '#ztunnel/capture/native.ts';
 import { dialled } from '#ztunnel/dial.ts';
+import { explainExhaustion } from '#ztunnel/exhausted.ts';
 import { openPodSockets } from '#ztunnel/pod-sockets.ts';
 
 let pod: Netns;
@@ -43,6 +46,12 @@ test.each(['127.0.0.1', '::1'])('ports of a pod that have run out are named: %s'
       'widen net.ipv4.ip_local_port_range there, or keep connections open instead of making new ones',
     cause: { name: 'ExhaustedError', code: 'EADDRNOTAVAIL' },
   });
+});
+
+test('an address that is not there is no lack of ports', () => {
+  const error = new NativeError('bind to 10.9.9.9 port 0', os.constants.errno.EADDRNOTAVAIL);
+  const attempt = { from: 'pod shop/web', netnsFd, to: { ip: '10.9.9.9', port: 7000 } };
+  expect(explainExhaustion(error, attempt)).toBe(error);
 });
 
 test('descriptors that have run out are named', async () => {
