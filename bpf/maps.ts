@@ -28,7 +28,7 @@ export interface MapSizes {
 
 /** A map shared with the programs in the kernel. Its descriptor is closed by {@link close}; the map lives on while pinned or used. */
 export class BpfMap {
-  readonly fd: number;
+  readonly #fd: number;
   readonly #path: string;
   readonly #keySize: number;
   readonly #valueSize: number;
@@ -36,7 +36,7 @@ export class BpfMap {
   #isOpen = true;
 
   private constructor(fd: number, path: string, info: MapInfo) {
-    this.fd = fd;
+    this.#fd = fd;
     this.#path = path;
     this.#keySize = info.keySize;
     this.#valueSize = info.valueSize;
@@ -65,27 +65,33 @@ export class BpfMap {
     }
   }
 
+  /** @throws BpfError once it is closed: the number may be another's by then */
+  get fd(): number {
+    this.#require(undefined, undefined);
+    return this.#fd;
+  }
+
   /**
    * Copies the value of a key; for maps of sockets' storage, the key is a descriptor. False: there is none.
    * @throws BpfError; RangeError for bytes that are too few, here and below: the kernel takes as many as the map has
    */
   lookup(key: Uint8Array, into: Uint8Array): boolean {
     this.#require(key, into);
-    const result = libbpf().bpf_map_lookup_elem(this.fd, key, into);
+    const result = libbpf().bpf_map_lookup_elem(this.#fd, key, into);
     return this.#unlessMissing('look up in', result);
   }
 
   /** @throws BpfError E2BIG when the map is full, EEXIST and ENOENT by `flags` */
   update(key: Uint8Array, value: Uint8Array, flags: UpdateFlags = 0): void {
     this.#require(key, value);
-    const result = libbpf().bpf_map_update_elem(this.fd, key, value, flags);
+    const result = libbpf().bpf_map_update_elem(this.#fd, key, value, flags);
     if (result < 0) throw this.#failed('write to', -result);
   }
 
   /** False: it was not there. @throws BpfError */
   delete(key: Uint8Array): boolean {
     this.#require(key, undefined);
-    return this.#unlessMissing('delete from', libbpf().bpf_map_delete_elem(this.fd, key));
+    return this.#unlessMissing('delete from', libbpf().bpf_map_delete_elem(this.#fd, key));
   }
 
   /**
@@ -99,7 +105,7 @@ export class BpfMap {
     // Deleting the key that we stand at makes the kernel start again: hence the bound, and the map by text.
     for (let step = 0; step < 2 * this.#maxEntries; step++) {
       const next: Buffer = Buffer.alloc(this.#keySize);
-      if (!this.#unlessMissing('list', libbpf().bpf_map_get_next_key(this.fd, last, next))) break;
+      if (!this.#unlessMissing('list', libbpf().bpf_map_get_next_key(this.#fd, last, next))) break;
       keys.set(next.toString('latin1'), next);
       last = next;
     }
@@ -107,11 +113,10 @@ export class BpfMap {
   }
 
   close(): void {
-    if (this.#isOpen) sys.close(this.fd);
+    if (this.#isOpen) sys.close(this.#fd);
     this.#isOpen = false;
   }
 
-  /** A number of a closed descriptor may be another map's by now. */
   #require(key: Uint8Array | undefined, value: Uint8Array | undefined): void {
     if (!this.#isOpen) throw new BpfError(`map ${this.#path} is closed`, { code: 'EBADF' });
     if (key !== undefined && key.length < this.#keySize)

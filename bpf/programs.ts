@@ -158,14 +158,13 @@ function meshPrograms(
   podFile: Buffer,
   { egress, splice }: Pick<MeshPrograms, 'egress' | 'splice'>,
 ): MeshPrograms {
-  const descriptors = new Map(Object.entries(maps).map(([name, map]) => [name, map.fd]));
   return {
     maps,
     egress,
     splice,
     attachPod: (pod) => {
       requireCookie(pod);
-      const programs = loadPodPrograms(podFile, descriptors, pod.cookie);
+      const programs = loadPodPrograms(podFile, descriptorsOf(maps), pod.cookie);
       try {
         withLock(directory, () => attachPodHooks(podDirectory(directory, pod.cookie), pod, programs, egress));
       } finally {
@@ -183,6 +182,10 @@ function meshPrograms(
       for (const map of Object.values(maps)) map.close();
     },
   };
+}
+
+function descriptorsOf(maps: MeshMaps): ReadonlyMap<string, number> {
+  return new Map(Object.entries(maps).map(([name, map]) => [name, map.fd]));
 }
 
 /** A cookie and a namespace that do not belong together would have one pod's connections handed to another's ztunnel. */

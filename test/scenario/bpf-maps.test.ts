@@ -55,6 +55,7 @@ test('a closed map takes nothing any more, whoever has its descriptor by now', (
   map.close();
   expect(() => map.update(key, value)).toThrow(`map ${path} is closed`);
   expect(() => map.keys()).toThrow(BpfError);
+  expect(() => map.fd).toThrow('is closed');
 });
 
 test('a map that is not there says who would make it', () => {
