@@ -21,6 +21,7 @@ const PROGRAM_TYPES: readonly { readonly name: string; readonly type: number; re
   { name: 'traffic control', type: 3, since: '4.1' },
   { name: 'sockops', type: 13, since: '4.13' },
   { name: 'socket addresses of a cgroup', type: 18, since: '4.17' },
+  { name: 'socket options of a cgroup', type: 25, since: '5.3' },
   { name: 'sk_lookup', type: 30, since: '5.9' },
 ];
 const SOCK_OPS = 13;
