@@ -3,7 +3,7 @@ import { METHODS } from '#test/kit/capture-bed.ts';
 import { eventually } from '#test/kit/eventually.ts';
 import { type Mesh, openMesh, type WorkloadStatus } from '#test/kit/mesh.ts';
 import { serverCommand } from '#test/kit/programs/programs.ts';
-import { PYTHON, SOCKETS } from '#test/kit/socket-calls.ts';
+import { PYTHON, SOCKETS, type SocketReply } from '#test/kit/socket-calls.ts';
 import { namespaceYaml, peerAuthenticationYaml, policyYaml, serviceYaml } from '#test/kit/yaml.ts';
 
 const DENY = policyYaml('shop', 'no-tcp', '{action: DENY, rules: [{to: [{operation: {ports: ["9000"]}}]}]}');
@@ -64,6 +64,30 @@ describe.each(METHODS)('%s', (method) => {
       const [line = '', remote] = stdout.split('\n');
       expect(remote?.trim()).toBe(host);
       expect(JSON.parse(line).remoteAddress).toMatch(/10\.244\.|fd/);
+    }
+  });
+
+  test('both ends of a tunnel see each other; with eBPF, by port as well', async () => {
+    const server = {
+      namespace: 'shop',
+      name: 'seen-1',
+      node: 'n2',
+      command: [PYTHON, SOCKETS, 'serve', '9100'],
+    };
+    const { addresses } = await mesh.run(server, true);
+    const calls = addresses.flatMap((host) => [
+      { host, port: 9100 },
+      { host, port: 9100 },
+    ]);
+    const replies = await eventually('the server answers', async () => {
+      const { stdout } = await mesh.exec('shop/web-1', [PYTHON, SOCKETS, 'call', JSON.stringify(calls)]);
+      const all = JSON.parse(stdout) as SocketReply[];
+      return all.every(({ reply }) => reply === 'pingend') && all;
+    });
+    for (const [index, { peer, local, server: seen }] of replies.entries()) {
+      expect(peer).toEqual({ ip: calls[index]?.host, port: 9100 });
+      expect(seen?.peer.ip).toBe(local.ip);
+      if (method === 'ebpf') expect(seen).toMatchObject({ accepted: local, peer: local });
     }
   });
 
