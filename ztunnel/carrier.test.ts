@@ -1,6 +1,9 @@
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
 import { EMPTY_MATCH } from '#api/policy.ts';
 import { ADDRESS_TYPE, AUTHORIZATION_TYPE, type Resource } from '#api/resource.ts';
@@ -576,4 +579,22 @@ test('bytes are counted while a connection lives', async () => {
   expect(closed.totalReceivedBytes).toBe(17);
   const counted = near.records.reduce((sum, { receivedBytes }) => sum + receivedBytes, 0);
   expect(counted).toBe(17);
+});
+
+test("a pod is refused while its node has eBPF maps of another version's alone", async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'tulle-maps-'));
+  mkdirSync(join(directory, 'v99'));
+  const answers: FromWorker[] = [];
+  const carrier = new Carrier({
+    config: { ...config('n1'), bpf: { directory, workers: 1 } },
+    send: (message) => answers.push(message),
+  });
+  const { uid, name, namespace, serviceAccount } = web;
+  const pod = { uid, name, namespace, serviceAccount };
+  await carrier.handle({ kind: 'add-pod', request: 1, pod, netnsFd: 0 });
+  expect(answers).toEqual([
+    { kind: 'done', request: 1, error: expect.stringMatching(/maps of v99, .*v1: run/) },
+  ]);
+  await carrier.handle({ kind: 'drain', request: 2, deadlineMs: 0 });
+  rmSync(directory, { recursive: true });
 });
