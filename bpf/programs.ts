@@ -141,6 +141,7 @@ function installLocked(options: MeshOptions, cgroup: OpenCgroup): MeshPrograms {
   } catch (error) {
     if (isNew) removeVersion(directory, ABI);
     removeEmpty(directory);
+    removeEmpty(dirname(directory));
     throw error;
   }
 }
