@@ -6,6 +6,7 @@ import { createForwarder } from './dns/forward.ts';
 import { lookUpHostname } from './dns/lookup.ts';
 import { connectHop } from './hbone/client.ts';
 import { Pool } from './hbone/pool.ts';
+import { KernelSplice } from './kernel-splice.ts';
 import { PodIndex } from './pod-index.ts';
 import { PodListeners } from './pod-listeners.ts';
 import { openPodSockets, type PodSockets, type PodSocketsOptions } from './pod-sockets.ts';
@@ -43,6 +44,7 @@ export class Carrier {
   readonly #rechecks: Rechecks;
   readonly #pods = new Map<string, Served>();
   readonly #progress: NodeJS.Timeout;
+  #isDraining = false;
 
   constructor(options: CarrierOptions) {
     this.#options = options;
@@ -69,6 +71,7 @@ export class Carrier {
         this.#path.tables.apply(message.update);
         this.#path.waits.notify();
         this.#rechecks.note(message.update);
+        this.#watchSpliced();
         break;
       case 'svid':
         this.#path.svids.set(message.svid);
@@ -123,7 +126,21 @@ export class Carrier {
     if (before !== undefined) this.#path.pods.remove(before.pod);
     this.#path.pods.add(pod);
     this.#pods.set(info.uid, { pod, listeners });
+    this.#watchSpliced();
     return opened;
+  }
+
+  /** Which pods have asked for the kernel splice. When this process ends, they are left to its successor. */
+  #watchSpliced(): void {
+    const { tables, config, kernelSplice } = this.#path;
+    if (this.#isDraining) return;
+    const pods = new Map<bigint, boolean>();
+    for (const { pod } of this.#pods.values()) {
+      const { name, namespace, serviceAccount } = pod.info;
+      const workload = tables.workloadByName(name, namespace, serviceAccount, config.node);
+      if (pod.sockets.cookie !== undefined) pods.set(pod.sockets.cookie, workload?.splice === true);
+    }
+    kernelSplice.watch(pods);
   }
 
   #socketsOf({ namespace, name }: PodInfo): PodSocketsOptions {
@@ -138,6 +155,7 @@ export class Carrier {
     const { pod, listeners } = served;
     const { connections, pods } = this.#path;
     pods.remove(pod);
+    this.#watchSpliced();
     listeners.close();
     if (cut) {
       connections.cut(({ opening }) => concerns(opening, pod), REMOVED);
@@ -151,6 +169,7 @@ export class Carrier {
 
   async #drain(deadlineMs: number): Promise<void> {
     const { connections, pool, pods, svids } = this.#path;
+    this.#isDraining = true;
     const all = [...this.#pods.values()].map(({ listeners }) => listeners);
     this.#pods.clear();
     pods.clear();
@@ -192,6 +211,7 @@ function openDataPath(
     }),
     connections: new Connections(records),
     pods: new PodIndex(),
+    kernelSplice: new KernelSplice(config.bpf?.directory),
     pool: openPool(config),
     resolveHostname: (hostname) => lookUpHostname(forwarder, hostname).catch(() => []),
   };

@@ -5,6 +5,7 @@ import type { AccessRecord } from './access-log.ts';
 import type { Connections } from './connections.ts';
 import { canonicalIp } from './hbone/authority.ts';
 import type { Pool, PoolTarget } from './hbone/pool.ts';
+import type { KernelSplice } from './kernel-splice.ts';
 import type { PodIndex } from './pod-index.ts';
 import type { PodSockets } from './pod-sockets.ts';
 import type { TableWaits } from './table-waits.ts';
@@ -32,6 +33,7 @@ export interface DataPath {
   readonly pool: Pool<PodTarget>;
   readonly connections: Connections;
   readonly pods: PodIndex;
+  readonly kernelSplice: KernelSplice;
   readonly record: (record: AccessRecord) => void;
   /** The addresses of a hostname outside the mesh; none when it has none, or nobody answers. Never rejects. */
   readonly resolveHostname: (hostname: string) => Promise<readonly Ip[]>;

@@ -34,6 +34,10 @@ export interface PodSockets {
    * @throws ExhaustedError, which the socket's error may be as well; NativeError, BpfError
    */
   readonly dial: (to: HostPort, caller?: HostPort) => Socket;
+  /** The pod's namespace, if programs in the kernel may have its connections; undefined: they cannot tell namespaces apart. */
+  readonly cookie?: bigint;
+  /** Whether they have them, at this moment. @throws BpfError */
+  readonly isInKernel?: () => boolean;
   /** Whether the address is the pod's own; one that was stays it. */
   readonly hasAddress: (ip: Ip) => boolean;
   /**
@@ -91,6 +95,8 @@ export function openPodSockets(
   const dialOut = (to: HostPort): Socket =>
     dial({ from: name, netnsFd, to }, { tag }).setKeepAlive(true, KEEPALIVE_MS);
   return {
+    ...(cookie !== undefined && { cookie }),
+    isInKernel: () => own.captures(cookie),
     listen: (server, port, given) => {
       const fd = given ?? listenOn(netnsFd, port, tag);
       const kind = KINDS.get(port);
@@ -186,8 +192,8 @@ function listenOn(netnsFd: number, port: number, tag: SocketTag): number {
   }
 }
 
-/** Node.js has no public way to a socket's descriptor. */
-function descriptorOf(socket: Socket): number | undefined {
+/** Node.js has no public way to a socket's descriptor; undefined when it is closed. */
+export function descriptorOf(socket: Socket): number | undefined {
   const { _handle: handle } = socket as Socket & { readonly _handle?: { readonly fd?: number } | null };
   return handle?.fd;
 }

@@ -12,6 +12,7 @@ import { DialError, dialled, GIVEN_UP } from './dial.ts';
 import { SocketLeg } from './hbone/socket-leg.ts';
 import { identityOf } from './identity-of.ts';
 import { decideApplication, type InboundTarget } from './inbound-target.ts';
+import { type KernelPair, spliceInKernel } from './kernel-leg.ts';
 import type { SameNodeHop } from './next-hop.ts';
 import { describeService, describeWorkload } from './peers.ts';
 import { authorizeNow, authorizeWhenKnown } from './permission.ts';
@@ -106,7 +107,8 @@ async function handOver(call: Handover): Promise<'over' | 'unreachable'> {
     const upstream = new SocketLeg(await dialled(dial, CONNECT_TIMEOUT_MS));
     socket.off('close', giveUp);
     if (target.wantsProxyProtocol) upstream.write(introduction(call));
-    live.carry(leg, upstream);
+    const ends = application && !live.isOver ? endsOf(call, upstream, application) : undefined;
+    live.carry(ends?.downstream ?? leg, ends?.upstream ?? upstream);
   } catch (error) {
     socket.off('close', giveUp);
     const failure = failureOf(error);
@@ -115,6 +117,21 @@ async function handOver(call: Handover): Promise<'over' | 'unreachable'> {
     leg.abort();
   }
   return 'over';
+}
+
+/** With the kernel's help, if both pods have asked for it and programs in the kernel have their connections. */
+function endsOf(call: Handover, upstream: SocketLeg, application: Socket): KernelPair | undefined {
+  const { path, pod, socket, leg, source, hop, destinationPod, target } = call;
+  const haveAsked = source.splice === true && hop.destinationWorkload.splice === true;
+  if (!haveAsked || target.wantsProxyProtocol) return undefined;
+  const [from, to] = [pod.sockets, destinationPod.sockets];
+  if (from.isInKernel?.() !== true || to.isInKernel?.() !== true) return undefined;
+  if (from.cookie === undefined || to.cookie === undefined) return undefined;
+  return spliceInKernel(
+    path.kernelSplice,
+    { socket, leg, cookie: from.cookie },
+    { socket: application, leg: upstream, cookie: to.cookie },
+  );
 }
 
 /** Why they are not who they have to be, if they are not: as between nodes, where a TLS handshake would say so. */

@@ -12,6 +12,7 @@ const CALL_AT = 1;
 export class Outlet {
   readonly #socket: Socket;
   readonly #onRoom: () => void;
+  readonly #onSent: (() => void) | undefined;
   #batch: Buffer | undefined;
   #size = 0;
   #inFlight = 0;
@@ -21,10 +22,12 @@ export class Outlet {
   /**
    * @param socket stays the caller's
    * @param onRoom there is room again, after somebody was told that there is none, or not enough
+   * @param onSent a batch is no longer ours: the network has it, or it was lost with the socket
    */
-  constructor(socket: Socket, onRoom: () => void) {
+  constructor(socket: Socket, onRoom: () => void, onSent?: () => void) {
     this.#socket = socket;
     this.#onRoom = onRoom;
+    this.#onSent = onSent;
   }
 
   /** Bytes that can be appended now, in one piece. */
@@ -80,6 +83,7 @@ export class Outlet {
   #sent(batch: Buffer): void {
     giveBack(batch);
     this.#inFlight -= 1;
+    this.#onSent?.();
     if (!this.#isWaitedFor || this.#inFlight > CALL_AT) return;
     this.#isWaitedFor = false;
     this.#onRoom();

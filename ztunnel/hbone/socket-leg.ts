@@ -27,10 +27,15 @@ export class SocketLeg implements Leg {
   #isFlushPlanned = false;
   /** It broke before `start`. */
   #failure: string | undefined;
+  #onFlushed: (() => void) | undefined;
 
   constructor(socket: Socket) {
     this.#socket = socket;
-    this.#outlet = new Outlet(socket, () => this.#onRoom());
+    this.#outlet = new Outlet(
+      socket,
+      () => this.#onRoom(),
+      () => this.#noteSent(),
+    );
     socket.on('error', (error) => this.#lose(error.message));
     socket.on('close', () => this.#lose('closed'));
   }
@@ -60,7 +65,7 @@ export class SocketLeg implements Leg {
     const isFirst = this.#lastTurn !== turn;
     this.#lastTurn = turn;
     if (isFirst && bytes.length <= SMALL_BYTES && this.#socket.writableLength === 0 && this.#outlet.isEmpty) {
-      this.#socket.write(Buffer.from(bytes));
+      this.#socket.write(Buffer.from(bytes), this.#onFlushed && (() => this.#noteSent()));
       return true;
     }
     const taken = this.#waiting.length === 0 ? this.#outlet.append(bytes) : 0;
@@ -96,6 +101,17 @@ export class SocketLeg implements Leg {
 
   bytesRead(): number {
     return this.#socket.bytesRead;
+  }
+
+  /** Calls back whenever the network has all that has been written so far. To be called before the first write. */
+  whenFlushed(callback: () => void): void {
+    this.#onFlushed = callback;
+  }
+
+  #noteSent(): void {
+    if (this.#onFlushed === undefined || this.#socket.destroyed || this.#socket.errored !== null) return;
+    const isFlushed = this.#socket.writableLength === 0 && this.#outlet.isEmpty && this.#waiting.length === 0;
+    if (isFlushed) this.#onFlushed();
   }
 
   #flush(): void {

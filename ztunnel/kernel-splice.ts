@@ -1,0 +1,171 @@
+import type { Socket } from 'node:net';
+import { join } from 'node:path';
+import { BpfError, BpfUnsupportedError } from '#bpf/errors.ts';
+import { ABI, podKey, SIZES } from '#bpf/layout.ts';
+import { BpfMap } from '#bpf/maps.ts';
+import {
+  SPLICE_MAPS,
+  SPLICE_OFFSETS,
+  SPLICE_QUEUE,
+  SPLICE_SIZES,
+  type SpliceMapName,
+  senderKey,
+  targetKey,
+} from '#bpf/splice-layout.ts';
+import { NativeError } from './capture/native.ts';
+import { forceSendBuffer, socketCookie } from './capture/tcp-socket.ts';
+import { localOf, remoteOf } from './data-path.ts';
+import { descriptorOf } from './pod-sockets.ts';
+
+/**
+ * The ztunnel's side of the kernel splice (bpf/splice.bpf.c): which pods take part, which of its sockets belong together, and
+ * how much of what it has read from one has been written into the other. The bytes themselves stay in the kernel from the
+ * moment at which that is all that was sent.
+ */
+
+/** An application's connection with the ztunnel. */
+export interface SpliceEnd {
+  /** The ztunnel's socket; it is connected. */
+  readonly socket: Socket;
+  /** Of the namespace of the application's pod. */
+  readonly cookie: bigint;
+}
+
+/** Bytes of one application on their way to the other. */
+export interface SpliceDirection {
+  /** So many bytes have been read from the one and are in the kernel's queue to the other: all that were read so far. */
+  readonly flushed: (bytes: number) => void;
+  /** Bytes that went past the ztunnel, so far; after `close`, in the end. */
+  readonly redirected: () => number;
+  /** Forgets it; twice is harmless. To be called when the socket that it goes to has been closed. */
+  readonly close: () => void;
+}
+
+type Maps = Readonly<Record<'pods' | 'targets' | 'splices' | 'counts', BpfMap>>;
+
+/** One per thread, as long as that. Where a node agent has not installed the programs, nothing is ever spliced. */
+export class KernelSplice {
+  readonly #directory: string | undefined;
+  /** What has been said. */
+  readonly #pods = new Map<bigint, boolean>();
+  #maps: Maps | undefined;
+
+  /** @param directory where the mesh's maps are pinned, or will be: `/sys/fs/bpf/tulle/MESH`; undefined: nowhere */
+  constructor(directory: string | undefined) {
+    this.#directory = directory;
+  }
+
+  /**
+   * Says of all pods that are served whether their connections can be spliced: those that are made from now on. Whoever
+   * served them before may have said something else.
+   * @param pods by the cookies of their namespaces
+   */
+  watch(pods: ReadonlyMap<bigint, boolean>): void {
+    this.#look();
+    if (this.#maps === undefined) return;
+    for (const [cookie, isWanted] of pods)
+      if (this.#pods.get(cookie) !== isWanted) this.#say(this.#maps, cookie, isWanted);
+    for (const cookie of [...this.#pods.keys()].filter((each) => !pods.has(each))) {
+      this.#say(this.#maps, cookie, false);
+      this.#pods.delete(cookie);
+    }
+  }
+
+  /**
+   * Lets bytes of an application's go from one socket of the ztunnel's into another. Undefined where that is not possible.
+   * @param from nothing has been read from it
+   * @param to nothing has been written into it
+   */
+  open(from: SpliceEnd, to: Socket): SpliceDirection | undefined {
+    const maps = this.#maps;
+    const application = remoteOf(from.socket);
+    const ztunnel = localOf(from.socket);
+    const fd = descriptorOf(to);
+    if (maps === undefined || fd === undefined || application === undefined || ztunnel === undefined)
+      return undefined;
+    return attempt(() => openDirection(maps, senderKey(from.cookie, application, ztunnel), fd));
+  }
+
+  #say({ pods }: Maps, cookie: bigint, isWanted: boolean): void {
+    attempt(() => {
+      if (isWanted) pods.update(podKey(cookie), Buffer.alloc(SPLICE_MAPS.splice_pods.value, 1));
+      else pods.delete(podKey(cookie));
+      this.#pods.set(cookie, isWanted);
+    });
+  }
+
+  /** The node agent may have come after us. */
+  #look(): void {
+    if (this.#maps !== undefined || this.#directory === undefined) return;
+    this.#maps = openMaps(join(this.#directory, `v${ABI}`, 'maps'));
+  }
+}
+
+function openMaps(directory: string): Maps | undefined {
+  const opened: BpfMap[] = [];
+  const open = (name: SpliceMapName): BpfMap => {
+    const map = BpfMap.openPinned(join(directory, name), SPLICE_MAPS[name]);
+    opened.push(map);
+    return map;
+  };
+  try {
+    return {
+      pods: open('splice_pods'),
+      targets: open('splice_targets'),
+      splices: open('splices'),
+      counts: open('splice_counts'),
+    };
+  } catch (error) {
+    for (const map of opened) map.close();
+    if (error instanceof BpfError || error instanceof BpfUnsupportedError) return undefined;
+    throw error;
+  }
+}
+
+/** The sender's entry comes last: from then on the programs may act. */
+function openDirection({ targets, splices, counts }: Maps, sender: Buffer, fd: number): SpliceDirection {
+  const cookie = socketCookie(fd);
+  const target = targetKey(cookie);
+  const socket = Buffer.alloc(SIZES.socket);
+  socket.writeBigUInt64LE(BigInt(fd));
+  const state = Buffer.alloc(SPLICE_SIZES.splice);
+  state.writeBigUInt64LE(cookie, SPLICE_OFFSETS.splice.target);
+  forceSendBuffer(fd, SPLICE_QUEUE);
+  counts.update(target, Buffer.alloc(SPLICE_SIZES.spliceCounts));
+  targets.update(target, socket);
+  splices.update(sender, state);
+
+  let isOpen = true;
+  let redirected = 0;
+  const read = (): number => {
+    const value = Buffer.alloc(SPLICE_SIZES.spliceCounts);
+    const isThere = isOpen && attempt(() => counts.lookup(target, value)) === true;
+    if (isThere) redirected = Number(value.readBigUInt64LE(SPLICE_OFFSETS.splice_counts.redirected));
+    return redirected;
+  };
+  return {
+    flushed: (bytes) => {
+      if (!isOpen) return;
+      state.writeBigUInt64LE(BigInt(bytes), SPLICE_OFFSETS.splice.flushed);
+      attempt(() => splices.update(sender, state));
+    },
+    redirected: read,
+    close: () => {
+      read();
+      if (!isOpen) return;
+      isOpen = false;
+      attempt(() => splices.delete(sender));
+      attempt(() => counts.delete(target));
+    },
+  };
+}
+
+/** Whatever the kernel has against it: then the bytes go through the ztunnel, as they would anyway. */
+function attempt<T>(work: () => T): T | undefined {
+  try {
+    return work();
+  } catch (error) {
+    if (error instanceof BpfError || error instanceof NativeError) return undefined;
+    throw error;
+  }
+}
