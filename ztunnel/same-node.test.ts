@@ -381,6 +381,27 @@ test('a policy that comes after all policies were known has no window', async ()
   expect(await ending(call())).toBe('ECONNRESET');
 });
 
+test('a proxy behind the destination is told who calls before the first byte', async () => {
+  await mesh({ ...cart, applicationTunnel: { protocol: 'PROXY', port: 15088 } });
+  const heard = Promise.withResolvers<Buffer>();
+  const server = createServer((socket) => {
+    sockets.push(socket);
+    socket.once('data', heard.resolve);
+  });
+  servers.push(server);
+  await pods.serve(server, { ip: '127.0.0.1', port: 15088 });
+  const socket = call();
+  await once(socket, 'connect');
+  socket.write('hello');
+  const bytes = await heard.promise;
+  const { localPort } = socket;
+  expect(bytes.subarray(0, 12).toString('hex')).toBe('0d0a0d0a000d0a515549540a');
+  // Source and destination address, then their ports.
+  expect([...bytes.subarray(16, 24)].join('.')).toBe(`${WEB}.${CART}`);
+  expect([bytes.readUInt16BE(24), bytes.readUInt16BE(26)]).toEqual([localPort, 8080]);
+  expect(bytes.subarray(31, 31 + WEB_ID.length).toString()).toBe(WEB_ID);
+});
+
 test('admin lists it for both pods', async () => {
   await mesh();
   await echo();
