@@ -20,6 +20,7 @@ export interface WorkloadStatus {
   readonly identity: string;
   readonly enrolled: boolean;
   readonly capture: string | null;
+  readonly captureReason?: string | null;
   readonly refused?: Readonly<Record<string, number>>;
   readonly certificate: { readonly serial: string; readonly notAfter: string } | null;
 }
@@ -139,6 +140,8 @@ export interface MeshOptions {
   readonly files?: Readonly<Record<string, string>>;
   /** Further flags of `tulle up`. */
   readonly flags?: readonly string[];
+  /** What starts `tulle up`: a command that takes another one as its arguments. */
+  readonly by?: readonly string[];
 }
 
 /** Brings a mesh up in a temporary folder; resolves at its line `mesh ready`. */
@@ -153,7 +156,8 @@ export async function openMesh(options: MeshOptions = {}): Promise<Mesh> {
   };
   for (const [file, yaml] of Object.entries(options.files ?? {})) write(file, yaml);
   const upLog = join(directory, 'up.log');
-  const up = startLogged([TULLE, 'up', '--state', state, '-f', folder, ...(options.flags ?? [])], upLog);
+  const command = [TULLE, 'up', '--state', state, '-f', folder, ...(options.flags ?? [])];
+  const up = startLogged([...(options.by ?? []), ...command], upLog);
   const children: ChildProcess[] = [];
   const dispose = async (): Promise<void> => {
     await Promise.all(children.map((child) => endProcess(child)));
