@@ -50,13 +50,17 @@ export interface NodeBed extends AsyncDisposable {
   readonly node: Netns;
   /** What eBPF is given; whatever is run in pods is in a cgroup below that one. */
   readonly ebpf: { readonly directory: string; readonly cgroup: string };
-  readonly addPod: (namespace: string, name: string, app: string) => Promise<BedPod>;
+  /** @param container further fields of the container in the Pod object */
+  readonly addPod: (namespace: string, name: string, app: string, container?: object) => Promise<BedPod>;
   /** Takes a pod's file away and then the pod itself. */
   readonly removePod: (pod: BedPod) => Promise<void>;
   /** Replaces the mesh's YAML. */
   readonly configure: (yaml: string) => void;
-  /** @param capture as `--capture`; default: that of the bed */
-  readonly startAgent: (capture?: BedCapture) => void;
+  /**
+   * @param capture as `--capture`; default: that of the bed
+   * @param directory of eBPF; default: that of the bed
+   */
+  readonly startAgent: (capture?: BedCapture, directory?: string) => void;
   readonly stopAgent: (signal: NodeJS.Signals) => Promise<void>;
   readonly startRelayZtunnel: () => RelayZtunnel;
   /** Waits until the agent reports a pod in that state. */
@@ -113,14 +117,14 @@ export async function makeNodeBed(
     state,
     node,
     ebpf,
-    addPod: async (namespace, name, app) => {
+    addPod: async (namespace, name, app, container = {}) => {
       const number = pods.length + 2;
       const own = join(ebpf.cgroup, 'pods', `${namespace}_${name}`);
       const netns = withinCgroup(await createNetns(`${label}-${name}`), own);
       await connectPod(node, netns, number);
       const pod = { namespace, name, uid: `uid-${name}`, netns, number };
       pods.push(pod);
-      write(`pods/${namespace}_${name}.json`, JSON.stringify(podObject(pod, app)));
+      write(`pods/${namespace}_${name}.json`, JSON.stringify(podObject(pod, app, container)));
       return pod;
     },
     removePod: async (pod) => {
@@ -129,9 +133,9 @@ export async function makeNodeBed(
       pods.splice(pods.indexOf(pod), 1);
     },
     configure: (text) => write('mesh/mesh.yaml', text),
-    startAgent: (method = capture) => {
+    startAgent: (method = capture, directory = ebpf.directory) => {
       const args = ['--state', state, '--node', 'n1', '--control-plane', 'https://127.0.0.1:15012'];
-      const how = ['--capture', method, '--bpf-directory', ebpf.directory, '--cgroup', ebpf.cgroup];
+      const how = ['--capture', method, '--bpf-directory', directory, '--cgroup', ebpf.cgroup];
       agent = start('node-agent', ['node-agent', ...args, ...how]);
     },
     stopAgent: async (signal) => {
@@ -177,7 +181,7 @@ async function connectPod(node: Netns, pod: Netns, number: number): Promise<void
   await pod.exec('ip', ['-batch', '-'], inPod.join('\n'));
 }
 
-function podObject(pod: BedPod, app: string): unknown {
+function podObject(pod: BedPod, app: string, container: object): unknown {
   return {
     apiVersion: 'v1',
     kind: 'Pod',
@@ -188,7 +192,11 @@ function podObject(pod: BedPod, app: string): unknown {
       labels: { app },
       annotations: { 'tulle.dev/netns': pod.netns.path },
     },
-    spec: { serviceAccountName: 'default', nodeName: 'n1', containers: [{ name: 'main', ports: [] }] },
+    spec: {
+      serviceAccountName: 'default',
+      nodeName: 'n1',
+      containers: [{ name: 'main', ports: [], ...container }],
+    },
     status: {
       phase: 'Running',
       podIP: `10.244.1.${pod.number}`,

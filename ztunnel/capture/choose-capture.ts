@@ -24,6 +24,11 @@ export interface CaptureChoice {
 export interface ChosenCapture extends PodCapture {
   /** Tries what `auto` and `ebpf` need; why it cannot be had, undefined when it can or is not wanted. */
   readonly tryEbpf: () => string | undefined;
+  /**
+   * Takes away what is left of pods whose namespaces are gone by now: somebody may have kept one when its pod went.
+   * @throws CaptureError
+   */
+  readonly sweep: () => void;
   /** What is captured stays so. */
   readonly close: () => void;
 }
@@ -109,6 +114,10 @@ class MethodPerPod implements ChosenCapture {
   async remove(pod: CapturedPod): Promise<void> {
     await this.#captureBy(this.methodOf(pod)).remove(pod);
     this.#inPlace.delete(pod.uid);
+  }
+
+  sweep(): void {
+    if (this.#missing === undefined) this.#ebpf?.sweep();
   }
 
   close(): void {

@@ -34,6 +34,8 @@ export interface EbpfCapture extends Capture {
   readonly install: () => void;
   /** Whether something is pinned: by this process, or by one before it. */
   readonly isInstalled: () => boolean;
+  /** Forgets pods whose namespaces are gone, if the programs are installed. @throws CaptureError */
+  readonly sweep: () => void;
   /** Closes what this process holds; what is captured stays so. */
   readonly close: () => void;
 }
@@ -79,15 +81,18 @@ export function createEbpfCapture(options: EbpfOptions): EbpfCapture {
       explained(pod, () => detachPod(programs.open(), pod, cookie));
       pods.forget(pod);
     },
+    sweep: programs.sweep,
     close: programs.close,
   };
 }
 
-/** The programs of the mesh, installed at the first use. A machine that cannot is not asked again. */
-function createPrograms(options: EbpfOptions): {
+interface Programs extends Pick<EbpfCapture, 'sweep' | 'close'> {
+  /** @throws BpfUnsupportedError, CaptureError */
   readonly open: () => MeshPrograms;
-  readonly close: () => void;
-} {
+}
+
+/** The programs of the mesh, installed at the first use. A machine that cannot is not asked again. */
+function createPrograms(options: EbpfOptions): Programs {
   let mesh: MeshPrograms | undefined;
   let unsupported: BpfUnsupportedError | undefined;
   const install = (): MeshPrograms => {
@@ -103,6 +108,13 @@ function createPrograms(options: EbpfOptions): {
         return mesh;
       } catch (error) {
         if (error instanceof BpfUnsupportedError) unsupported = error;
+        throw asCaptureError(`eBPF of the mesh at ${options.directory}`, error);
+      }
+    },
+    sweep: () => {
+      try {
+        mesh?.sweep();
+      } catch (error) {
         throw asCaptureError(`eBPF of the mesh at ${options.directory}`, error);
       }
     },

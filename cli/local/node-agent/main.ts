@@ -6,7 +6,7 @@ import { subscribeWorkloadApi } from '#api/client.ts';
 import { NODE_AGENT } from '#api/node-description.ts';
 import type { ResourceUpdate } from '#api/resource.ts';
 import { watchFolders } from '#control-plane/source/folder-watch.ts';
-import { chooseCapture } from '#ztunnel/capture/choose-capture.ts';
+import { type ChosenCapture, chooseCapture } from '#ztunnel/capture/choose-capture.ts';
 import { warmThreadPool } from '#ztunnel/capture/in-pod-sockets.ts';
 import { createTables } from '#ztunnel/tables/store.ts';
 import { serveZds, type ZdsServer } from '#ztunnel/zds/server.ts';
@@ -25,6 +25,7 @@ import { createVipTranslation } from './vip-translation.ts';
 const FILES_QUIET_MS = 5;
 const FILES_CAP_MS = 50;
 const FILES_POLL_MS = 2_000;
+const SWEEP_MS = 10_000;
 /** How often it is counted what was refused; with packet rules that takes a process for each pod. */
 const COUNT_MS: Readonly<Record<'ebpf' | 'nftables', number>> = { ebpf: 1_000, nftables: 10_000 };
 
@@ -111,6 +112,9 @@ export async function runNodeAgent(
     stack.defer(() => clearInterval(counting));
   }
 
+  const sweeping = setInterval(() => sweep(capture, logger), SWEEP_MS);
+  stack.defer(() => clearInterval(sweeping));
+
   const subscription = subscribe(config, signal, logger, (update) => {
     tables.apply(update);
     peers.apply(update, performance.now());
@@ -120,6 +124,14 @@ export async function runNodeAgent(
   logger.info({ node }, 'node agent ready');
   if (!signal.aborted) await once(signal, 'abort');
   await subscription;
+}
+
+function sweep(capture: ChosenCapture, logger: Logger): void {
+  try {
+    capture.sweep();
+  } catch (error) {
+    logger.warn({ error: String(error) }, 'cannot take away what pods left that are gone');
+  }
 }
 
 /** The workload API under the node's own credential. */
