@@ -150,13 +150,10 @@ export class ServedPods {
     offered: OfferedSockets | undefined,
   ): Promise<PodDns | undefined> {
     const { dns: dnsOptions, workers, workloadOf, predecessor } = this.#options;
-    const [ofDns, ofWorkers] = [isOfDns, isOfWorkers].map(
-      (wanted) => offered && { ...offered, sockets: offered.sockets.filter(wanted) },
-    );
-    const dns =
-      dnsOptions && (await servePodDns(dnsOptions, () => workloadOf(pod), { netnsFd, offered: ofDns }));
+    const place = { netnsFd, offered: offered && only(offered, isOfDns) };
+    const dns = dnsOptions && (await servePodDns(dnsOptions, () => workloadOf(pod), place));
     try {
-      const left = await workers.addPod(pod, netnsFd, ofWorkers);
+      const left = await workers.addPod(pod, netnsFd, offered && only(offered, isOfWorkers));
       predecessor?.left(pod.uid, [...left, ...(dns?.left ?? [])]);
       return dns;
     } catch (error) {
@@ -181,6 +178,10 @@ export class ServedPods {
     }
     this.#options.logger.info({ uid: pod.uid, pod: pod.name, namespace: pod.namespace }, 'pod released');
   }
+}
+
+function only(offered: OfferedSockets, isWanted: (socket: ListeningSocket) => boolean): OfferedSockets {
+  return { ...offered, sockets: offered.sockets.filter(isWanted) };
 }
 
 function isOfDns({ address }: ListeningSocket): boolean {

@@ -2,15 +2,16 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { openSync } from 'node:fs';
 import { connect, createServer, type Server } from 'node:net';
-import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { text } from 'node:stream/consumers';
+import { fileURLToPath } from 'node:url';
 import { afterEach, expect, test } from 'vitest';
 import { closeDescriptor } from '../capture/in-pod-sockets.ts';
 import { openProcess } from './descriptors.ts';
 import type { ListeningSocket } from './offer.ts';
 import { takeSocket } from './take.ts';
 
+const OWNER = new URL('./testing-owner.ts', import.meta.url);
 const NETNS = openSync('/proc/self/ns/net', 'r');
 
 interface Owner {
@@ -27,7 +28,7 @@ afterEach(async () => {
 
 /** Another process that listens. */
 async function startOwner(mode = ''): Promise<Owner> {
-  const child = spawn(process.execPath, [join(import.meta.dirname, 'testing-owner.ts'), mode], {
+  const child = spawn(process.execPath, [fileURLToPath(OWNER), mode], {
     stdio: ['ignore', 'pipe', 'inherit'],
   });
   undo.push(() => end(child));
