@@ -11,7 +11,7 @@ import { openProcess } from './descriptors.ts';
 import type { ListeningSocket } from './offer.ts';
 import { takeSocket } from './take.ts';
 
-const OWNER = new URL('./testing-owner.ts', import.meta.url);
+const OWNER = new URL('../../test/kit/programs/listener.ts', import.meta.url);
 const NETNS = openSync('/proc/self/ns/net', 'r');
 
 interface Owner {

@@ -1,11 +1,11 @@
 import { writeSync } from 'node:fs';
 import { createServer, type Server } from 'node:net';
 import { setInterval } from 'node:timers';
-import { listenInNamespace } from '../capture/in-pod-sockets.ts';
-import { describeSocket } from './descriptors.ts';
+import { listenInNamespace } from '#ztunnel/capture/in-pod-sockets.ts';
+import { describeSocket } from '#ztunnel/hand-over/descriptors.ts';
 
 /**
- * A process whose listening socket is shared, for tests. It prints `{"pid":…,"port":…,"fd":…}`, answers each connection
+ * A process whose listening socket is shared. It prints `{"pid":…,"port":…,"fd":…}`, answers each connection
  * with `owner`, stops to listen at SIGUSR2 and prints then, every 100 ms, how much processor time it has used since, in
  * microseconds; with the argument `idle` it does not accept at all.
  */
