@@ -121,7 +121,7 @@ describe.each(METHODS)('%s', (method) => {
         // What was accepted and could not be carried on has a record; what was not accepted has none.
         if (node === 'n2')
           await eventually('it says so', () =>
-            errorsSince(node, start).some((error) => /no descriptor is left/.test(error)),
+            errorsSince(node, start).some((error) => /descriptors of this process are in use/.test(error)),
           );
       } finally {
         await mustRun([...limit, `--nofile=${before}:`]);
