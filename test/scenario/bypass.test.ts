@@ -142,6 +142,25 @@ describe('with eBPF', () => {
     expect(carried.length > 0).toBe(tried.expected === 'captured');
   });
 
+  test('ports of the ztunnel, its own and those of others, give a pod nothing', async () => {
+    const hosts = [web, catalog].flatMap((one) => [addressOf(one, 'v4'), addressOf(one, 'v6')]);
+    const ports = [15001, 15006, 15008, 15053, 15064];
+    const before = mesh.accessLog('n1').length + mesh.accessLog('n2').length;
+    const attempts = [...hosts, '127.0.0.1', '::1', '127.64.0.1'].flatMap((host) =>
+      ports.map((port) => ({ way: 'connect', port, host, own: '' })),
+    );
+    const outcomes = await tryFrom(mesh, 'shop/web-1', attempts);
+    expect(outcomes).not.toContain('answered');
+    const last = { way: 'datagram_unconnected', port: 29_998, host: addressOf(catalog, 'v4'), own: '' };
+    await tryFrom(mesh, 'plain/web-1', [last]);
+    await observer.until(last);
+    expect(observer.packets.filter(({ marker }) => ports.includes(marker))).toEqual([]);
+    // Nor does one of them go round and round.
+    const records = mesh.accessLog('n1').length + mesh.accessLog('n2').length - before;
+    expect(records).toBeLessThanOrEqual(2 * attempts.length);
+    expect((await curl()).code).toBe(0);
+  });
+
   test('what was refused is counted by its reason', async () => {
     const wanted = new Map<string, number>();
     for (const { expected } of CASES) wanted.set(expected, (wanted.get(expected) ?? 0) + 1);
