@@ -65,6 +65,9 @@ const ROWS: readonly Row[] = [
   { way: 'frame_data', ...both('egress_raw') },
   { way: 'frame_datagram', ...both('egress_raw') },
   { way: 'frame_whole', ...both('egress_raw') },
+  { way: 'frame_past_queue', ...both('egress_raw') },
+  { way: 'frame_vlan', ...both('egress_protocol') },
+  { way: 'frame_unknown', ...both('egress_protocol') },
   { way: 'frame_fragment', v4: 'egress_fragment' },
 ];
 

@@ -249,6 +249,22 @@ def send_frame(a, packet, kind=socket.SOCK_DGRAM):
     return "sent"
 
 
+def frame_past_queue(a):
+    """Past the queue of the device, and so past what is attached there."""
+    packet = ip_packet(a, 6, tcp_segment(a, SYN, marker(a)))
+    with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM) as frames:
+        frames.setsockopt(263, 20, 1)  # SOL_PACKET, PACKET_QDISC_BYPASS
+        frames.sendto(packet, ("eth0", 0x86DD if ":" in a["host"] else 0x0800, 0, 0, gateway_mac()))
+    return "sent"
+
+
+def frame_of_type(a, ether_type, head=b""):
+    with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM) as frames:
+        packet = ip_packet(a, 6, tcp_segment(a, SYN, marker(a)))
+        frames.sendto(head + packet, ("eth0", ether_type, 0, 0, gateway_mac()))
+    return "sent"
+
+
 def fragments(a, protocol, segment):
     """In two pieces; nobody sees flags or ports in the second."""
     send_raw(a, ip_packet(a, protocol, segment[:16], 0x2000))
@@ -313,6 +329,12 @@ WAYS = {
     "frame_data": lambda a: send_frame(a, ip_packet(a, 6, tcp_segment(a, PUSH_ACK, marker(a)))),
     "frame_datagram": lambda a: send_frame(a, ip_packet(a, 17, udp_segment(a, marker(a)))),
     "frame_whole": lambda a: send_frame(a, ip_packet(a, 6, tcp_segment(a, SYN, marker(a))), socket.SOCK_RAW),
+    "frame_past_queue": frame_past_queue,
+    "frame_vlan": lambda a: frame_of_type(a, 0x8100, struct.pack("!HH", 0, 0x86DD if ":" in a["host"] else 0x0800)),
+    "frame_unknown": lambda a: frame_of_type(a, 0x88B5),
+    "raw_icmp": lambda a: send_raw(a, ip_packet(a, 58 if ":" in a["host"] else 1, b"\x08\0\0\0" + marker(a))),
+    "raw_igmp": lambda a: send_raw(a, ip_packet(a, 2, marker(a))),
+    "raw_bare_ack": lambda a: send_raw(a, ip_packet(a, 6, tcp_segment(a, BARE_ACK, b""))),
     "frame_fragment": lambda a: send_frame(a, ip_packet(a, 6, tcp_segment(a, SYN, marker(a))[16:], 2)),
 }
 

@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 """
 Writes down what arrives from pods, in their node's network namespace: observe.py PREFIX, of the devices' names. A line of JSON
-for each IP packet: {"from", "to", "protocol", "fromPort", "toPort", "flags", "isFragment", "marker"}. `protocol` and ports are those
-behind IPv6 extension headers; `marker` is the number in `round-the-mesh-NUMBER`, where the packet has that.
+for each packet: {"from", "to", "protocol", "fromPort", "toPort", "flags", "isFragment", "marker"}. `protocol` and ports are those
+behind IPv6 extension headers, -1 for what is not IP; `marker` is the number in `round-the-mesh-NUMBER`, where the packet has that.
 """
 import json
 import re
@@ -29,8 +29,14 @@ def ipv6(packet):
     return ips, protocol, rest, is_fragment
 
 
+PARSERS = {0x0800: ipv4, 0x86DD: ipv6}
+
+
 def describe(packet, ether_type):
-    ips, protocol, segment, is_fragment = ipv4(packet) if ether_type == 0x0800 else ipv6(packet)
+    if ether_type in PARSERS and len(packet) >= (20 if ether_type == 0x0800 else 40):
+        ips, protocol, segment, is_fragment = PARSERS[ether_type](packet)
+    else:
+        ips, protocol, segment, is_fragment = ["", ""], -1, b"", False
     has_ports = protocol in (6, 17, 132, 136) and len(segment) >= 4
     ports = struct.unpack("!HH", segment[:4]) if has_ports else (0, 0)
     found = MARKER.search(packet)
@@ -51,5 +57,5 @@ with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3)) as fram
     print("up", flush=True)
     while True:
         packet, (device, ether_type, kind, _hardware, _address) = frames.recvfrom(65536)
-        if device.startswith(sys.argv[1]) and kind != socket.PACKET_OUTGOING and ether_type in (0x0800, 0x86DD):
+        if device.startswith(sys.argv[1]) and kind != socket.PACKET_OUTGOING:
             print(json.dumps(describe(packet, ether_type)), flush=True)
