@@ -35,6 +35,20 @@ inline_always void set_peer6(struct bpf_sock_addr *ctx, int ipv4, __u32 last, __
 	ctx->user_port = network16(port);
 }
 
+/* Any address, as it is. */
+inline_always void set_peer6_words(struct bpf_sock_addr *ctx, const __u32 *ip, __u16 port)
+{
+	ctx->user_ip6[0] = read_once(ip[0]);
+	barrier();
+	ctx->user_ip6[1] = read_once(ip[1]);
+	barrier();
+	ctx->user_ip6[2] = read_once(ip[2]);
+	barrier();
+	ctx->user_ip6[3] = read_once(ip[3]);
+	barrier();
+	ctx->user_port = network16(port);
+}
+
 inline_always void get_peer4(struct bpf_sock_addr *ctx, struct endpoint *to)
 {
 	set_ipv4(to->ip, read_once(ctx->user_ip4));

@@ -70,8 +70,8 @@ int connect6(struct bpf_sock_addr *ctx)
 		set_peer6(ctx, ipv4, ipv4 ? LOOPBACK_IPV4 : LOOPBACK_IPV6, PORT_DNS);
 	else if (ipv4)
 		set_peer6(ctx, 1, SPREAD_IPV4 | spread(&to, SPREAD_IPV4_BITS), PORT_OUTBOUND);
-	else
-		set_peer6(ctx, 0, LOOPBACK_IPV6, SPREAD_IPV6_PORT + spread(&to, SPREAD_IPV6_BITS));
+	else if (pod)
+		set_peer6_words(ctx, pod->ip6, SPREAD_IPV6_PORT + spread(&to, SPREAD_IPV6_BITS));
 	return LEAVE;
 }
 

@@ -93,8 +93,8 @@ struct counters {
 #define PORT_DNS 15053
 /*
  * A pod has some 28,000 source ports for each address and port that it dials, and captured connections all dial the ztunnel.
- * So it is dialled at one of 4 million addresses from 127.64.0.0 on, or, since IPv6 has but one address of loopback, at one of
- * 16 ports of it: by a hash of where the connection goes.
+ * So it is dialled at one of 4 million addresses from 127.64.0.0 on, or, over IPv6, at one of 16 ports of the pod's own address:
+ * by a hash of where the connection goes. Not of ::1: what a closed socket answers to ::1 leaves by the pod's device.
  */
 #define SPREAD_IPV4 0x7f400000
 #define SPREAD_IPV4_BITS 22

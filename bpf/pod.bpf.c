@@ -57,11 +57,11 @@ inline_always int give(struct bpf_sk_lookup *ctx, enum listener_kind kind, const
 	return assign(ctx, kind) || !(pod->flags & POD_STRICT) ? SK_PASS : refuse(reason);
 }
 
-inline_always int is_captured_outbound(const __u32 *to, __u16 port)
+inline_always int is_captured_outbound(const struct pod *pod, const __u32 *to, __u16 port)
 {
 	if (is_ipv4(to))
 		return port == PORT_OUTBOUND && host32(to[3]) >> SPREAD_IPV4_BITS == SPREAD_IPV4 >> SPREAD_IPV4_BITS;
-	return is_loopback(to) && port >= SPREAD_IPV6_PORT && port < SPREAD_IPV6_PORT + (1 << SPREAD_IPV6_BITS);
+	return same(to, pod->ip6) && port >= SPREAD_IPV6_PORT && port < SPREAD_IPV6_PORT + (1 << SPREAD_IPV6_BITS);
 }
 
 /*
@@ -91,7 +91,7 @@ int steer(struct bpf_sk_lookup *ctx)
 		return !inside && (pod->flags & POD_REFUSE_UDP) ? refuse(UDP_INBOUND) : SK_PASS;
 	if (ctx->protocol != IPPROTO_TCP)
 		return SK_PASS;
-	if (is_captured_outbound(local, port))
+	if (is_captured_outbound(pod, local, port))
 		return give(ctx, LISTENER_OUTBOUND, pod, OUTBOUND_WITHOUT_ZTUNNEL);
 	if (inside)
 		return SK_PASS;
