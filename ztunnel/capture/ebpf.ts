@@ -1,4 +1,5 @@
 import { existsSync } from 'node:fs';
+import { setTimeout as delay } from 'node:timers/promises';
 import { familyOf } from '#api/address.ts';
 import { BpfUnsupportedError } from '#bpf/errors.ts';
 import {
@@ -48,6 +49,8 @@ export interface EbpfOptions {
 }
 
 const DEVICE = 'eth0';
+/** Longer than a connect(2) takes from where it is captured, or not, to its first packet. */
+const UNDER_WAY_MS = 20;
 
 /**
  * Capture by eBPF; see docs/bpf.md. Nothing is installed before it is needed. What is in force is read from the kernel.
@@ -61,7 +64,10 @@ export function createEbpfCapture(options: EbpfOptions): EbpfCapture {
     isInstalled: () => existsSync(options.directory),
     apply: async (pod, scope) => {
       await warmThreadPool();
-      inNamespaceOf(pod, (netnsFd) => pods.apply(programs.open(), pod, netnsFd, scope));
+      const { isGuarded } = inNamespaceOf(pod, (netnsFd) => pods.apply(programs.open(), pod, netnsFd, scope));
+      if (isGuarded) return;
+      await delay(UNDER_WAY_MS);
+      explained(pod, () => pods.guard(programs.open(), pod, scope));
     },
     scopeOf: async (pod) => {
       if (!existsSync(options.directory) || !existsSync(pod.netnsPath)) return undefined;
@@ -144,24 +150,41 @@ class EnrolledPods {
 
   /**
    * The pod's hooks act by its entry alone: they come before it, and all that they do changes with it, in one step. A pod
-   * that could not be enrolled has nothing of it.
+   * that could not be enrolled has nothing of it. Not guarded: what was being dialled when the pod's connections were first
+   * captured may be about to leave, and {@link guard} is to come a little later.
    */
-  apply(mesh: MeshPrograms, pod: CapturedPod, netnsFd: number, scope: CaptureScope): void {
+  apply(
+    mesh: MeshPrograms,
+    pod: CapturedPod,
+    netnsFd: number,
+    scope: CaptureScope,
+  ): { readonly isGuarded: boolean } {
     const cookie = netnsCookie(netnsFd);
     const key = podKey(cookie);
-    const isNew = !mesh.maps.pods.lookup(key, Buffer.alloc(SIZES.pod));
+    const before = Buffer.alloc(SIZES.pod);
+    const isNew = !mesh.maps.pods.lookup(key, before);
+    const entry = entryOf(pod, scope);
+    const isGuarded = scope !== 'both' || (decodePod(before).flags & POD_OUTBOUND) !== 0;
     this.#cookies.set(pod.uid, cookie);
     try {
       if (!this.#attached.has(cookie)) mesh.attachPod({ cookie, netnsFd, device: DEVICE });
       this.#attached.add(cookie);
       addCounters(mesh, cookie);
       const stale = writeProbes(mesh, cookie, pod);
-      mesh.maps.pods.update(key, encodePod(entryOf(pod, scope)));
+      const flags = isGuarded ? entry.flags : entry.flags & ~POD_BACKSTOP;
+      mesh.maps.pods.update(key, encodePod({ ...entry, flags }));
       for (const probe of stale) mesh.maps.probes.delete(probe);
+      return { isGuarded };
     } catch (error) {
       if (isNew) this.#undo(mesh, pod, { cookie, netnsFd });
       throw error;
     }
+  }
+
+  /** Has the backstop act as well. */
+  guard({ maps }: MeshPrograms, pod: CapturedPod, scope: CaptureScope): void {
+    const cookie = this.cookieOf(pod);
+    if (cookie !== undefined) maps.pods.update(podKey(cookie), encodePod(entryOf(pod, scope)), 2);
   }
 
   forget(pod: CapturedPod): void {
@@ -195,7 +218,6 @@ export function flagsOf(
   if (scope === 'outbound') return outbound;
   const refused =
     (pod.udp === 'refuse' ? POD_REFUSE_UDP : 0) | (pod.refusesPlaintext ? POD_REFUSE_PLAINTEXT : 0);
-  // A connection that was being made when the pod's were first captured has left by now: that was with `outbound`.
   return outbound | POD_INBOUND | POD_BACKSTOP | refused;
 }
 
