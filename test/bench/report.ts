@@ -141,7 +141,8 @@ function ratio(samples: readonly Sample[]): string {
   return Number.isNaN(value) ? '–' : value.toFixed(2);
 }
 
-function round(value: number): string {
+/** A value with as many digits as say something. */
+export function round(value: number): string {
   if (value >= 1000) return Math.round(value).toLocaleString('en-US');
   return value >= 100 ? value.toFixed(0) : value.toFixed(2);
 }

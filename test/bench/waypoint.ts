@@ -13,6 +13,7 @@ import { endProcess, mustRun, runCommand, startLogged } from '#test/kit/command.
 import { envoyBinary } from '#test/kit/envoy.ts';
 import { eventually } from '#test/kit/eventually.ts';
 import { type Mesh, openMesh } from '#test/kit/mesh.ts';
+import { inPod } from './bed.ts';
 import { envoyWaypoint } from './envoy-waypoint.ts';
 import { type Credentials, SERVER_CONF } from './peers.ts';
 import { machine, median } from './report.ts';
@@ -31,10 +32,13 @@ const rounds = Number(options.rounds);
 const seconds = Number(options.seconds);
 const TRUST_DOMAIN = 'cluster.local';
 
+/** Where a pod's processes are. */
+type Place = Parameters<typeof inPod>[0];
+
 /** One side of the comparison. */
 interface Side {
   readonly name: 'ours' | 'stock';
-  readonly client: string;
+  readonly client: Place;
   readonly url: string;
   readonly waypointPids: () => Promise<readonly number[]>;
 }
@@ -112,7 +116,7 @@ async function openSide(name: Side['name']): Promise<Side> {
     );
     const conf = join(mesh.directory, `${name}-${version}.conf`);
     writeFileSync(conf, SERVER_CONF(mesh.directory, `${name}-${version}`));
-    start(pod.netns, `${name}-${version}-nginx`, ['nginx', '-e', '/dev/null', '-c', conf]);
+    start(pod, `${name}-${version}-nginx`, ['nginx', '-e', '/dev/null', '-c', conf]);
     backends.push({ name: version, address: `${pod.addresses[0]}:${HTTP_PORT}`, weight: 50 });
   }
   const stock = name === 'stock' ? await startEnvoy(backends) : undefined;
@@ -122,7 +126,9 @@ async function openSide(name: Side['name']): Promise<Side> {
   const url = `http://${address}/`;
   await eventually(
     `${name} answers`,
-    async () => (await inPod(client.netns, ['curl', '-sf', '-m', '2', '-o', '/dev/null', url])).code === 0,
+    async () =>
+      (await runCommand(inPod(client, ['curl', '-sf', '-m', '2', '-o', '/dev/null', url]), 10_000)).code ===
+      0,
     60_000,
   ).catch(async (cause: unknown) => {
     const logs =
@@ -131,7 +137,7 @@ async function openSide(name: Side['name']): Promise<Side> {
   });
   return {
     name,
-    client: client.netns,
+    client,
     url,
     waypointPids: async () => (stock === undefined ? await ourWaypoints(mesh) : [stock.pid]),
   };
@@ -167,7 +173,7 @@ async function startEnvoy(
   const conf = join(mesh.directory, 'envoy.json');
   writeFileSync(conf, JSON.stringify(config));
   const command = [await envoyBinary(), '-c', conf, '--base-id', '720', '--concurrency', '1', '-l', 'warn'];
-  const child = start(pod.netns, 'envoy', command);
+  const child = start(pod, 'envoy', command);
   return { pid: child.pid ?? 0, log: join(mesh.directory, 'envoy.log') };
 }
 
@@ -191,10 +197,7 @@ async function measure(side: Side, row: (typeof ROWS)[number], round: number): P
   );
   const before = [usageOf(waypoints), usageOf(ztunnels)];
   const command = ['wrk', ...row.wrk, `-d${seconds}s`, '--latency', side.url];
-  const text = await mustRun(
-    ['nsenter', `--net=/run/netns/${side.client}`, ...command],
-    (seconds + 20) * 1000,
-  );
+  const text = await mustRun(inPod(side.client, command), (seconds + 20) * 1000);
   const after = [usageOf(waypoints), usageOf(ztunnels)];
   const { rate, p50us, p99us, total } = parseWrk(text);
   const cost = (at: number): number =>
@@ -246,17 +249,10 @@ function cell(values: readonly number[]): string {
   return `${round(median(values))} (${round(Math.min(...values))}–${round(Math.max(...values))})`;
 }
 
-function start(netns: string, name: string, command: readonly string[]): ReturnType<typeof startLogged> {
-  const child = startLogged(
-    ['nsenter', `--net=/run/netns/${netns}`, ...command],
-    join(mesh.directory, `${name}.log`),
-  );
+function start(place: Place, name: string, command: readonly string[]): ReturnType<typeof startLogged> {
+  const child = startLogged(inPod(place, command), join(mesh.directory, `${name}.log`));
   children.push(child);
   return child;
-}
-
-function inPod(netns: string, command: readonly string[]): ReturnType<typeof runCommand> {
-  return runCommand(['nsenter', `--net=/run/netns/${netns}`, ...command], 10_000);
 }
 
 function meshYaml(): string {
