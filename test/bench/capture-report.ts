@@ -36,9 +36,9 @@ export interface Memory {
   readonly afterMb: readonly number[];
 }
 
-export interface Environment extends Omit<ReportEnvironment, 'seconds'> {
-  readonly aloneSeconds: number;
-  readonly meshSeconds: number;
+export interface Environment extends ReportEnvironment {
+  /** Of connections and bulk in the whole mesh; `seconds` is of everything else. */
+  readonly rateSeconds: number;
 }
 
 export interface Figures {
@@ -57,15 +57,15 @@ export function writeFigures(directory: string, figures: Figures): void {
 
 /** The tables, as Markdown. */
 export function formatFigures({ environment, alone, mesh, memory }: Figures): string {
-  const { date, commit, cpus, memoryGb, kernel, rounds, aloneSeconds, meshSeconds } = environment;
+  const { date, commit, cpus, memoryGb, kernel, rounds, seconds, rateSeconds } = environment;
   const versions = Object.entries(environment.versions).map(([name, version]) => `${name} ${version}`);
   const lines = [
     `# Redirection, ${date}`,
     '',
     `Commit ${commit}; ${cpus}, ${memoryGb} GB, Linux ${kernel}; ${versions.join(', ')}.`,
     '',
-    `${rounds} interleaved rounds of ${aloneSeconds} s (redirection alone) and ${meshSeconds} s (the whole mesh); medians, in brackets the range. Times: less is better;`,
-    'connections and bulk: more. A ratio is the one value divided by the other.',
+    `${rounds} interleaved rounds of ${seconds} s, of ${rateSeconds} s for connections and bulk in the whole mesh; medians, in brackets the range.`,
+    'Times: less is better; connections and bulk: more. A ratio is the one value divided by the other.',
     '',
     ...(alone.length === 0 ? [] : formatAlone(alone)),
     ...(mesh.length === 0 ? [] : [...formatWays(mesh), ...formatRatios(mesh), ...formatCosts(mesh, memory)]),
