@@ -50,14 +50,14 @@ export async function endWorkloads(state: StateFolder, graceMs: number): Promise
  */
 export async function removeMesh(state: StateFolder, inventory: Inventory): Promise<readonly string[]> {
   await endOrphans(state, inventory);
-  // Whoever is still there is not to be held to a mesh that is no more.
   const ebpf = ebpfPlace(state.mesh);
-  removePins(ebpf.directory);
   await removeCgroup(ebpf.cgroup);
   const namespaces = listNamespaces(state.mesh);
   // Links first: a namespace that somebody else is in lives on without its name.
   await removeLinks(state, inventory, namespaces);
   await deleteNamespaces(namespaces);
+  // Last: a workload that does not want to end is held to the mesh for as long as it lives.
+  removePins(ebpf.directory);
   for (const name of ['pods', 'nodes', 'run']) {
     rmSync(join(state.path, name), { recursive: true, force: true });
   }

@@ -3,7 +3,8 @@ import { basename, dirname, join } from 'node:path';
 import { afterEach, expect, test } from 'vitest';
 import { processesIn, signalCgroup } from '#cli/local/cgroups.ts';
 import { aliveObjects, pinnedObjects } from '#test/kit/bpf-objects.ts';
-import { addressOf } from '#test/kit/bypass.ts';
+import { addressOf, startObserver } from '#test/kit/bypass.ts';
+import { endProcess } from '#test/kit/command.ts';
 import { eventually } from '#test/kit/eventually.ts';
 import { type Mesh, openMesh, type WorkloadStatus } from '#test/kit/mesh.ts';
 import { serverCommand } from '#test/kit/programs/programs.ts';
@@ -91,4 +92,20 @@ test('pins of pods that went while no node agent was there are swept by the next
   const alive = await aliveObjects(before);
   expect(alive.length).toBeLessThan(before.length);
   await carries(mesh, kept);
+});
+
+test('a workload that does not want to end is in the mesh as long as it lives', async () => {
+  const mesh = await openTracked();
+  const catalog = await run(mesh, 'catalog-1', serverCommand('c'), 'n2');
+  const to = { host: addressOf(catalog, 'v4'), port: 23_999 };
+  const stubborn = `process.on('SIGTERM', () => {});
+    const dial = () => require('net').connect(${JSON.stringify(to)}).on('error', () => {}).on('close', () => setTimeout(dial, 1));
+    dial();`;
+  await run(mesh, 'web-1', [process.execPath, '-e', stubborn]);
+  const nodeNetns = (await mesh.status()).nodes.find(({ name }) => name === 'n1')?.netns ?? '';
+  await using observer = await startObserver(nodeNetns);
+  const down = mesh.tulle('down');
+  await endProcess(mesh.up);
+  expect((await down).code).toBe(0);
+  expect(observer.leakOf({ ...to, way: 'connect', own: '' })).toEqual([]);
 });
