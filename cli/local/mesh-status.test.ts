@@ -185,6 +185,7 @@ test('a workload has its place, its identity and its certificate', () => {
       pid: 8,
       identity: 'spiffe://cluster.local/ns/shop/sa/web',
       enrolled: true,
+      pending: null,
       capture: 'nftables',
       captureReason: 'no bpffs',
       refused: { udp_outbound: 3 },
@@ -195,6 +196,17 @@ test('a workload has its place, its identity and its certificate', () => {
       waypoint: null,
     },
   ]);
+});
+
+test('a workload that waits says why', () => {
+  const done = {
+    pods: [{ uid: 'u', state: 'pending' as const, error: 'maps of v2' }],
+    ztunnel: { connected: 1 },
+  };
+  const enrolment = new Map([['n1', { wanted: { pods: [{ uid: 'u', enrol: true }] }, done }]]);
+  const status = composeStatus(sources({ ...WITH_WEB, enrolment }));
+  expect(status.workloads[0]).toMatchObject({ enrolled: false, pending: 'maps of v2', capture: null });
+  expect(formatStatus(status)).toMatch(/ waits .*NOT IN THE MESH YET.*shop\/web-1 +maps of v2/s);
 });
 
 test('a process that does not run is a problem, with what holds meanwhile', () => {

@@ -24,6 +24,13 @@ export function formatStatus(status: MeshStatus): string {
       status.workloads.map(workloadRow),
     ),
     section(
+      'NOT IN THE MESH YET',
+      ['WORKLOAD', 'WHY'],
+      status.workloads.flatMap((one) =>
+        one.pending === null ? [] : [[formatWorkloadRef(one), one.pending]],
+      ),
+    ),
+    section(
       'NOT BY EBPF',
       ['WORKLOAD', 'CAPTURED'],
       status.workloads.flatMap((one) =>
@@ -166,13 +173,18 @@ function configurationText(xds: NodeStatus['xds']): string {
   return types.join(', ') || '-';
 }
 
+function meshText({ enrolled, capture, pending }: WorkloadStatus): string {
+  if (enrolled) return `in (${capture})`;
+  return pending === null ? 'out' : 'waits';
+}
+
 function workloadRow(workload: WorkloadStatus): readonly string[] {
   const { certificate, capabilities } = workload;
   return [
     formatWorkloadRef(workload),
     workload.node || '-',
     workload.addresses[0] ?? '-',
-    workload.enrolled ? `in (${workload.capture})` : 'out',
+    meshText(workload),
     workload.identity + (capabilities.length === 0 ? '' : ` +${capabilities.join(' +')}`),
     certificate === null ? '-' : `until ${certificate.notAfter}`,
     workload.pid === null ? '-' : `${workload.pid}`,

@@ -18,6 +18,8 @@ export interface WorkloadStatus {
   readonly pid: number | null;
   readonly identity: string;
   readonly enrolled: boolean;
+  /** Why it is not in the mesh yet, where it should be; null where it is, and where it should not. */
+  readonly pending: string | null;
   readonly capture: string | null;
   /** Why it is not captured by eBPF; null where it is, and outside the mesh. */
   readonly captureReason: string | null;
@@ -67,6 +69,7 @@ function localWorkload(sources: WorkloadSources, pod: PodDescription): WorkloadS
     pid: record.command?.pid ?? null,
     identity: identityOf(sources, record),
     enrolled: state.kind === 'enrolled',
+    pending: state.kind === 'pending' ? state.reason : null,
     capture: state.kind === 'enrolled' ? state.capture : null,
     captureReason: (state.kind === 'enrolled' ? state.captureReason : undefined) ?? null,
     refused: state.kind === 'enrolled' ? state.refused : {},
@@ -91,6 +94,7 @@ function remoteWorkload(report: StatusWorkload): WorkloadStatus {
     pid: null,
     identity: report.identity,
     enrolled: false,
+    pending: null,
     capture: null,
     captureReason: null,
     refused: {},
