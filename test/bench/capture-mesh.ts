@@ -52,15 +52,15 @@ const PORTS: Readonly<Record<ServerProgram, number>> = {
   iperf3: BULK_PORT,
 };
 
-/** Brings both meshes up and every way through them. Needs root. */
-export async function openMeshBed(): Promise<MeshBed> {
+/** Brings both meshes up and ways through them. Needs root. */
+export async function openMeshBed(plans: readonly WayPlan[]): Promise<MeshBed> {
   await using opened = new AsyncDisposableStack();
   const open = async (capture: 'ebpf' | 'nftables'): Promise<Bed> =>
     opened.adopt(await openBed(['--capture', capture]), (bed) => bed.close());
   const beds = { ebpf: await open('ebpf'), nftables: await open('nftables') };
   const ways: Way[] = [];
   // No program is attached above what is out of the mesh that uses packet rules.
-  for (const plan of WAYS)
+  for (const plan of plans)
     ways.push(await openWay(plan.capture === 'ebpf' ? beds.ebpf : beds.nftables, plan));
   const ztunnels = {
     ebpf: await beds.ebpf.ztunnelPids(),

@@ -1,5 +1,5 @@
 /**
- * What it costs to be redirected: `npm run bench:capture -- [--rounds 3] [--layers alone,mesh] [--rows text] [--publish]`.
+ * What it costs to be redirected: `npm run bench:capture -- [--rounds 3] [--layers alone,mesh] [--rows text] [--without splice,tunnel] [--publish]`.
  * First the redirection alone, then the whole mesh, by either capture, through one node and two; each layer is one interleaved
  * run. Needs root, wrk, iperf3, nginx, sockperf. Prints tables; with --publish also writes docs/benchmarks/DATE-capture/.
  */
@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { openAloneBed, REDIRECTIONS } from './capture-alone.ts';
 import { bulk, FIRST_BYTE, type LoadRow, NEW_CONNECTIONS, ROUND_TRIP } from './capture-load.ts';
-import { openMeshBed, type Way } from './capture-mesh.ts';
+import { openMeshBed, WAYS, type Way } from './capture-mesh.ts';
 import {
   type AloneSample,
   type Environment,
@@ -27,6 +27,7 @@ const { values: options } = parseArgs({
     rounds: { type: 'string', default: '3' },
     layers: { type: 'string', default: 'alone,mesh' },
     rows: { type: 'string', default: '' },
+    without: { type: 'string', default: '' },
     publish: { type: 'boolean', default: false },
   },
 });
@@ -82,7 +83,7 @@ async function measureMesh(): Promise<{
   readonly mesh: readonly MeshSample[];
   readonly memory: readonly Memory[];
 }> {
-  await using bed = await openMeshBed();
+  await using bed = await openMeshBed(WAYS.filter(({ how }) => !options.without.split(',').includes(how)));
   const memoryOf = (capture: Memory['capture']): readonly number[] =>
     usageOf(bed.ztunnels[capture]).residentMb;
   const idle = { ebpf: memoryOf('ebpf'), nftables: memoryOf('nftables') };
