@@ -75,12 +75,12 @@ inline_always void get_flow(struct bpf_sock_ops *ctx, struct flow *flow)
 	flow->to.port = host32(read_once(ctx->remote_port));
 }
 
-/* An application has a connection with its ztunnel, or, more than is needed, with itself over loopback. */
+/* An application has a connection with its ztunnel, which stays in the pod, or, more than is needed, with itself. */
 inline_always void watch_sender(struct bpf_sock_ops *ctx, struct bpf_sock *sk, struct flow *flow)
 {
 	struct splice_socket *socket;
 
-	if (!is_loopback(flow->to.ip))
+	if (!is_loopback(flow->to.ip) && !same(flow->to.ip, flow->from.ip))
 		return;
 	socket = bpf_sk_storage_get(&splice_sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!socket)

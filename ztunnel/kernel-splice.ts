@@ -131,8 +131,9 @@ function openDirection({ targets, splices, counts }: Maps, sender: Buffer, fd: n
   const state = Buffer.alloc(SPLICE_SIZES.splice);
   state.writeBigUInt64LE(cookie, SPLICE_OFFSETS.splice.target);
   forceSendBuffer(fd, SPLICE_QUEUE);
-  counts.update(target, Buffer.alloc(SPLICE_SIZES.spliceCounts));
+  // The kernel takes none that has ended one way already.
   targets.update(target, socket);
+  counts.update(target, Buffer.alloc(SPLICE_SIZES.spliceCounts));
   splices.update(sender, state);
 
   let isOpen = true;
