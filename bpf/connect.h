@@ -8,6 +8,7 @@
 #include "kernel.h"
 #include "layout.h"
 #include "mesh.h"
+#include "redirected.h"
 
 #define SOL_SOCKET 1
 #define SO_BINDTODEVICE 25
@@ -66,8 +67,11 @@ inline_always enum verdict decide(struct bpf_sock_addr *ctx, const struct endpoi
 	struct pod *pod = bpf_map_lookup_elem(&pods, &cookie);
 	struct bpf_sock *sk = ctx->sk;
 
-	if (!pod || !sk || bpf_sk_storage_get(&own, sk, 0, 0))
+	if (!pod || !sk)
 		return LEAVE;
+	/* The ztunnel would take its own connection for one of the application's, and the caller that it shows for its destination. */
+	if (bpf_sk_storage_get(&own, sk, 0, 0))
+		return !sends && is_for_redirected(pod, to) ? REFUSE : LEAVE;
 
 	int tcp = ctx->protocol == IPPROTO_TCP || ctx->protocol == IPPROTO_MULTIPATH_TCP;
 	int query = to->port == PORT_DOMAIN && (pod->flags & POD_DNS) && (tcp || ctx->protocol == IPPROTO_UDP);

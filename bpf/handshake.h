@@ -6,14 +6,7 @@
 #include "kernel.h"
 #include "layout.h"
 #include "mesh.h"
-
-/* What peers will have at the other end, from when a connection is dialled until it is accepted. */
-struct {
-	number(type, BPF_MAP_TYPE_LRU_HASH);
-	number(max_entries, 65536);
-	type_of(key, struct flow);
-	type_of(value, struct endpoint);
-} handshakes SEC(".maps");
+#include "redirected.h"
 
 inline_always void get_local(struct bpf_sock_ops *ctx, struct endpoint *local)
 {

@@ -8,6 +8,7 @@
 #include "layout.h"
 #include "mesh.h"
 #include "packet.h"
+#include "redirected.h"
 
 /* The pod's cookie, set by the loader: these two kinds of program cannot ask for it on all kernels. */
 const volatile __u64 this_pod;
@@ -57,13 +58,6 @@ inline_always int give(struct bpf_sk_lookup *ctx, enum listener_kind kind, const
 	return assign(ctx, kind) || !(pod->flags & POD_STRICT) ? SK_PASS : refuse(reason);
 }
 
-inline_always int is_captured_outbound(const struct pod *pod, const __u32 *to, __u16 port)
-{
-	if (is_ipv4(to))
-		return port == PORT_OUTBOUND && host32(to[3]) >> SPREAD_IPV4_BITS == SPREAD_IPV4 >> SPREAD_IPV4_BITS;
-	return same(to, pod->ip6) && port >= SPREAD_IPV6_PORT && port < SPREAD_IPV6_PORT + (1 << SPREAD_IPV6_BITS);
-}
-
 /*
  * Who answers a SYN, or a packet of UDP. What is dropped here is refused: TCP with a reset.
  *
@@ -75,29 +69,32 @@ int steer(struct bpf_sk_lookup *ctx)
 {
 	__u64 cookie = this_pod;
 	struct pod *pod = bpf_map_lookup_elem(&pods, &cookie);
-	struct probe_key probe = {};
-	__u32 local[4];
+	struct flow flow = { .pod = cookie };
+	struct probe_key probe = { .pod = cookie };
+	const __u32 *local = flow.to.ip, *remote = flow.from.ip;
 
 	if (!pod)
 		return SK_PASS;
-	set_ip(local, ctx->family, ctx->local_ip4, ctx->local_ip6);
-	set_ip(probe.from, ctx->family, ctx->remote_ip4, ctx->remote_ip6);
+	set_ip(flow.to.ip, ctx->family, ctx->local_ip4, ctx->local_ip6);
+	flow.to.port = read_once(ctx->local_port);
+	set_ip(flow.from.ip, ctx->family, ctx->remote_ip4, ctx->remote_ip6);
+	flow.from.port = host16(read_once(ctx->remote_port));
 
-	__u16 port = read_once(ctx->local_port);
-	int inside = is_loopback(probe.from) || is_loopback(local) || same(probe.from, local) ||
-		     same(probe.from, own_address(pod, probe.from));
+	__u16 port = flow.to.port;
+	int inside = is_loopback(remote) || is_loopback(local) || same(remote, local) ||
+		     same(remote, own_address(pod, remote));
 
 	if (ctx->protocol == IPPROTO_UDP)
 		return !inside && (pod->flags & POD_REFUSE_UDP) ? refuse(UDP_INBOUND) : SK_PASS;
 	if (ctx->protocol != IPPROTO_TCP)
 		return SK_PASS;
-	if (is_captured_outbound(pod, local, port))
+	if (is_redirected(pod, &flow))
 		return give(ctx, LISTENER_OUTBOUND, pod, OUTBOUND_WITHOUT_ZTUNNEL);
 	if (inside)
 		return SK_PASS;
 	if (port == PORT_HBONE)
 		return give(ctx, LISTENER_HBONE, pod, INBOUND_WITHOUT_ZTUNNEL);
-	probe.pod = cookie;
+	set_ip(probe.from, ctx->family, ctx->remote_ip4, ctx->remote_ip6);
 	probe.port = port;
 	if (!(pod->flags & POD_INBOUND) || bpf_map_lookup_elem(&probes, &probe))
 		return SK_PASS;
