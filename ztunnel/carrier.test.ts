@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
-import { createServer, type Server, type Socket } from 'node:net';
+import { connect, createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
@@ -14,6 +14,7 @@ import { LoopbackPods } from '#test/kit/loopback-pods.ts';
 import { policy, service, workload } from '#test/kit/resources.ts';
 import type { AccessRecord } from './access-log.ts';
 import { Carrier } from './carrier.ts';
+import { connectHop } from './hbone/client.ts';
 import type { FromWorker, ToWorker, WorkerConfig } from './worker-messages.ts';
 
 /** Two byte workers, as of two nodes, without their threads: `web` on the first calls `cart` on the second. */
@@ -525,6 +526,26 @@ test('a drain waits for what has come in and is nothing yet', async () => {
   expect(isDrained).toBe(false);
   socket.end();
   await drained;
+});
+
+test('a session that comes about during a drain is told to go', async () => {
+  const { far } = await mesh();
+  const socket = connect(pods.portOf({ ip: CART, port: 15008 }), CART);
+  sockets.push(socket);
+  await once(socket, 'connect');
+  const drained = far.request({ kind: 'drain', deadlineMs: 60_000 });
+  const closed = Promise.withResolvers<string>();
+  await connectHop({
+    hop: { ip: CART, port: 15008 },
+    svid: await ca.svid('spiffe://cluster.local/ns/default/sa/web'),
+    expected: [{ trustDomain: 'cluster.local', namespace: 'default', serviceAccount: 'cart' }],
+    dial: () => socket,
+    settings: config('n1').hbone,
+    timeoutMs: 5_000,
+    onClose: closed.resolve,
+  });
+  await drained;
+  expect(await closed.promise).toBe('drained');
 });
 
 test('at the deadline of a drain the rest is cut, as a reset', async () => {

@@ -40,6 +40,7 @@ export class PodListeners {
   /** Sockets that were accepted and are not yet a connection or a session that counts as such. */
   readonly #arriving = new Set<string>();
   #hasClosed = false;
+  #isDraining = false;
   /** For the SVID that is current; made anew when that is renewed. */
   #hbone: { readonly server: HboneServer; readonly workload: Workload } | undefined;
   #failureRecordedAt = 0;
@@ -90,8 +91,9 @@ export class PodListeners {
     });
   }
 
-  /** Has clients open no more streams; sessions close when their last has ended. */
+  /** Has clients open no more streams, also those whose session is still to come; sessions close when their last has ended. */
   drainSessions(): void {
+    this.#isDraining = true;
     for (const { connection } of [...this.#sessions]) connection.drain();
   }
 
@@ -196,6 +198,7 @@ export class PodListeners {
       onSession: (session) => {
         this.#sessions.add(session);
         this.#hasArrived(endsOf(session.socket));
+        if (this.#isDraining) session.connection.drain();
       },
       onSessionClose: (session, reason) => {
         if (reason.startsWith('internal error')) this.#recordFailure(session.socket, reason, '-');
