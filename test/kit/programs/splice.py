@@ -88,7 +88,7 @@ def tell(c):
 
 def never_read(c):
     c.sendall(b'R')
-    time.sleep(60)
+    time.sleep(4)
 
 
 def digest(c):
