@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { setTimeout as delay } from 'node:timers/promises';
+import { setTimeout as delay, setImmediate } from 'node:timers/promises';
 import { familyOf } from '#api/address.ts';
 import { BpfUnsupportedError } from '#bpf/errors.ts';
 import {
@@ -58,13 +58,16 @@ const UNDER_WAY_MS = 20;
 export function createEbpfCapture(options: EbpfOptions): EbpfCapture {
   const programs = createPrograms(options);
   const pods = new EnrolledPods();
+  const inTurn = createTurns();
   return {
     method: 'ebpf',
     install: () => void programs.open(),
     isInstalled: () => existsSync(options.directory),
     apply: async (pod, scope) => {
       await warmThreadPool();
-      const { isGuarded } = inNamespaceOf(pod, (netnsFd) => pods.apply(programs.open(), pod, netnsFd, scope));
+      const { isGuarded } = await inTurn(() =>
+        inNamespaceOf(pod, (netnsFd) => pods.apply(programs.open(), pod, netnsFd, scope)),
+      );
       if (isGuarded) return;
       await delay(UNDER_WAY_MS);
       explained(pod, () => pods.guard(programs.open(), pod, scope));
@@ -89,6 +92,19 @@ export function createEbpfCapture(options: EbpfOptions): EbpfCapture {
     },
     sweep: programs.sweep,
     close: programs.close,
+  };
+}
+
+/**
+ * Does one thing at a time, and between two whatever else this thread is there for, such as answering queries: a pod's programs
+ * take some 20 ms, and a hundred pods may come at once.
+ */
+function createTurns(): <T>(work: () => T) => Promise<T> {
+  let last: Promise<unknown> = Promise.resolve();
+  return (work) => {
+    const turn = last.then(() => setImmediate()).then(work);
+    last = turn.catch(() => undefined);
+    return turn;
   };
 }
 
