@@ -22,8 +22,8 @@ import { type Attempt, explainExhaustion } from './exhausted.ts';
 export interface PodSockets {
   /**
    * Has a server listen on a port of all the pod's addresses.
-   * @param fd a socket that listens there already, and becomes the server's; absent: one is made
-   * @throws NativeError or BpfError when it cannot; then `fd` is still the caller's
+   * @param fd a socket that listens there already, and becomes the server's, or is closed; absent: one is made
+   * @throws NativeError or BpfError when it cannot
    */
   readonly listen: (server: Server, port: number, fd?: number) => void;
   /** Where a captured connection was going; undefined when nobody has captured it. */
@@ -103,7 +103,7 @@ export function openPodSockets(
       try {
         if (kind !== undefined && cookie !== undefined) own.listen({ server, fd, cookie, kind });
       } catch (error) {
-        if (given === undefined) closeDescriptor(fd);
+        closeDescriptor(fd);
         throw error;
       }
       server.listen({ fd, backlog: BACKLOG });

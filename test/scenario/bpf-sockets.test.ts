@@ -1,9 +1,10 @@
 import { once } from 'node:events';
-import { mkdirSync, rmdirSync } from 'node:fs';
+import { fstatSync, mkdirSync, rmdirSync } from 'node:fs';
 import net from 'node:net';
 import { join } from 'node:path';
 import packet from 'dns-packet';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { BpfError } from '#bpf/errors.ts';
 import { encodeZtunnelSocket, listenerKey, MAPS, type MapName, SIZES, writeEndpoint } from '#bpf/layout.ts';
 import { BpfMap } from '#bpf/maps.ts';
 import { mapPath } from '#bpf/pins.ts';
@@ -15,6 +16,7 @@ import { type Relay, startRelay } from '#test/kit/relay.ts';
 import { callSockets, type SocketCall, serveSockets } from '#test/kit/socket-calls.ts';
 import {
   closeDescriptor,
+  dialSocket,
   namespaceCookie,
   openNamespace,
   type SocketTag,
@@ -181,6 +183,13 @@ test('each worker takes its part of the slots, which end with their sockets', as
   }
   await second[Symbol.asyncDispose]();
   expect(slotsIn(listeners, 'inbound')).toEqual([0, 3, 6]);
+});
+
+test('a socket that was given and that the kernel leads nothing to is closed', async () => {
+  await using bench = openBench();
+  const fd = dialSocket(netnsFd, { family: 4 }); // does not listen
+  expect(() => bench.pod.listen(net.createServer(), 15001, fd)).toThrow(BpfError);
+  expect(() => fstatSync(fd)).toThrow('EBADF');
 });
 
 test('tags are on listening sockets and what they accept, and on sockets that dial; not on others', async () => {
