@@ -3,8 +3,8 @@ import type { FromWorker, ToWorker, WorkerConfig } from './worker-messages.ts';
 
 /**
  * A thread that speaks a worker's messages and carries no bytes, for tests. A pod named `refused` cannot be served; one
- * named `busy` keeps its connections until it is cut; forgetting the identity `crash` crashes it. Asked for connections it
- * tells all that it was told.
+ * named `busy` keeps its connections until it is cut; forgetting the identity `crash` crashes it, `crash-1` only the
+ * second. Asked for connections it tells all that it was told, of offered sockets the ports.
  */
 const port = parentPort;
 if (port === null) throw new TypeError('not in a worker thread');
@@ -21,6 +21,10 @@ function done(request: number, answer: { readonly error?: string; readonly value
   send({ kind: 'done', request, ...answer });
 }
 
+function portsOf({ offered }: Extract<ToWorker, { readonly kind: 'add-pod' }>): readonly number[] {
+  return offered?.sockets.map(({ address }) => address.port) ?? [];
+}
+
 port.on('message', (message: ToWorker) => {
   switch (message.kind) {
     case 'tables':
@@ -30,11 +34,12 @@ port.on('message', (message: ToWorker) => {
       told.push(`svid ${message.svid.serial}`);
       break;
     case 'forget-identity':
-      if (message.identity === 'crash') throw new Error('it fell over');
+      if (message.identity === 'crash' || message.identity === `crash-${index}`)
+        throw new Error('it fell over');
       told.push(`forget ${message.identity}`);
       break;
     case 'add-pod':
-      told.push(`add-pod ${message.pod.name}`);
+      told.push(['add-pod', message.pod.name, ...portsOf(message)].join(' '));
       pods.set(message.pod.uid, message.pod.name);
       done(
         message.request,

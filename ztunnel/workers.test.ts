@@ -120,6 +120,17 @@ test('a worker that crashes is replaced by one that knows and serves the same', 
   ]);
 });
 
+test('while a worker is being replaced, the others take its share of offered sockets', async () => {
+  await using setup = start(2);
+  await setup.workers.addPod(pod('web'), 0);
+  setup.workers.forgetIdentity('crash-0');
+  await eventually('the crash', () => setup.crashed.length === 1);
+  const address = { ip: '::', port: 15001 };
+  const sockets = [20, 21].map((fd) => ({ protocol: 'tcp' as const, address, fd }));
+  await setup.workers.addPod(pod('cart'), 0, { pidfd: 0, sockets });
+  expect(await setup.told()).toContain('add-pod cart 15001 15001');
+});
+
 test('who waits for a worker that crashes does not wait for ever', async () => {
   await using setup = start(1);
   await setup.workers.addPod(pod('busy'), 0);

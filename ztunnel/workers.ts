@@ -95,13 +95,14 @@ class WorkerSet implements Workers {
   async addPod(pod: PodInfo, netnsFd: number, offered?: OfferedSockets): Promise<readonly string[]> {
     const served = { pod, netnsFd, listening: new Map<number, readonly number[]>() };
     this.#pods.set(pod.uid, served);
-    const { count } = this.#options;
+    // One that is being replaced cannot take its share.
+    const workers = [...this.#workers.values()];
     const results = await Promise.allSettled(
-      [...this.#workers.values()].map((worker) =>
+      workers.map((worker, at) =>
         openIn(
           worker,
           served,
-          offered && { ...offered, sockets: shareOf(offered.sockets, worker.index, count) },
+          offered && { ...offered, sockets: shareOf(offered.sockets, at, workers.length) },
         ),
       ),
     );
