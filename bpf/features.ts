@@ -174,12 +174,21 @@ function hasTcx(index: number, program: number): boolean {
   }
 }
 
-/** Does something that a feature is needed for. @throws BpfUnsupportedError when that fails */
+/** What a machine is short of at a moment says nothing of what it can. */
+const PASSING: readonly string[] = ['EMFILE', 'ENFILE', 'ENOMEM', 'ENOSPC', 'EAGAIN', 'EBUSY'];
+
+/**
+ * Does something that a feature is needed for.
+ * @throws BpfUnsupportedError when that fails; BpfError when it may work another time
+ */
 export function attempt<T>(feature: BpfFeature, what: string, work: () => T): T {
   try {
     return work();
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
+    const passing = PASSING.find((code) => hasCode(error, code));
+    if (passing !== undefined)
+      throw new BpfError(`${what} at the moment: ${reason}`, { code: passing, cause: error });
     throw new BpfUnsupportedError(`${what}: ${reason}`, { feature, cause: error });
   }
 }

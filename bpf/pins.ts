@@ -3,6 +3,7 @@ import {
   closeSync,
   constants,
   fstatSync,
+  lstatSync,
   mkdirSync,
   openSync,
   readdirSync,
@@ -65,10 +66,11 @@ export function makeDirectory(directory: string): void {
 /** bpffs lets everybody make directories: nobody else may change what is in ours, nor put another one in its place. */
 function refuseStrangers(directory: string): void {
   for (let path = directory; isBpffs(dirname(path)); path = dirname(path)) {
-    const { uid, mode } = statSync(path);
-    if ((uid === 0 || uid === process.geteuid?.()) && (mode & 0o022) === 0) continue;
+    const stat = lstatSync(path);
+    const { uid, mode } = stat;
+    if (stat.isDirectory() && (uid === 0 || uid === process.geteuid?.()) && (mode & 0o022) === 0) continue;
     throw new BpfError(
-      `${path} belongs to user ${uid} with mode ${(mode & 0o777).toString(8)}: others could change the mesh's hooks there; remove it`,
+      `${path} ${stat.isDirectory() ? '' : 'is no directory, and '}belongs to user ${uid} with mode ${(mode & 0o777).toString(8)}: others could change the mesh's hooks there; remove it`,
       { code: 'EPERM' },
     );
   }

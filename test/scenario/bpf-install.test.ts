@@ -7,6 +7,7 @@ import {
   rmdirSync,
   rmSync,
   statSync,
+  symlinkSync,
 } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
@@ -214,4 +215,13 @@ test('a directory that others can write to is refused', () => {
   chmodSync(bed.directory, 0o777);
   expect(() => installMesh(bed)).toThrow(`${bed.directory} belongs to user 0 with mode 777`);
   removePins(bed.directory);
+});
+
+test('a link to a directory is refused: whoever made it could lead it elsewhere', () => {
+  const other = `${bed.directory}-other`;
+  mkdirSync(other, { recursive: true, mode: 0o700 });
+  symlinkSync(other, bed.directory);
+  expect(() => installMesh(bed)).toThrow(`${bed.directory} is no directory`);
+  rmSync(bed.directory);
+  removePins(other);
 });
