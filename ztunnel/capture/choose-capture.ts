@@ -24,6 +24,8 @@ export interface CaptureChoice {
 export interface ChosenCapture extends PodCapture {
   /** Tries what `auto` and `ebpf` need; why it cannot be had, undefined when it can or is not wanted. */
   readonly tryEbpf: () => string | undefined;
+  /** Why bytes between two pods cannot go past the ztunnel, though there is eBPF; undefined when they can. */
+  readonly spliceProblem: () => string | undefined;
   /**
    * Takes away what is left of pods whose namespaces are gone by now: somebody may have kept one when its pod went.
    * @throws CaptureError
@@ -70,6 +72,10 @@ class MethodPerPod implements ChosenCapture {
       if (error instanceof BpfUnsupportedError) this.#missing = error.message;
       return error instanceof Error ? error.message : String(error);
     }
+  }
+
+  spliceProblem(): string | undefined {
+    return this.#ebpf?.spliceProblem();
   }
 
   methodOf({ uid }: CapturedPod): CaptureMethod {

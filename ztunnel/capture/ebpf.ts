@@ -33,6 +33,8 @@ export interface EbpfCapture extends Capture {
    * @throws BpfUnsupportedError where this machine cannot, now and ever; CaptureError when it did not work
    */
   readonly install: () => void;
+  /** Why this machine has no kernel splice; undefined when it has, or nothing is installed yet. */
+  readonly spliceProblem: () => string | undefined;
   /** Whether something is pinned: by this process, or by one before it. */
   readonly isInstalled: () => boolean;
   /** Forgets pods whose namespaces are gone, if the programs are installed. @throws CaptureError */
@@ -62,6 +64,7 @@ export function createEbpfCapture(options: EbpfOptions): EbpfCapture {
   return {
     method: 'ebpf',
     install: () => void programs.open(),
+    spliceProblem: programs.spliceProblem,
     isInstalled: () => existsSync(options.directory),
     apply: async (pod, scope) => {
       await warmThreadPool();
@@ -108,7 +111,7 @@ function createTurns(): <T>(work: () => T) => Promise<T> {
   };
 }
 
-interface Programs extends Pick<EbpfCapture, 'sweep' | 'close'> {
+interface Programs extends Pick<EbpfCapture, 'sweep' | 'close' | 'spliceProblem'> {
   /** @throws BpfUnsupportedError, CaptureError */
   readonly open: () => MeshPrograms;
 }
@@ -140,6 +143,7 @@ function createPrograms(options: EbpfOptions): Programs {
         throw asCaptureError(`eBPF of the mesh at ${options.directory}`, error);
       }
     },
+    spliceProblem: () => (mesh?.splice.kind === 'unsupported' ? mesh.splice.reason : undefined),
     close: () => {
       mesh?.close();
       mesh = undefined;

@@ -57,6 +57,8 @@ export async function runNodeAgent(
   stack.defer(() => capture.close());
   const missing = capture.tryEbpf();
   if (missing !== undefined) logger.warn({ missing }, 'no capture by ebpf');
+  const unspliced = capture.spliceProblem();
+  if (unspliced !== undefined) logger.warn({ missing: unspliced }, 'no kernel splice');
   let zds: ZdsServer | undefined;
   const agent = new NodeAgent({
     parts: {
