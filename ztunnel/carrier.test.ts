@@ -6,16 +6,15 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
 import { EMPTY_MATCH } from '#api/policy.ts';
-import { ADDRESS_TYPE, AUTHORIZATION_TYPE, type Resource } from '#api/resource.ts';
-import type { Workload } from '#api/workload.ts';
+import type { Resource } from '#api/resource.ts';
 import { type TemporaryAuthority, temporaryAuthority } from '#certs/testing.ts';
+import { CarriedNode, workerConfig } from '#test/kit/carried-node.ts';
 import { eventually } from '#test/kit/eventually.ts';
 import { LoopbackPods } from '#test/kit/loopback-pods.ts';
 import { policy, service, workload } from '#test/kit/resources.ts';
-import type { AccessRecord } from './access-log.ts';
 import { Carrier } from './carrier.ts';
 import { connectHop } from './hbone/client.ts';
-import type { FromWorker, ToWorker, WorkerConfig } from './worker-messages.ts';
+import type { FromWorker } from './worker-messages.ts';
 
 /** Two byte workers, as of two nodes, without their threads: `web` on the first calls `cart` on the second. */
 
@@ -36,7 +35,7 @@ const cartService = service({ name: 'cart', addresses: [{ network: '', ip: '10.9
 
 let ca: TemporaryAuthority;
 let pods: LoopbackPods;
-let nodes: Node[];
+let nodes: CarriedNode[];
 let servers: Server[];
 let sockets: Socket[];
 
@@ -58,102 +57,18 @@ afterEach(async () => {
   for (const server of servers) server.close();
 });
 
-type Request = ToWorker extends infer Message
-  ? Message extends { readonly request: number }
-    ? Omit<Message, 'request'>
-    : never
-  : never;
-
-/** A byte worker and what it has said. */
-class Node {
-  readonly records: AccessRecord[] = [];
-  readonly needed: string[] = [];
-  readonly #answers = new Map<number, (message: FromWorker & { readonly kind: 'done' }) => void>();
-  readonly #carrier: Carrier;
-  #requests = 0;
-
-  constructor(node: string, settings: Partial<WorkerConfig> = {}) {
-    this.#carrier = new Carrier({
-      config: { ...config(node), ...settings },
-      openSockets: (netnsFd) => pods.socketsOf(ADDRESSES[netnsFd] ?? ''),
-      send: (message) => this.#onMessage(message),
-    });
-    nodes.push(this);
-  }
-
-  async tell(message: ToWorker): Promise<void> {
-    await this.#carrier.handle(message);
-  }
-
-  async request(message: Request): Promise<FromWorker & { readonly kind: 'done' }> {
-    const request = this.#requests++;
-    const { promise, resolve } = Promise.withResolvers<FromWorker & { readonly kind: 'done' }>();
-    this.#answers.set(request, resolve);
-    await this.tell({ ...message, request } as ToWorker);
-    return await promise;
-  }
-
-  async learn(...resources: readonly Resource[]): Promise<void> {
-    const policies = resources.filter(({ kind }) => kind === 'authorization');
-    const addresses = resources.filter(({ kind }) => kind !== 'authorization');
-    await this.tell({ kind: 'tables', update: { type: AUTHORIZATION_TYPE, updated: policies, removed: [] } });
-    await this.tell({ kind: 'tables', update: { type: ADDRESS_TYPE, updated: addresses, removed: [] } });
-  }
-
-  async serve({ uid, name, namespace, serviceAccount, addresses }: Workload): Promise<void> {
-    const netnsFd = ADDRESSES.indexOf(addresses[0] ?? '');
-    const pod = { uid, name, namespace, serviceAccount };
-    expect(await this.request({ kind: 'add-pod', pod, netnsFd })).not.toHaveProperty('error');
-    const [ip = ''] = addresses;
-    await eventually('its listeners', () =>
-      [15001, 15006, 15008].every((port) => pods.portOf({ ip, port }) > 1),
-    );
-  }
-
-  ended(): readonly AccessRecord[] {
-    return this.records.filter(({ event }) => event === 'closed' || event === 'failed');
-  }
-
-  async record(): Promise<AccessRecord> {
-    return await eventually('a record of the end', () => this.ended()[0]);
-  }
-
-  #onMessage(message: FromWorker): void {
-    if (message.kind === 'records') this.records.push(...message.records);
-    else if (message.kind === 'need-svid') this.needed.push(message.identity);
-    else if (message.kind === 'done') this.#answers.get(message.request)?.(message);
-  }
-}
-
-/** Descriptor numbers of namespaces stand for addresses. */
-const ADDRESSES = [WEB, CART];
-
-function config(node: string): WorkerConfig {
-  return {
-    index: 0,
-    node,
-    network: '',
-    clusterId: 'Kubernetes',
-    clusterDomain: 'cluster.local',
-    missingPolicy: 'deny',
-    fabricCidrs: [],
-    originalSource: true,
-    hbone: {
-      streamWindowBytes: 4_194_304,
-      connectionWindowBytes: 16_777_216,
-      frameBytes: 1_048_576,
-      maxStreamsPerConnection: 100,
-      poolIdleMs: 300_000,
-      pingIntervalMs: 10_000,
-      pingTimeoutMs: 20_000,
-    },
-  };
+function open(name: string): CarriedNode {
+  const node = new CarriedNode(pods, name);
+  nodes.push(node);
+  return node;
 }
 
 /** Both nodes, knowing both workloads and these policies, with certificates. */
-async function mesh(...policies: readonly Resource[]): Promise<{ readonly near: Node; readonly far: Node }> {
-  const near = new Node('n1');
-  const far = new Node('n2');
+async function mesh(
+  ...policies: readonly Resource[]
+): Promise<{ readonly near: CarriedNode; readonly far: CarriedNode }> {
+  const near = open('n1');
+  const far = open('n2');
   for (const node of [near, far]) await node.learn(web, cart, cartService, ...policies);
   await near.tell({ kind: 'svid', svid: await ca.svid('spiffe://cluster.local/ns/default/sa/web') });
   await far.tell({ kind: 'svid', svid: await ca.svid('spiffe://cluster.local/ns/default/sa/cart') });
@@ -339,8 +254,8 @@ test('a port of the ztunnel itself is refused as a call to ourselves', async () 
 });
 
 test('a hop that is somebody else is not given the call', async () => {
-  const near = new Node('n1');
-  const far = new Node('n2');
+  const near = open('n1');
+  const far = open('n2');
   const impostor = { ...cart, serviceAccount: 'impostor' };
   await near.learn(web, cart);
   await far.learn(impostor);
@@ -455,8 +370,8 @@ test('a named policy that comes late is waited for', async () => {
 });
 
 test('a call waits for addresses, policies and certificates that are on their way', async () => {
-  const near = new Node('n1');
-  const far = new Node('n2');
+  const near = open('n1');
+  const far = open('n2');
   await near.serve(web);
   await far.serve(cart);
   await echo();
@@ -512,7 +427,7 @@ test('a drain lets what is in flight finish, and takes nothing new', async () =>
 });
 
 test('a drain waits for what has come in and is nothing yet', async () => {
-  const far = new Node('n2');
+  const far = open('n2');
   await far.serve(cart);
   await echo();
   const socket = pods.callPlain(OUTSIDER, CART_PORT);
@@ -540,7 +455,7 @@ test('a session that comes about during a drain is told to go', async () => {
     svid: await ca.svid('spiffe://cluster.local/ns/default/sa/web'),
     expected: [{ trustDomain: 'cluster.local', namespace: 'default', serviceAccount: 'cart' }],
     dial: () => socket,
-    settings: config('n1').hbone,
+    settings: workerConfig('n1').hbone,
     timeoutMs: 5_000,
     onClose: closed.resolve,
   });
@@ -607,7 +522,7 @@ test("a pod is refused while its node has eBPF maps of another version's alone",
   mkdirSync(join(directory, 'v99'));
   const answers: FromWorker[] = [];
   const carrier = new Carrier({
-    config: { ...config('n1'), bpf: { directory, workers: 1 } },
+    config: { ...workerConfig('n1'), bpf: { directory, workers: 1 } },
     send: (message) => answers.push(message),
   });
   const { uid, name, namespace, serviceAccount } = web;

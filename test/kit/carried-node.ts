@@ -22,13 +22,15 @@ export class CarriedNode {
   readonly needed: string[] = [];
   readonly #answers = new Map<number, (message: Done) => void>();
   readonly #carrier: Carrier;
+  readonly #pods: LoopbackPods;
   /** Their places stand for descriptors of namespaces. */
   readonly #addresses: Ip[] = [];
   #requests = 0;
 
   constructor(pods: LoopbackPods, node: string, settings: Partial<WorkerConfig> = {}) {
+    this.#pods = pods;
     this.#carrier = new Carrier({
-      config: { ...configOf(node), ...settings },
+      config: { ...workerConfig(node), ...settings },
       openSockets: (netnsFd) => pods.socketsOf(this.#addresses[netnsFd] ?? ''),
       send: (message) => this.#onMessage(message),
     });
@@ -54,12 +56,16 @@ export class CarriedNode {
     await this.tell({ kind: 'tables', update: { type: ADDRESS_TYPE, updated: addresses, removed: [] } });
   }
 
-  /** Serves the pod that a workload is. Its listeners are there a moment later. */
+  /** Serves the pod that a workload is. */
   async serve({ uid, name, namespace, serviceAccount, addresses }: Workload): Promise<void> {
-    const netnsFd = this.#addresses.push(addresses[0] ?? '') - 1;
+    const [ip = ''] = addresses;
+    const netnsFd = this.#addresses.push(ip) - 1;
     const pod = { uid, name, namespace, serviceAccount };
     const { error } = await this.request({ kind: 'add-pod', pod, netnsFd });
     if (error !== undefined) throw new Error(error);
+    await eventually('its listeners', () =>
+      [15001, 15006, 15008].every((port) => this.#pods.portOf({ ip, port }) > 1),
+    );
   }
 
   /** Records of connections that are over. */
@@ -79,7 +85,8 @@ export class CarriedNode {
   }
 }
 
-function configOf(node: string): WorkerConfig {
+/** The settings of a byte worker. */
+export function workerConfig(node: string): WorkerConfig {
   return {
     index: 0,
     node,
