@@ -54,13 +54,7 @@ afterEach(async () => {
 });
 
 async function serve(...served: readonly Workload[]): Promise<void> {
-  for (const each of served) {
-    await node.serve(each);
-    const [ip = ''] = each.addresses;
-    await eventually('its listeners', () =>
-      [15001, 15006, 15008].every((port) => pods.portOf({ ip, port }) > 1),
-    );
-  }
+  for (const each of served) await node.serve(each);
 }
 
 async function certify(identity: string, ttlMs?: number): Promise<void> {
@@ -234,6 +228,19 @@ test('a policy that its destination names and nobody has sent denies', async () 
   await echo();
   expect(await ending(call())).toBe('ECONNRESET');
   expect(await node.record()).toMatchObject({ reason: 'missing-policy', flags: 'DENY' });
+});
+
+test('when the caller has gone while its policy is waited for, nobody is dialled', async () => {
+  await mesh({ ...cart, authorizationPolicies: ['default/late'] });
+  const seen: string[] = [];
+  await application((socket) => seen.push(socket.remoteAddress ?? ''));
+  const socket = call();
+  await eventually('it is open', () => node.records.some(({ event }) => event === 'opened'));
+  socket.resetAndDestroy();
+  const { error } = await node.record();
+  await node.learn(policy({ name: 'late', action: 'DENY' }));
+  await expect(eventually('a call', () => seen[0], 300)).rejects.toThrow();
+  expect(error).toContain('the application has closed its connection');
 });
 
 test('a connection is cut when a policy comes to deny it, and one that dry-runs is told of', async () => {

@@ -90,6 +90,13 @@ async function handOver(call: Handover): Promise<'over' | 'unreachable'> {
     leg.abort();
     giveUp();
   });
+  // Bytes may come meanwhile, and even an end; but when the caller has gone, so has the reason to connect.
+  const onGone = (): void => {
+    live.fail(GONE);
+    giveUp();
+  };
+  socket.once('close', onGone);
+  if (socket.destroyed) onGone();
   try {
     const failure = (await proveIdentities(call)) ?? (await admit(call, live));
     if (live.isOver) return 'over';
@@ -102,22 +109,22 @@ async function handOver(call: Handover): Promise<'over' | 'unreachable'> {
       application = destinationPod.sockets.dial(target.address, callerFor(call));
       return application;
     };
-    // Bytes may come meanwhile, and even an end; but when the caller has gone, so has the reason to connect.
-    socket.once('close', giveUp);
     const upstream = new SocketLeg(await dialled(dial, CONNECT_TIMEOUT_MS));
-    socket.off('close', giveUp);
     if (target.wantsProxyProtocol) upstream.write(introduction(call));
     const ends = application && !live.isOver ? endsOf(call, upstream, application) : undefined;
     live.carry(ends?.downstream ?? leg, ends?.upstream ?? upstream);
   } catch (error) {
-    socket.off('close', giveUp);
-    const failure = failureOf(error);
-    live.fail(socket.destroyed ? { ...failure, flags: '-' } : failure);
-    if (isUnreachable(error) && !socket.destroyed) return 'unreachable';
+    const isOver = live.isOver;
+    live.fail(failureOf(error));
+    if (isUnreachable(error) && !isOver) return 'unreachable';
     leg.abort();
+  } finally {
+    socket.off('close', onGone);
   }
   return 'over';
 }
+
+const GONE: Failure = { error: 'the application has closed its connection', flags: '-' };
 
 /** With the kernel's help, if both pods have asked for it and programs in the kernel have their connections. */
 function endsOf(call: Handover, upstream: SocketLeg, application: Socket): KernelPair | undefined {
