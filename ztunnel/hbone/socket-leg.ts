@@ -47,10 +47,13 @@ export class SocketLeg implements Leg {
       this.#lose(this.#failure);
       return;
     }
-    socket.on('end', () => {
+    const onEnd = (): void => {
       this.#hasEnded = true;
       this.#events?.onEnd();
-    });
+    };
+    // A socket without a byte in it says that it has ended once, whether somebody reads it or not.
+    if (socket.readableEnded) process.nextTick(onEnd);
+    else socket.on('end', onEnd);
     socket.on('finish', () => {
       this.#hasFinished = true;
       this.#events?.onFinish();

@@ -127,6 +127,24 @@ test.each([
   },
 );
 
+test('an end that comes before the other end is there passes', async () => {
+  const near = await socketPair();
+  const far = await socketPair();
+  sockets.push(near.near, near.far, far.near, far.far);
+  const downstream = new SocketLeg(near.far);
+  near.near.end();
+  await once(near.far, 'end');
+
+  let end: SpliceEnd | undefined;
+  splice(downstream, new SocketLeg(far.near), (how) => {
+    end = how;
+  });
+  expect(await ending(far.far)).toBe('end');
+  far.far.end('answer');
+  expect(await once(near.near, 'data')).toEqual([Buffer.from('answer')]);
+  expect(await eventually('the end of the splice', () => end)).toEqual({ kind: 'complete' });
+});
+
 test('a reset after the end of its own direction is a reset, too', async () => {
   const tunnel = await openTunnel();
   tunnel.client.end('request');
