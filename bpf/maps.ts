@@ -28,6 +28,8 @@ export interface MapSizes {
 
 /** A map shared with the programs in the kernel. Its descriptor is closed by {@link close}; the map lives on while pinned or used. */
 export class BpfMap {
+  /** By which the kernel tells maps apart. */
+  readonly id: number;
   readonly #fd: number;
   readonly #path: string;
   readonly #keySize: number;
@@ -36,6 +38,7 @@ export class BpfMap {
   #isOpen = true;
 
   private constructor(fd: number, path: string, info: MapInfo) {
+    this.id = info.id;
     this.#fd = fd;
     this.#path = path;
     this.#keySize = info.keySize;

@@ -1,4 +1,4 @@
-import { mkdirSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { sys, withinNamespace } from '#ztunnel/capture/native.ts';
 import { attachFilter, detachFilter } from './clsact.ts';
@@ -101,6 +101,11 @@ export function detachPodHooks(directory: string, place: PodPlace | undefined): 
 function removePodPins(directory: string): void {
   rmSync(join(directory, EGRESS), { force: true });
   removeTree(directory);
+}
+
+/** Whether both hooks are pinned. */
+export function isAttached(directory: string): boolean {
+  return [LOOKUP, EGRESS].every((name) => existsSync(join(directory, name)));
 }
 
 /** Whether the pod of these pins is gone, or was never wholly attached. @throws BpfError for pins that are not ours */

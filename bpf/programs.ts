@@ -37,11 +37,14 @@ import {
   detachPodHooks,
   forgetPod,
   isAbandoned,
+  isAttached,
   type LoadedPodPrograms,
   loadPodPrograms,
   type PodPlace,
 } from './pod-hooks.ts';
 import {
+  areAttached,
+  arePinned,
   attachShared,
   loadShared,
   loadWithMaps,
@@ -91,6 +94,10 @@ export interface MeshPrograms {
    * @param place needed without tcx only: where it is not given, a filter that does nothing stays at the pod's device
    */
   readonly detachPod: (cookie: bigint, place?: PodPlace) => void;
+  /** Whether what pods share is pinned still, and holds. It does not once somebody has removed pins, or the cgroup. */
+  readonly isWhole: () => boolean;
+  /** Whether both of a pod's own programs are pinned. */
+  readonly isAttached: (cookie: bigint) => boolean;
   /** Cookies of the pods that are attached, whichever agent did it. */
   readonly attachedPods: () => bigint[];
   /**
@@ -134,7 +141,8 @@ function installLocked(options: MeshOptions, cgroup: OpenCgroup): MeshPrograms {
       const splice = installSplice(directory, cgroup);
       const maps = openMaps(directory);
       sweepOlder(directory, maps.pods);
-      return meshPrograms(directory, maps, podFile, { egress, splice });
+      const links = [...shared.programs.keys()];
+      return meshPrograms(directory, maps, podFile, { egress, splice, links });
     } finally {
       shared.close();
     }
@@ -157,7 +165,7 @@ function meshPrograms(
   directory: string,
   maps: MeshMaps,
   podFile: Buffer,
-  { egress, splice }: Pick<MeshPrograms, 'egress' | 'splice'>,
+  { egress, splice, links }: Pick<MeshPrograms, 'egress' | 'splice'> & { readonly links: readonly string[] },
 ): MeshPrograms {
   return {
     maps,
@@ -177,6 +185,8 @@ function meshPrograms(
         forgetPod(maps, cookie);
         detachPodHooks(podDirectory(directory, cookie), place);
       }),
+    isWhole: () => arePinned(directory, maps) && areAttached(directory, links),
+    isAttached: (cookie) => isAttached(podDirectory(directory, cookie)),
     attachedPods: () => pinnedPods(directory),
     sweep: () => withLock(directory, () => sweepLocked(directory, maps)),
     close: () => {

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { BpfError } from './errors.ts';
 import { explainLoadError, type OpenCgroup } from './features.ts';
 import { ABI, MAPS, type MapName, podKey } from './layout.ts';
-import { pin, pinLink } from './links.ts';
+import { pin, pinLink, pinnedLink } from './links.ts';
 import { BpfMap } from './maps.ts';
 import { type LoadedObject, loadObject, readObject } from './objects.ts';
 import {
@@ -104,6 +104,19 @@ export function openMaps(directory: string): MeshMaps {
       code: 'EINVAL',
     },
   );
+}
+
+/** Whether it is these maps that are pinned. */
+export function arePinned(directory: string, maps: MeshMaps): boolean {
+  const pinned = openPinnedMaps(directory);
+  const areSame = MAP_NAMES.every((name) => pinned.get(name)?.id === maps[name].id);
+  for (const map of pinned.values()) map.close();
+  return areSame;
+}
+
+/** Whether links of those names are pinned, and their cgroup is there. */
+export function areAttached(directory: string, names: readonly string[]): boolean {
+  return names.every((name) => (pinnedLink(linkPath(directory, name))?.identity ?? 0n) !== 0n);
 }
 
 /** Loads the programs of the cgroup. */

@@ -27,10 +27,11 @@ export interface ChosenCapture extends PodCapture {
   /** Why bytes between two pods cannot go past the ztunnel, though there is eBPF; undefined when they can. */
   readonly spliceProblem: () => string | undefined;
   /**
-   * Takes away what is left of pods whose namespaces are gone by now: somebody may have kept one when its pod went.
+   * Takes away what is left of pods whose namespaces are gone by now: somebody may have kept one when its pod went. Captures
+   * those anew whose capture somebody took away; their uids.
    * @throws CaptureError
    */
-  readonly sweep: () => void;
+  readonly sweep: () => Promise<readonly string[]>;
   /** What is captured stays so. */
   readonly close: () => void;
 }
@@ -122,8 +123,8 @@ class MethodPerPod implements ChosenCapture {
     this.#inPlace.delete(pod.uid);
   }
 
-  sweep(): void {
-    if (this.#missing === undefined) this.#ebpf?.sweep();
+  async sweep(): Promise<readonly string[]> {
+    return (this.#missing === undefined && (await this.#ebpf?.sweep())) || [];
   }
 
   close(): void {

@@ -114,7 +114,7 @@ export async function runNodeAgent(
     stack.defer(() => clearInterval(counting));
   }
 
-  const sweeping = setInterval(() => sweep(capture, logger), SWEEP_MS);
+  const sweeping = setInterval(() => void sweep(capture, logger), SWEEP_MS);
   stack.defer(() => clearInterval(sweeping));
 
   const subscription = subscribe(config, signal, logger, (update) => {
@@ -128,9 +128,10 @@ export async function runNodeAgent(
   await subscription;
 }
 
-function sweep(capture: ChosenCapture, logger: Logger): void {
+async function sweep(capture: ChosenCapture, logger: Logger): Promise<void> {
   try {
-    capture.sweep();
+    const lost = await capture.sweep();
+    if (lost.length > 0) logger.error({ pods: lost }, 'somebody took away the capture of pods: made anew');
   } catch (error) {
     logger.warn({ error: String(error) }, 'cannot take away what pods left that are gone');
   }
