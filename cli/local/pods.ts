@@ -188,9 +188,10 @@ export class Pods {
     );
   }
 
+  /** Its processes first: a pod whose file is gone is let go by the node agent, and whatever still ran would be free. */
   async #removePlace(record: PodRecord): Promise<void> {
-    rmSync(podFile(this.#state, record), { force: true });
     await removeCgroup(this.#cgroupOf(record));
+    rmSync(podFile(this.#state, record), { force: true });
     await this.#letGo(record);
     await removePodNetwork(this.#placeOf(record));
     rmSync(resolverFile(this.#state, record), { force: true });
