@@ -78,10 +78,22 @@ test.each<{ when: string; place: Partial<InPlace>; also?: Partial<Facts>; step: 
     place: { ...enrolled, hold: undefined },
     step: { kind: 'capture', scope: 'both' },
   },
+  {
+    when: 'all was done by another agent, and policies have not come',
+    place: { ...enrolled, hold: undefined },
+    also: { plaintext: undefined },
+    step: { kind: 'rest' },
+  },
   { when: 'it was on its way out', place: withdrawn, step: { kind: 'announce' } },
   { when: 'it was all but out', place: released, step: { kind: 'capture', scope: 'outbound' } },
 ])('on the way in, when $when: $step.kind', ({ place, also, step }) => {
   expect(decide(IN, inPlace(place), facts(also))).toEqual(step);
+});
+
+test('a pod that is to be strict is, also after another agent, and before policies have come', () => {
+  const place = inPlace({ ...enrolled, hold: undefined });
+  const step = decide({ ...IN, mode: 'strict' }, place, facts({ plaintext: undefined }));
+  expect(step).toEqual({ kind: 'capture', scope: 'both' });
 });
 
 test.each<{ when: string; place: Partial<InPlace>; also?: Partial<Facts>; step: Step }>([

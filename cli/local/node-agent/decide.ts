@@ -124,6 +124,7 @@ function enter(order: Order, inPlace: InPlace, facts: Facts): Step {
     const ms = untilSettled(inPlace, facts);
     return ms > 0 ? { kind: 'wait', ms } : { kind: 'capture', scope: 'both' };
   }
+  if (inPlace.hold === undefined && isHeldAsBefore(order, facts)) return { kind: 'rest' };
   const isHeld = isSameHold(inPlace.hold, holdOf(order, facts));
   return isHeld ? { kind: 'rest' } : { kind: 'capture', scope: 'both' };
 }
@@ -134,6 +135,14 @@ function enter(order: Order, inPlace: InPlace, facts: Facts): Step {
  */
 export function holdOf({ udp, mode }: Order, { plaintext }: Pick<Facts, 'plaintext'>): Hold {
   return { udp, mode: plaintext === 'allow' ? mode : 'strict', refusesPlaintext: plaintext === 'deny' };
+}
+
+/**
+ * Whether a pod that another agent has enrolled stays as that one held it, which knew the policies: to close it until they
+ * have come would refuse what the pod may do, at each start of an agent, and for long where there is no control plane.
+ */
+function isHeldAsBefore({ mode }: Order, { plaintext }: Facts): boolean {
+  return mode === 'permissive' && plaintext === undefined;
 }
 
 function isSameHold(a: Hold | undefined, b: Hold): boolean {
