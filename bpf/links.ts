@@ -2,7 +2,7 @@ import { renameSync, rmSync } from 'node:fs';
 import { sys } from '#ztunnel/capture/native.ts';
 import { BpfError, bpfError } from './errors.ts';
 import { libbpf } from './libbpf.ts';
-import { kindOfDescriptor } from './maps.ts';
+import { kindOfDescriptor, objectInfo } from './maps.ts';
 
 /**
  * A link holds a program at its hook; pinned on bpffs, it outlives whoever made it. Changing a link's program is one step
@@ -136,11 +136,7 @@ function linkInfo(path: string, fd: number): LinkInfo {
       code: 'EINVAL',
     });
   // struct bpf_link_info: type, id, prog_id, then from 16 on what depends on the type.
-  const info = Buffer.alloc(64);
-  const length = Buffer.alloc(4);
-  length.writeUInt32LE(info.length);
-  const result = libbpf().bpf_obj_get_info_by_fd(fd, info, length);
-  if (result < 0) throw bpfError(`ask about link ${path}`, -result);
+  const info = objectInfo(fd, `link ${path}`, 64);
   const kind = LINK_TYPES.get(info.readUInt32LE(0));
   return {
     kind,

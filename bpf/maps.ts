@@ -154,11 +154,7 @@ export function mapInfo(fd: number, path: string): MapInfo {
       code: 'EINVAL',
     });
   // struct bpf_map_info begins: type, id, key_size, value_size, max_entries, map_flags.
-  const info = Buffer.alloc(88);
-  const length = Buffer.alloc(4);
-  length.writeUInt32LE(info.length);
-  const result = libbpf().bpf_obj_get_info_by_fd(fd, info, length);
-  if (result < 0) throw bpfError(`ask about map ${path}`, -result);
+  const info = objectInfo(fd, `map ${path}`, 88);
   return {
     type: info.readUInt32LE(0),
     id: info.readUInt32LE(4),
@@ -167,6 +163,16 @@ export function mapInfo(fd: number, path: string): MapInfo {
     maxEntries: info.readUInt32LE(16),
     flags: info.readUInt32LE(20),
   };
+}
+
+/** The first bytes of what the kernel says of an object of bpf(2), a structure of its kind's own. @throws BpfError */
+export function objectInfo(fd: number, what: string, bytes: number): Buffer {
+  const info = Buffer.alloc(bytes);
+  const length = Buffer.alloc(4);
+  length.writeUInt32LE(bytes);
+  const result = libbpf().bpf_obj_get_info_by_fd(fd, info, length);
+  if (result < 0) throw bpfError(`ask about ${what}`, -result);
+  return info;
 }
 
 /** What a descriptor of bpf(2) stands for: each kind of object has its own name in /proc. */

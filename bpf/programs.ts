@@ -1,4 +1,4 @@
-import { statSync } from 'node:fs';
+import { mkdirSync, rmdirSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
 import {
   AF_INET,
@@ -239,6 +239,9 @@ export function removePins(directory: string): void {
   removeEmpty(dirname(directory));
 }
 
+/** A directory of root's, while one mounts. */
+const MOUNTING = '/run/tulle-mounts-bpffs';
+
 /**
  * Mounts bpffs where it is not mounted yet.
  * @throws BpfUnsupportedError when that is not possible
@@ -248,8 +251,20 @@ export function ensureBpffs(path: string = BPFFS): void {
   attempt(
     'bpffs',
     `bpffs is not mounted at ${path} and cannot be (mount -t bpf bpf ${path} before, as root)`,
-    // Another agent may be about to do the same; two mounts would hide one's pins from the other.
-    () => withLock(path, () => isBpffs(path) || mountPseudo('bpf', path)),
+    // Another agent may be about to do the same; two mounts would hide one's pins from the other. Anybody could lock the
+    // directory that is mounted upon, which is everybody's to read.
+    () =>
+      withLock(
+        MOUNTING,
+        () => {
+          try {
+            if (!isBpffs(path)) mountPseudo('bpf', path);
+          } finally {
+            rmdirSync(MOUNTING);
+          }
+        },
+        () => mkdirSync(MOUNTING, { recursive: true, mode: 0o700 }),
+      ),
   );
 }
 

@@ -9,7 +9,8 @@
 
 /*
  * One direction of a connection that the ztunnel carries between two pods of its node, written by the ztunnel. Its key is the
- * application's socket that sends: struct flow with its pod, its own address (from) and the ztunnel's (to).
+ * cookie of the application's socket that sends, which splice_senders has by struct flow: its pod, its own address (from) and the
+ * ztunnel's (to).
  */
 struct splice {
 	__u64 flushed;              /* bytes from that socket that have been written into the target */
@@ -25,6 +26,7 @@ struct splice_counts {
 /* Of an application's socket, for the programs alone. */
 struct splice_socket {
 	struct flow key;
+	__u64 cookie;
 	__u64 passed;               /* bytes on their way to the ztunnel, or there */
 	__u64 redirected;
 	/* What the target has in its queue: memory for the bytes before `mark`, and for those after it. */

@@ -4,10 +4,10 @@ import { type MapLayout, OFFSETS, SIZES, writeEndpoint } from './layout.ts';
 /** What splice-layout.h says, as bytes; the rules, and the version, are those of layout.ts. */
 
 /** Bytes of the structures. */
-export const SPLICE_SIZES: { readonly splice: 16; readonly spliceCounts: 16; readonly spliceSocket: 88 } = {
+export const SPLICE_SIZES: { readonly splice: 16; readonly spliceCounts: 16; readonly spliceSocket: 96 } = {
   splice: 16,
   spliceCounts: 16,
-  spliceSocket: 88,
+  spliceSocket: 96,
 };
 
 /** Where the members of the structures lie, by their names in splice-layout.h. */
@@ -55,7 +55,7 @@ export const SPLICE_MAPS: Readonly<Record<SpliceMapName, MapLayout>> = {
   },
   splices: {
     type: LRU_HASH,
-    key: SIZES.flow,
+    key: SIZES.cookie,
     value: SPLICE_SIZES.splice,
     maxEntries: MAX_SOCKETS,
     flags: 0,

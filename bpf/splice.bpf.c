@@ -45,10 +45,11 @@ struct {
 	type_of(value, __u64);
 } splice_targets SEC(".maps");
 
+/* By cookie of the application's socket: the next one between the same ends is another. */
 struct {
 	number(type, BPF_MAP_TYPE_LRU_HASH);
 	number(max_entries, 65536);
-	type_of(key, struct flow);
+	type_of(key, __u64);
 	type_of(value, struct splice);
 } splices SEC(".maps");
 
@@ -86,6 +87,7 @@ inline_always void watch_sender(struct bpf_sock_ops *ctx, struct bpf_sock *sk, s
 	if (!socket)
 		return;
 	socket->key = *flow;
+	socket->cookie = bpf_get_socket_cookie(ctx);
 	bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
 	bpf_sock_hash_update(ctx, &splice_senders, flow, BPF_ANY);
 }
@@ -168,7 +170,7 @@ int splice_message(struct sk_msg_md *ctx)
 	socket = bpf_sk_storage_get(&splice_sockets, sk, 0, 0);
 	if (!socket)
 		return SK_PASS;
-	splice = bpf_map_lookup_elem(&splices, &socket->key);
+	splice = bpf_map_lookup_elem(&splices, &socket->cookie);
 	if (splice && splice->flushed == socket->passed) {
 		target = splice->target;
 		counts = bpf_map_lookup_elem(&splice_counts, &target);

@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
@@ -70,6 +70,15 @@ test('bpffs is mounted where it is not', async () => {
   const inPrivate = (script: string): string[] => ['unshare', '--mount', 'sh', '-c', script];
   const report = await reportBy(inPrivate('umount /sys/fs/bpf && exec "$0" "$@"'));
   expect(report).toMatchObject({ egress: expect.any(String) });
+});
+
+test('whoever may read the mount point cannot keep bpffs from being mounted', async () => {
+  const locked = 'umount /sys/fs/bpf && exec 9</sys/fs/bpf && flock 9 && exec "$0" "$@"';
+  const since = performance.now();
+  const report = await reportBy(['unshare', '--mount', 'sh', '-c', locked]);
+  expect(report).toMatchObject({ egress: expect.any(String) });
+  expect(performance.now() - since).toBeLessThan(10_000);
+  expect(existsSync('/run/tulle-mounts-bpffs')).toBe(false);
 });
 
 test('no bpffs', async () => {
