@@ -41,7 +41,7 @@ export interface SpliceDirection {
   readonly close: () => void;
 }
 
-type Maps = Readonly<Record<'pods' | 'targets' | 'splices' | 'counts', BpfMap>>;
+type Maps = Readonly<Record<'pods' | 'senders' | 'targets' | 'splices' | 'counts', BpfMap>>;
 
 /** One per thread, as long as that. Where a node agent has not installed the programs, nothing is ever spliced. */
 export class KernelSplice {
@@ -111,6 +111,7 @@ function openMaps(directory: string): Maps | undefined {
   try {
     return {
       pods: open('splice_pods'),
+      senders: open('splice_senders'),
       targets: open('splice_targets'),
       splices: open('splices'),
       counts: open('splice_counts'),
@@ -122,8 +123,14 @@ function openMaps(directory: string): Maps | undefined {
   }
 }
 
-/** The sender's entry comes last: from then on the programs may act. */
-function openDirection({ targets, splices, counts }: Maps, sender: Buffer, fd: number): SpliceDirection {
+/**
+ * The sender's entry comes last: from then on the programs may act. It is that of the very socket, which the programs have found by
+ * its ends: what is left of one that was there before it, with the same ends, is not its.
+ */
+function openDirection(maps: Maps, ends: Buffer, fd: number): SpliceDirection | undefined {
+  const { senders, targets, splices, counts } = maps;
+  const sender = Buffer.alloc(SIZES.cookie);
+  if (!senders.lookup(ends, sender)) return undefined;
   const cookie = socketCookie(fd);
   const target = targetKey(cookie);
   const socket = Buffer.alloc(SIZES.socket);

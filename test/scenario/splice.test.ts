@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { BpfMap } from '#bpf/maps.ts';
@@ -19,6 +19,7 @@ const CUT_MS = 2_000;
 /** `shop/web` and `shop/plain` call `shop/catalog`, all on n1. The namespace asks for the kernel splice; `plain` declines. */
 let mesh: Mesh;
 let catalog: Awaited<ReturnType<Mesh['run']>>;
+let web: Awaited<ReturnType<Mesh['run']>>;
 let counts: BpfMap;
 
 beforeAll(async () => {
@@ -27,7 +28,7 @@ beforeAll(async () => {
     flags: ['--nodes', 'n1', '--capture', 'ebpf'],
   });
   const idle = { namespace: 'shop', command: ['sleep', 'infinity'] };
-  [catalog] = await Promise.all([
+  [catalog, web] = await Promise.all([
     mesh.run({ namespace: 'shop', name: 'catalog', command: server(PORT) }, true),
     mesh.run({ ...idle, name: 'web' }, true),
     mesh.run({ ...idle, name: 'plain', labels: { 'tulle.dev/splice': 'false' } }, true),
@@ -73,18 +74,34 @@ function redirected(): readonly number[] {
   });
 }
 
+/** Runs the program for as long as it takes; `lines` is what it has said so far. */
+function start(from: string, host: string | undefined, action: string, ...args: readonly string[]): Started {
+  const log = join(mesh.directory, `${action}-${from}-${started++}.log`);
+  const command = [PYTHON, PROGRAM, action, host ?? '', `${PORT}`, ...args];
+  const child = startLogged([TULLE, 'exec', '--state', mesh.state, `shop/${from}`, '--', ...command], log);
+  return {
+    child,
+    lines: () => readFileSync(log, 'utf8').trimEnd().split('\n'),
+    end: () => endProcess(child),
+  };
+}
+
+interface Started {
+  readonly child: ReturnType<typeof startLogged>;
+  readonly lines: () => readonly string[];
+  readonly end: () => Promise<unknown>;
+}
+let started = 0;
+
 /** A connection that talks until it is cut; resolves when it does. */
 async function hold(
   from: string,
   host = catalog.addresses[0],
 ): Promise<{ readonly ended: () => Promise<Held>; readonly end: () => Promise<unknown> }> {
-  const log = join(mesh.directory, `hold-${from}-${holds++}.log`);
-  const command = [PYTHON, PROGRAM, 'hold', host ?? '', `${PORT}`];
-  const child = startLogged([TULLE, 'exec', '--state', mesh.state, `shop/${from}`, '--', ...command], log);
-  const lines = (): readonly string[] => readFileSync(log, 'utf8').trimEnd().split('\n');
+  const { child, lines, end } = start(from, host, 'hold');
   await eventually(`${from} holds a connection`, () => lines()[0]?.includes('holding'));
   return {
-    end: () => endProcess(child),
+    end,
     ended: async () => {
       await eventually('it is over', () => child.exitCode !== null || undefined);
       return JSON.parse(lines()[1] ?? '') as Held;
@@ -97,7 +114,6 @@ interface Held {
   readonly ended: string;
   readonly at: number;
 }
-let holds = 0;
 
 /** Waits until no connection of before is left. */
 async function allOver(): Promise<void> {
@@ -165,6 +181,22 @@ test('a reset arrives as one, whether it is waited for or not', async () => {
   expect(await call('web', 'reset-seen')).toEqual({ seen: 'ECONNRESET' });
   const { seen } = (await call('web', 'reset-while-waiting')) as { readonly seen: readonly string[] };
   expect(seen.at(-1)).toBe('ECONNRESET');
+});
+
+test('a connection that follows another on its port, unseen by the ztunnel yet, gets its own bytes', async () => {
+  const pid = (await mesh.status()).nodes[0]?.ztunnel?.pid ?? 0;
+  const go = join(mesh.directory, 'go');
+  const { lines, end } = start('web', catalog.addresses[0], 'same-port', web.addresses[0] ?? '', go);
+  await eventually('the first is answered', () => lines()[0]?.includes('first'));
+  process.kill(pid, 'SIGSTOP');
+  try {
+    writeFileSync(go, '');
+    await eventually('the second has spoken', () => lines()[1]?.includes('second'));
+  } finally {
+    process.kill(pid, 'SIGCONT');
+  }
+  expect(await eventually('an answer', () => lines()[2])).toBe('{"echo": "other"}');
+  await end();
 });
 
 test('policy cuts it at once, and a pod that declines has never been spliced', async () => {

@@ -4,7 +4,7 @@ Two ends of connections that may be spliced, and what an application could notic
 splice.py server PORT            serves until it is ended: what a connection's first byte says (see SERVERS)
 splice.py ACTION HOST PORT ...   one client, which prints its result as a line of JSON (see ACTIONS)
 """
-import errno, hashlib, json, random, select, socket, struct, sys, threading, time
+import errno, hashlib, json, os, random, select, socket, struct, sys, threading, time
 
 
 def read_all(c, pause=0.0):
@@ -104,6 +104,10 @@ def slow_digest(c):
 def reset(c):
     read_exactly(c, 1)
     time.sleep(0.2)
+    close_by_reset(c)
+
+
+def close_by_reset(c):
     c.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
     c.close()
 
@@ -277,6 +281,30 @@ def count_bytes(host, port, size):
     return {'rest': len(c.recv(1))}
 
 
+def same_port(host, port, own, go):
+    """
+    Connects again from the address and port of a connection that it resets once the file `go` is there; says when the first has been
+    answered, when the second has spoken, and then what is echoed to the second.
+    """
+
+    def talk(text):
+        c = socket.create_connection((host, port), source_address=(own, 20123))
+        time.sleep(0.3)  # spliced from its first byte
+        c.sendall(b'e' + text)
+        return c
+
+    first = talk(b'first')
+    read_exactly(first, 5)
+    print(json.dumps({'first': True}), flush=True)
+    while not os.path.exists(go):
+        time.sleep(0.01)
+    close_by_reset(first)
+    second = talk(b'other')
+    print(json.dumps({'second': True}), flush=True)
+    second.settimeout(5)
+    return {'echo': read_exactly(second, 5).decode()}
+
+
 def hold(host, port):
     """Sends and receives until it is cut; says when it has begun, and then how it ended, and when."""
     c = connect(host, port, b'e')
@@ -302,6 +330,7 @@ ACTIONS = {
     'reset-seen': reset_seen,
     'reset-while-waiting': reset_while_waiting,
     'count': count_bytes,
+    'same-port': same_port,
     'hold': hold,
 }
 
