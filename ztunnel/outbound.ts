@@ -1,5 +1,5 @@
 import type { Socket } from 'node:net';
-import { formatHostPort, type HostPort } from '#api/address.ts';
+import { familyOf, formatHostPort, type HostPort } from '#api/address.ts';
 import type { Workload } from '#api/workload.ts';
 import { formatIdentity } from '#certs/identity.ts';
 import type { Peer, ResponseFlags } from './access-log.ts';
@@ -52,17 +52,28 @@ interface Call {
  */
 export async function serveOutbound(path: DataPath, pod: ServedPod, socket: Socket): Promise<void> {
   const leg = new SocketLeg(socket);
-  const client = remoteOf(socket);
+  const remote = remoteOf(socket);
   const destination = destinationOf(pod, socket);
-  if (client === undefined || destination === undefined) return leg.abort();
+  if (remote === undefined || destination === undefined) return leg.abort();
   const source = await knownSource(path, pod);
   if (source === undefined) {
     const error = 'the workload, or what it may reach, is not known yet';
-    turnAway({ path, leg, client, destination }, { error, flags: '-' });
+    turnAway({ path, leg, client: remote, destination }, { error, flags: '-' });
     return;
   }
+  const client = clientOf(source, remote);
   const call: Call = { path, pod, socket, leg, client, destination, source };
   await follow(call, await decide(call));
+}
+
+/**
+ * The application's end as it would be without capture: whoever has bound its socket to a port alone starts at a loopback address
+ * when programs in the kernel lead it here.
+ */
+function clientOf({ addresses }: Workload, remote: HostPort): HostPort {
+  if (!remote.ip.startsWith('127.') || addresses.includes(remote.ip)) return remote;
+  const ip = addresses.find((each) => familyOf(each) === 4);
+  return ip === undefined ? remote : { ip, port: remote.port };
 }
 
 /** The source, once the addresses of the mesh are known: before that, mesh traffic would leave in plain text. */

@@ -131,6 +131,21 @@ test('a call between two pods of the node has one record, with both ends in it, 
   expect(node.records[0]).not.toHaveProperty('hboneAddress');
 });
 
+test('who has bound its port alone, and so comes from a loopback address, has the address of its pod', async () => {
+  await mesh();
+  const seen: string[] = [];
+  await application((socket) => {
+    seen.push(socket.remoteAddress ?? '');
+    socket.end();
+  });
+  const socket = pods.call(WEB, CART_PORT, '127.0.0.1');
+  await once(socket, 'connect');
+  const address = `${WEB}:${socket.localPort}`;
+  socket.end();
+  expect(await node.record()).toMatchObject({ security: 'same_node', source: { address } });
+  expect(seen).toEqual([WEB]);
+});
+
 test('a pod that is addressed itself is counted by the destination for the service that it is of', async () => {
   await mesh();
   await echo();

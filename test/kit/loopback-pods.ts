@@ -37,9 +37,12 @@ export class LoopbackPods {
     await promise;
   }
 
-  /** An application in a pod calls; its ztunnel gets the connection, as if packet rules had redirected it. */
-  call(fromIp: string, to: HostPort): Socket {
-    return this.#captured(fromIp, { ip: fromIp, port: 15001 }, to);
+  /**
+   * An application in a pod calls; its ztunnel gets the connection, as if it had been captured.
+   * @param localIp where it comes from
+   */
+  call(podIp: string, to: HostPort, localIp: string = podIp): Socket {
+    return this.#captured(localIp, { ip: podIp, port: 15001 }, to);
   }
 
   /** Somebody calls a pod in plain text. */
