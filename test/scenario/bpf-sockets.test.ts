@@ -185,6 +185,19 @@ test('each worker takes its part of the slots, which end with their sockets', as
   expect(slotsIn(listeners, 'inbound')).toEqual([0, 3, 6]);
 });
 
+test('places that a process took over, and left when it ended, are taken back', async () => {
+  await using first = openBench();
+  const listeners = first.map('listeners');
+  await first.listen(15001);
+  const second = openBench();
+  await second.listen(15001);
+  first.own.look();
+  await second[Symbol.asyncDispose]();
+  expect(slotsIn(listeners, 'outbound')).toEqual([]);
+  first.own.look();
+  expect(slotsIn(listeners, 'outbound')).toHaveLength(8);
+});
+
 test('a socket that was given and that the kernel leads nothing to is closed', async () => {
   await using bench = openBench();
   const fd = dialSocket(netnsFd, { family: 4 }); // does not listen

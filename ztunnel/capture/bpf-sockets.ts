@@ -31,6 +31,8 @@ export interface BpfSockets {
   readonly tag: (fd: number, shown?: HostPort) => void;
   /** Has connections of a pod led to a listening socket; it is forgotten when it is closed. @throws BpfError */
   readonly register: (listener: BpfListener) => void;
+  /** Whether connections of the pod are led to that socket, or another that has taken its place. @throws BpfError */
+  readonly isRegistered: (listener: BpfListener) => boolean;
   /** Where an accepted connection was going that the programs redirected; undefined: they did not. @throws BpfError */
   readonly originalDestination: (fd: number) => HostPort | undefined;
   /** Whether the pod with that namespace is captured by eBPF, in whatever scope. @throws BpfError */
@@ -89,6 +91,7 @@ function useMaps({ pods, listeners, own, peers }: Maps): Omit<BpfSockets, 'areCu
   const endpoint = Buffer.alloc(SIZES.endpoint);
   const pod = podKey(0n);
   const entry = Buffer.alloc(SIZES.pod);
+  const socketValue = Buffer.alloc(SIZES.socket);
   return {
     tag: (fd, shown) => {
       descriptor.writeInt32LE(fd);
@@ -96,10 +99,11 @@ function useMaps({ pods, listeners, own, peers }: Maps): Omit<BpfSockets, 'areCu
       own.update(descriptor, shown === undefined ? plainTag : showingTag);
     },
     register: ({ fd, cookie, kind, slots }) => {
-      const socket = Buffer.alloc(SIZES.socket);
-      socket.writeBigUInt64LE(BigInt(fd));
-      for (const slot of slots) listeners.update(listenerKey(cookie, kind, slot), socket);
+      socketValue.writeBigUInt64LE(BigInt(fd));
+      for (const slot of slots) listeners.update(listenerKey(cookie, kind, slot), socketValue);
     },
+    isRegistered: ({ cookie, kind, slots: [first] }) =>
+      first === undefined || listeners.lookup(listenerKey(cookie, kind, first), socketValue),
     originalDestination: (fd) => {
       descriptor.writeInt32LE(fd);
       return peers.lookup(descriptor, endpoint) ? readEndpoint(endpoint, 0) : undefined;

@@ -34,17 +34,21 @@ export class OwnSockets {
   }
 
   /**
-   * Opens the maps if they are there by now, or others are. To be called when a pod is added, and now and then.
+   * Opens the maps if they are there by now, or others are; and takes back the places that a process which was to replace this
+   * one has left empty. To be called when a pod is added, and now and then.
    * @throws BpfError when they are another version's
    */
   look(): void {
-    if (this.#directory === undefined || this.#bpf?.areCurrent() === true) return;
+    if (this.#directory === undefined) return;
+    if (this.#bpf?.areCurrent() === true) {
+      this.#registerAll((listener) => this.#bpf?.isRegistered(listener) === false);
+      return;
+    }
     const found = openBpfSockets(this.#directory);
     if (found === undefined) return;
     this.#bpf?.close();
     this.#bpf = found;
-    this.#forgetClosed();
-    for (const listener of this.#listeners) this.#register(listener);
+    this.#registerAll(() => true);
   }
 
   /** Marks a socket as the ztunnel's, before anything else is done with it. @throws BpfError */
@@ -75,11 +79,15 @@ export class OwnSockets {
     this.#listeners.clear();
   }
 
+  #registerAll(isWanted: (listener: BpfListener) => boolean): void {
+    this.#forgetClosed();
+    for (const listener of this.#listeners)
+      if (isWanted({ ...listener, slots: this.#slots })) this.#register(listener);
+  }
+
   #register({ fd, cookie, kind }: OwnListener): void {
-    if (this.#bpf === undefined) return;
-    this.#bpf.tag(fd);
-    const listener: BpfListener = { fd, cookie, kind, slots: this.#slots };
-    this.#bpf.register(listener);
+    this.#bpf?.tag(fd);
+    this.#bpf?.register({ fd, cookie, kind, slots: this.#slots });
   }
 
   /** Their descriptors may be others' by now. */
