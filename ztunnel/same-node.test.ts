@@ -146,6 +146,30 @@ test('who has bound its port alone, and so comes from a loopback address, has th
   expect(seen).toEqual([WEB]);
 });
 
+test('a pod that reaches itself by a service sees its own address, and has one record', async () => {
+  const key = 'default/own.default.svc.cluster.local';
+  await mesh(
+    { ...web, services: new Map([[key, [{ servicePort: 80, targetPort: 8080 }]]]) },
+    service({ name: 'own', addresses: [{ network: '', ip: '10.96.7.8' }] }),
+  );
+  const seen: string[] = [];
+  const server = createServer((socket) => {
+    seen.push(socket.remoteAddress ?? '');
+    socket.end();
+  });
+  servers.push(server);
+  await pods.serve(server, { ip: WEB, port: 8080 });
+  const socket = call({ ip: '10.96.7.8', port: 80 });
+  expect(await ending(socket)).toBe('end');
+  socket.end();
+  expect(await node.record()).toMatchObject({
+    source: { identity: WEB_ID },
+    destination: { identity: WEB_ID, address: `${WEB}:8080` },
+    flags: '-',
+  });
+  expect([seen, node.ended().length]).toEqual([[WEB], 1]);
+});
+
 test('a pod that is addressed itself is counted by the destination for the service that it is of', async () => {
   await mesh();
   await echo();
