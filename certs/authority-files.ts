@@ -1,15 +1,12 @@
-import { createPrivateKey, X509Certificate } from 'node:crypto';
+import { createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto';
 import { chmod, mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { readCertificateNames } from './leaf.ts';
 import { splitPem } from './pem.ts';
+import type { SigningFiles } from './rotation.ts';
 
 /** What an authority's folder holds, as text. */
-export interface AuthorityFiles {
-  readonly rootPem: string;
-  readonly rootKeyPem: string;
-  readonly issuingPem: string;
-  readonly issuingKeyPem: string;
+export interface AuthorityFiles extends SigningFiles {
   /** Every root that peers are verified against, `rootPem` among them. */
   readonly bundlePem: string;
 }
@@ -22,7 +19,8 @@ export type AuthorityErrorCode =
   | 'EXPIRED'
   | 'WRONG_TRUST_DOMAIN'
   | 'FOLDER_IN_USE'
-  | 'BAD_REQUEST';
+  | 'BAD_REQUEST'
+  | 'BUSY';
 
 /** Thrown for an authority that cannot sign; the message names the file and what to do. */
 export class AuthorityError extends Error {
@@ -35,13 +33,17 @@ export class AuthorityError extends Error {
   }
 }
 
-const NAMES = {
+/** Its files. */
+export const NAMES: Readonly<Record<keyof AuthorityFiles, string>> = {
   rootPem: 'root.pem',
   rootKeyPem: 'root.key',
   issuingPem: 'issuing.pem',
   issuingKeyPem: 'issuing.key',
   bundlePem: 'bundle.pem',
-} as const satisfies Record<keyof AuthorityFiles, string>;
+};
+
+/** What is in the place of the key of a root that is not ours to sign with. */
+export const NO_ROOT_KEY: string = '# The root of an imported authority: its operator has the key.\n';
 
 const START_AFRESH =
   'restore it from a backup, or move the folder away to start with a new authority (every certificate issued so far then stops being trusted)';
@@ -105,21 +107,24 @@ export function checkAuthorityFiles(
 ): void {
   const path = (key: keyof AuthorityFiles): string => join(directory, NAMES[key]);
   const root = parseCertificate(path('rootPem'), files.rootPem);
-  const issuing = parseCertificate(path('issuingPem'), files.issuingPem);
-  checkKey(path('rootKeyPem'), files.rootKeyPem, root);
-  checkKey(path('issuingKeyPem'), files.issuingKeyPem, issuing);
+  const chain = splitPem(files.issuingPem).map((pem) => parseCertificate(path('issuingPem'), pem));
+  const [first = parseCertificate(path('issuingPem'), files.issuingPem)] = chain;
+  if (files.rootKeyPem !== NO_ROOT_KEY) checkKey(path('rootKeyPem'), files.rootKeyPem, root);
+  checkKey(path('issuingKeyPem'), files.issuingKeyPem, first);
 
   for (const [key, certificate] of [
-    ['rootPem', root],
-    ['issuingPem', issuing],
-  ] as const) {
+    ['rootPem', root] as const,
+    ...chain.map((certificate) => ['issuingPem', certificate] as const),
+  ]) {
     if (!certificate.ca) throw mismatch(`${path(key)} is not the certificate of an authority`);
     checkTime(path(key), certificate, expected.nowMs);
     checkTrustDomain(path(key), certificate, expected.trustDomain);
   }
-  if (!issuing.checkIssued(root) || !issuing.verify(root.publicKey)) {
+  chain.forEach((certificate, index) => {
+    const issuer = chain[index + 1] ?? root;
+    if (certificate.checkIssued(issuer) && certificate.verify(issuer.publicKey)) return;
     throw mismatch(`${path('issuingPem')} is not signed by ${path('rootPem')}`);
-  }
+  });
   const bundle = splitPem(files.bundlePem).map((pem) => parseCertificate(path('bundlePem'), pem));
   if (!bundle.some((certificate) => certificate.raw.equals(root.raw))) {
     throw mismatch(`${path('bundlePem')} lacks the root of ${path('rootPem')}`);
@@ -175,15 +180,30 @@ function parseCertificate(path: string, pem: string): X509Certificate {
 function checkKey(path: string, pem: string, certificate: X509Certificate): void {
   try {
     const key = createPrivateKey(pem);
-    if (certificate.checkPrivateKey(key) && key.asymmetricKeyDetails?.namedCurve === 'prime256v1') return;
+    if (certificate.checkPrivateKey(key) && signingKeyProblem(key) === undefined) return;
   } catch (cause) {
     throw new AuthorityError(`${path} is not a PEM private key; ${START_AFRESH}`, {
       code: 'UNREADABLE',
       cause,
     });
   }
-  const message = `${path} is not the ECDSA P-256 key of the certificate beside it; ${START_AFRESH}`;
+  const message = `${path} is not the key of the certificate beside it, or is too weak; ${START_AFRESH}`;
   throw new AuthorityError(message, { code: 'KEY_MISMATCH' });
+}
+
+/** Why an authority cannot sign with that key; undefined if it can. */
+export function signingKeyProblem(key: KeyObject): string | undefined {
+  const { namedCurve, modulusLength = 0 } = key.asymmetricKeyDetails ?? {};
+  switch (key.asymmetricKeyType) {
+    case 'ec':
+      if (namedCurve === 'prime256v1' || namedCurve === 'secp384r1') return undefined;
+      return `its curve is ${namedCurve}; only P-256 and P-384 can be verified by every client`;
+    case 'rsa':
+      if (modulusLength >= 2048 && modulusLength <= 8192) return undefined;
+      return `its RSA key has ${modulusLength} bits; 2048 at least, 8192 at most`;
+    default:
+      return `it is a key of the kind ${key.asymmetricKeyType}; ECDSA (P-256, P-384) or RSA is wanted`;
+  }
 }
 
 function checkTime(path: string, certificate: X509Certificate, nowMs: number): void {

@@ -51,7 +51,6 @@ export interface SignedCertificate {
 }
 
 const ECDSA_P256 = { name: 'ECDSA', namedCurve: 'P-256' };
-const SIGNING = { name: 'ECDSA', hash: 'SHA-256' };
 
 /** A new ECDSA P-256 key pair: the private half for signing here and as PKCS#8 PEM, the public half as DER. */
 export async function generateSigningKey(): Promise<{
@@ -66,11 +65,23 @@ export async function generateSigningKey(): Promise<{
 }
 
 /**
- * Reads a PEM private key (ECDSA P-256) for signing; it cannot be taken out again.
+ * Reads a PEM private key (ECDSA P-256 or P-384, RSA) for signing; it cannot be taken out again.
  * @throws Error when it is another kind of key.
  */
 export function importSigningKey(keyPem: string): webcrypto.CryptoKey {
-  return createPrivateKey(keyPem).toCryptoKey(ECDSA_P256, false, ['sign']);
+  const key = createPrivateKey(keyPem);
+  if (key.asymmetricKeyType === 'rsa') {
+    return key.toCryptoKey({ name: 'RSASSA-PKCS1-v1_5', hash: 'SHA-256' }, false, ['sign']);
+  }
+  const namedCurve = key.asymmetricKeyDetails?.namedCurve === 'secp384r1' ? 'P-384' : 'P-256';
+  return key.toCryptoKey({ name: 'ECDSA', namedCurve }, false, ['sign']);
+}
+
+/** SHA-256, but with P-384 its own SHA-384: clients that know fixed pairs only take no other. */
+function signatureOf(key: webcrypto.CryptoKey): { readonly name: string; readonly hash: string } {
+  const { name } = key.algorithm;
+  const curve = 'namedCurve' in key.algorithm ? key.algorithm.namedCurve : undefined;
+  return { name, hash: curve === 'P-384' ? 'SHA-384' : 'SHA-256' };
 }
 
 /** Makes a certificate that signs itself. */
@@ -112,7 +123,7 @@ async function generate(
     notAfter: wholeSecond(template.notAfterMs),
     publicKey: Buffer.from(template.publicKeySpki),
     signingKey,
-    signingAlgorithm: SIGNING,
+    signingAlgorithm: signatureOf(signingKey),
     extensions: [
       ...roleExtensions(template.role),
       await SubjectKeyIdentifierExtension.create(Buffer.from(template.publicKeySpki)),

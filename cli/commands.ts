@@ -10,6 +10,7 @@ const COMMANDS: ReadonlyMap<string, () => Promise<(program: Command) => void>> =
   ['status', async () => (await import('./commands/status.ts')).registerStatus],
   ['explain', async () => (await import('./commands/explain.ts')).registerExplain],
   ['check', async () => (await import('./commands/check.ts')).registerCheck],
+  ['ca', async () => (await import('./commands/ca.ts')).registerCa],
   ['token', async () => (await import('./commands/token.ts')).registerToken],
   ['stop', async () => (await import('./commands/process.ts')).registerStop],
   ['start', async () => (await import('./commands/process.ts')).registerStart],

@@ -10,6 +10,7 @@ import {
   type SignerService,
   type Caller as SigningCaller,
 } from '#certs/signer-service.ts';
+import { authorityReport } from './authority-report.ts';
 import type { ControlPlaneConfig } from './config.ts';
 import type { FaultInForce } from './derive/waypoint/fault-times.ts';
 import { openEnrolmentFiles } from './enrolment-files.ts';
@@ -145,6 +146,17 @@ async function openParts(
     });
   const routes = new Map<string, () => unknown>([
     ['/status', status],
+    [
+      '/ca',
+      () =>
+        authorityReport({
+          trustDomain,
+          signing: authority.signing(),
+          bundlePem: authority.bundlePem(),
+          rotation: authority.rotation(),
+          clients: [],
+        }),
+    ],
     ['/resources', () => servedResources(mesh.state())],
     ['/waypoints', () => servedWaypoints(mesh.state())],
     ['/enrolment', () => ({ nodes: Object.fromEntries(enrolment.current()) })],
