@@ -1,18 +1,17 @@
 import type { Socket } from 'node:net';
-import { join } from 'node:path';
 import { BpfError, BpfUnsupportedError } from '#bpf/errors.ts';
-import { ABI, podKey, SIZES } from '#bpf/layout.ts';
-import { BpfMap } from '#bpf/maps.ts';
+import { podKey, SIZES } from '#bpf/layout.ts';
+import type { BpfMap } from '#bpf/maps.ts';
 import {
   SPLICE_MAPS,
   SPLICE_OFFSETS,
   SPLICE_QUEUE,
   SPLICE_SIZES,
-  type SpliceMapName,
   senderKey,
   targetKey,
 } from '#bpf/splice-layout.ts';
 import { NativeError } from './capture/native.ts';
+import { openMaps } from './capture/pinned-maps.ts';
 import { forceSendBuffer, socketCookie } from './capture/tcp-socket.ts';
 import { localOf, remoteOf } from './data-path.ts';
 import { descriptorOf } from './pod-sockets.ts';
@@ -41,7 +40,10 @@ export interface SpliceDirection {
   readonly close: () => void;
 }
 
-type Maps = Readonly<Record<'pods' | 'senders' | 'targets' | 'splices' | 'counts', BpfMap>>;
+const { splice_pods, splice_senders, splice_targets, splices, splice_counts } = SPLICE_MAPS;
+const NEEDED = { splice_pods, splice_senders, splice_targets, splices, splice_counts };
+
+type Maps = Readonly<Record<keyof typeof NEEDED, BpfMap>>;
 
 /** One per thread, as long as that. Where a node agent has not installed the programs, nothing is ever spliced. */
 export class KernelSplice {
@@ -86,7 +88,7 @@ export class KernelSplice {
     return attempt(() => openDirection(maps, senderKey(from.cookie, application, ztunnel), fd));
   }
 
-  #say({ pods }: Maps, cookie: bigint, isWanted: boolean): void {
+  #say({ splice_pods: pods }: Maps, cookie: bigint, isWanted: boolean): void {
     attempt(() => {
       if (isWanted) pods.update(podKey(cookie), Buffer.alloc(SPLICE_MAPS.splice_pods.value, 1));
       else pods.delete(podKey(cookie));
@@ -97,29 +99,8 @@ export class KernelSplice {
   /** The node agent may have come after us. */
   #look(): void {
     if (this.#maps !== undefined || this.#directory === undefined) return;
-    this.#maps = openMaps(join(this.#directory, `v${ABI}`, 'maps'));
-  }
-}
-
-function openMaps(directory: string): Maps | undefined {
-  const opened: BpfMap[] = [];
-  const open = (name: SpliceMapName): BpfMap => {
-    const map = BpfMap.openPinned(join(directory, name), SPLICE_MAPS[name]);
-    opened.push(map);
-    return map;
-  };
-  try {
-    return {
-      pods: open('splice_pods'),
-      senders: open('splice_senders'),
-      targets: open('splice_targets'),
-      splices: open('splices'),
-      counts: open('splice_counts'),
-    };
-  } catch (error) {
-    for (const map of opened) map.close();
-    if (error instanceof BpfError || error instanceof BpfUnsupportedError) return undefined;
-    throw error;
+    const directory = this.#directory;
+    this.#maps = attempt(() => openMaps(directory, NEEDED));
   }
 }
 
@@ -128,7 +109,7 @@ function openMaps(directory: string): Maps | undefined {
  * its ends: what is left of one that was there before it, with the same ends, is not its.
  */
 function openDirection(maps: Maps, ends: Buffer, fd: number): SpliceDirection | undefined {
-  const { senders, targets, splices, counts } = maps;
+  const { splice_senders: senders, splice_targets: targets, splices, splice_counts: counts } = maps;
   const sender = Buffer.alloc(SIZES.cookie);
   if (!senders.lookup(ends, sender)) return undefined;
   const cookie = socketCookie(fd);
@@ -173,7 +154,8 @@ function attempt<T>(work: () => T): T | undefined {
   try {
     return work();
   } catch (error) {
-    if (error instanceof BpfError || error instanceof NativeError) return undefined;
+    if (error instanceof BpfError || error instanceof BpfUnsupportedError || error instanceof NativeError)
+      return undefined;
     throw error;
   }
 }

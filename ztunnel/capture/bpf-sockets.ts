@@ -7,16 +7,16 @@ import {
   type ListenerKind,
   listenerKey,
   MAPS,
-  type MapName,
   OFFSETS,
   podKey,
   readEndpoint,
   SIZES,
   writeEndpoint,
 } from '#bpf/layout.ts';
-import { BpfMap } from '#bpf/maps.ts';
+import type { BpfMap } from '#bpf/maps.ts';
 import { mapPath, pinnedVersions } from '#bpf/pins.ts';
 import { hasCode } from './native.ts';
+import { openMaps } from './pinned-maps.ts';
 
 /**
  * The ztunnel's side of capture by eBPF: what it tells the programs in the kernel about its sockets, and asks them about
@@ -60,22 +60,11 @@ export function openBpfSockets(directory: string): BpfSockets | undefined {
   const versions = pinnedVersions(directory);
   if (versions.length === 0) return undefined;
   if (!versions.includes(ABI)) throw otherVersions(directory, versions);
-  const opened: BpfMap[] = [];
-  const open = (name: MapName): BpfMap => {
-    const map = BpfMap.openPinned(mapPath(directory, name), MAPS[name]);
-    opened.push(map);
-    return map;
-  };
+  const { pods, listeners, own, peers } = MAPS;
   try {
-    const maps = {
-      pods: open('pods'),
-      listeners: open('listeners'),
-      own: open('own'),
-      peers: open('peers'),
-    };
+    const maps = openMaps(directory, { pods, listeners, own, peers });
     return { ...useMaps(maps), areCurrent: pinWatch(mapPath(directory, 'own')) };
   } catch (error) {
-    for (const map of opened) map.close();
     if (hasCode(error, 'ENOENT')) return undefined;
     throw error;
   }
