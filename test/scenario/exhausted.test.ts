@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import net from 'node:net';
 import os from 'node:os';
+import { text } from 'node:stream/consumers';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { createNetns, type Netns } from '#test/kit/netns.ts';
@@ -55,9 +56,7 @@ test('an address that is not there is no lack of ports', () => {
 });
 
 test('descriptors that have run out are named', async () => {
-  const module = (path: string): string =>
-    JSON.stringify(fileURLToPath(new URL(`../../ztunnel/${path}`, import.meta.url)));
-  const source = `
+  const said = await runWithFewDescriptors(`
     import { openNamespace, warmThreadPool } from ${module('capture/in-pod-sockets.ts')};
     import { openPodSockets } from ${module('pod-sockets.ts')};
     await warmThreadPool();
@@ -67,17 +66,37 @@ test('descriptors that have run out are named', async () => {
     } catch (error) {
       console.log(error.name, error.code, error.message);
       process.exit();
-    }`;
-  const child = spawn('sh', [
-    '-c',
-    'ulimit -n 64; exec "$0" --input-type=module -e "$1"',
-    process.execPath,
-    source,
-  ]);
-  let text = '';
-  for await (const chunk of child.stdout) text += String(chunk);
-  expect(text).toBe(
+    }`);
+  expect(said).toBe(
     'ExhaustedError EMFILE no connection of pod shop/web to 127.0.0.1:7000 can be made: ' +
       'all 64 descriptors of this process are in use; raise its limit of open files\n',
   );
 });
+
+test('a resolver lets go of sockets that it shares also when descriptors have run out', async () => {
+  const said = await runWithFewDescriptors(`
+    import { openSync } from 'node:fs';
+    import { bindUdp, warmThreadPool } from ${module('capture/in-pod-sockets.ts')};
+    import { serveDns } from ${module('dns/serve.ts')};
+    await warmThreadPool();
+    const fd = bindUdp(undefined, { ip: '127.0.0.1', port: 0 });
+    const server = await serveDns({ udp: [{ fd, family: 4 }], tcp: [] });
+    try {
+      for (;;) openSync('/dev/null');
+    } catch {
+      await server.close({ shared: true });
+      console.log('closed');
+      process.exit();
+    }`);
+  expect(said).toBe('closed\n');
+});
+
+function module(path: string): string {
+  return JSON.stringify(fileURLToPath(new URL(`../../ztunnel/${path}`, import.meta.url)));
+}
+
+/** What a program says that may have 64 descriptors. */
+async function runWithFewDescriptors(source: string): Promise<string> {
+  const command = 'ulimit -n 64; exec "$0" --input-type=module -e "$1"';
+  return await text(spawn('sh', ['-c', command, process.execPath, source]).stdout);
+}

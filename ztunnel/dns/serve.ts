@@ -4,7 +4,7 @@ import { createServer, type Server, type Socket } from 'node:net';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { type HostPort, type Ip, parseIp } from '#api/address.ts';
 import { closeDescriptor } from '../capture/in-pod-sockets.ts';
-import { SOCKADDR_SIZE, sys, writeSockaddr } from '../capture/native.ts';
+import { hasCode, SOCKADDR_SIZE, sys, writeSockaddr } from '../capture/native.ts';
 import { duplicate, sendDatagram } from '../hand-over/descriptors.ts';
 import { framed, readFramed } from './framing.ts';
 import { type Responder, respond } from './respond.ts';
@@ -98,15 +98,25 @@ async function serveUdp(
   return {
     address: { ip: parseIp(address), port },
     close: async (shared) => {
-      if (shared) lastFd = duplicate(fd);
+      if (shared) lastFd = duplicateIfPossible(fd);
       else stopReceiving(fd, family);
       for (let turn = 0; turn < LAST_TURNS; turn++) await nextTurn();
-      if (shared) socket.close();
+      if (lastFd !== undefined) socket.close();
       await Promise.all(pending);
       if (lastFd === undefined) await socket[Symbol.asyncDispose]();
       else closeDescriptor(lastFd);
     },
   };
+}
+
+/** Undefined when all descriptors are in use: then queries are taken until those under way are answered. */
+function duplicateIfPossible(fd: number): number | undefined {
+  try {
+    return duplicate(fd);
+  } catch (error) {
+    if (hasCode(error, 'EMFILE')) return undefined;
+    throw error;
+  }
 }
 
 /** Turns in which what waits in a socket is read, 32 messages in each, and what was given to it is sent. */
