@@ -53,3 +53,6 @@ export function bpfError(action: string, errno: number, remedy = ''): BpfError {
 export function describeErrno(errno: number): string {
   return `${errnoName(errno)}: ${errno === 524 ? 'operation not supported' : getSystemErrorMessage(-errno)}`;
 }
+
+/** By the errno's name: the machine is short of something at the moment, which says nothing of what it can do. */
+export const PASSING: readonly string[] = ['EMFILE', 'ENFILE', 'ENOMEM', 'ENOSPC', 'EAGAIN', 'EBUSY'];

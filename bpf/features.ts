@@ -2,7 +2,15 @@ import { closeSync, fstatSync, mkdirSync, openSync, statfsSync, statSync } from 
 import { dirname } from 'node:path';
 import { hasCode, sys, withinNamespace } from '#ztunnel/capture/native.ts';
 import { attachFilter } from './clsact.ts';
-import { BpfError, type BpfFeature, BpfUnsupportedError, describeErrno } from './errors.ts';
+import {
+  BpfError,
+  type BpfFeature,
+  BpfUnsupportedError,
+  bpfError,
+  describeErrno,
+  errnoName,
+  PASSING,
+} from './errors.ts';
 import { MAPS } from './layout.ts';
 import { libbpf } from './libbpf.ts';
 import { BPF_SK_LOOKUP, BPF_TCX_EGRESS, createLink, type Hook } from './links.ts';
@@ -27,11 +35,34 @@ const PROGRAM_TYPES: readonly { readonly name: string; readonly type: number; re
 const SOCK_OPS = 13;
 const CGROUP_SOCK_ADDR = 18;
 
+/** Installing has 30 of them open at a time; libbpf takes for missing what it cannot try for want of one. */
+const DESCRIPTORS = 64;
+
+/** @throws BpfError when this process cannot open as many as are needed */
+export function requireDescriptors(): void {
+  const opened: number[] = [];
+  try {
+    while (opened.length < DESCRIPTORS) opened.push(openSync('/', 'r'));
+  } catch (error) {
+    const code = hasCode(error, 'ENFILE') ? 'ENFILE' : 'EMFILE';
+    throw new BpfError(
+      `programs cannot be loaded with fewer than ${DESCRIPTORS} free descriptors: raise the limit (ulimit -n)`,
+      { code, cause: error },
+    );
+  } finally {
+    for (const fd of opened) closeSync(fd);
+  }
+}
+
 /** Whether bpf(2) is there for us. @throws BpfUnsupportedError */
 export function requireBpf(): void {
   const fd = libbpf().bpf_map_create(ARRAY, 'tulle_try', 4, 4, 1, null);
-  if (fd < 0) throw refused(`bpf(2) says ${describeErrno(-fd)}`);
-  sys.close(fd);
+  if (fd >= 0) {
+    sys.close(fd);
+    return;
+  }
+  if (PASSING.includes(errnoName(-fd))) throw bpfError('make a map', -fd);
+  throw refused(`bpf(2) says ${describeErrno(-fd)}`);
 }
 
 function refused(what: string, cause?: unknown): BpfUnsupportedError {
@@ -64,6 +95,7 @@ export function openCgroup(path: string): OpenCgroup {
     return { fd, id: fstatSync(fd, { bigint: true }).ino, close: () => closeSync(fd) };
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
+    refusePassing(`programs cannot be attached to cgroup ${path}`, error);
     throw new BpfUnsupportedError(
       `programs cannot be attached to cgroup ${path}: ${reason}; cgroup2 has to be mounted, writable, and the cgroup below its root`,
       { feature: 'cgroup2', cause: error },
@@ -85,7 +117,7 @@ function isCgroup2(path: string): boolean {
 
 /** Which feature it is that loading the programs failed for; errors of another kind stay what they are. */
 export function explainLoadError(error: unknown): unknown {
-  if (!(error instanceof BpfError)) return error;
+  if (!(error instanceof BpfError) || PASSING.includes(error.code)) return error;
   if (error.code === 'EPERM' || error.code === 'EACCES') return refused(error.message, error);
   const missing = findMissing();
   if (missing !== undefined)
@@ -174,8 +206,13 @@ function hasTcx(index: number, program: number): boolean {
   }
 }
 
-/** What a machine is short of at a moment says nothing of what it can. */
-const PASSING: readonly string[] = ['EMFILE', 'ENFILE', 'ENOMEM', 'ENOSPC', 'EAGAIN', 'EBUSY'];
+/** @throws BpfError when that is why */
+function refusePassing(what: string, error: unknown): void {
+  const code = PASSING.find((passing) => hasCode(error, passing));
+  if (code === undefined) return;
+  const reason = error instanceof Error ? error.message : String(error);
+  throw new BpfError(`${what} at the moment: ${reason}`, { code, cause: error });
+}
 
 /**
  * Does something that a feature is needed for.
@@ -186,9 +223,7 @@ export function attempt<T>(feature: BpfFeature, what: string, work: () => T): T 
     return work();
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
-    const passing = PASSING.find((code) => hasCode(error, code));
-    if (passing !== undefined)
-      throw new BpfError(`${what} at the moment: ${reason}`, { code: passing, cause: error });
+    refusePassing(what, error);
     throw new BpfUnsupportedError(`${what}: ${reason}`, { feature, cause: error });
   }
 }

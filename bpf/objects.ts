@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { lastErrno } from '#ztunnel/capture/native.ts';
-import { BpfError, bpfError, describeErrno } from './errors.ts';
+import { BpfError, bpfError, describeErrno, errnoName, PASSING } from './errors.ts';
 import { type Handle, libbpf } from './libbpf.ts';
 
 /** Compiled programs, as `bpf/build` leaves them: loading them into the kernel, with the maps that are there already. */
@@ -53,7 +53,9 @@ export function loadObject(name: string, file: Buffer, options: LoadOptions): Lo
   const again = tryLoad(name, file, options, logs);
   if (typeof again !== 'number') return again;
   const [refused] = [...logs].filter(([, log]) => log[0] !== 0);
-  if (refused === undefined) throw bpfError(`load ${name}.bpf.o`, attempt);
+  // It writes there also of programs that it takes, and cannot give us for another reason.
+  if (refused === undefined || PASSING.includes(errnoName(attempt)))
+    throw bpfError(`load ${name}.bpf.o`, attempt);
   const [program, log] = refused;
   throw new BpfError(`load ${name}.bpf.o, program ${program}: ${describeErrno(attempt)}:\n${endOf(log)}`, {
     code: REFUSED,

@@ -16,6 +16,7 @@ import {
   type OpenCgroup,
   openCgroup,
   requireBpf,
+  requireDescriptors,
   tryInNamespace,
 } from './features.ts';
 import { ABI } from './layout.ts';
@@ -115,6 +116,7 @@ export interface MeshPrograms {
  * ours, or of a newer version
  */
 export function installMesh(options: MeshOptions): MeshPrograms {
+  requireDescriptors();
   requireBpf();
   const cgroup = openCgroup(options.cgroup);
   try {

@@ -125,6 +125,17 @@ test('programs that the kernel refuses: which, and the end of what it says, and 
   expect(load).toThrow(/^load pod\.bpf\.o, program leave: EACCES: permission denied:\n(.*\n)*R9 !read_ok/);
 });
 
+test.each([26, 31, 36, 44, 60])(
+  'want of descriptors is nothing that the kernel lacks: %d at most',
+  async (limit) => {
+    expect(await reportBy(['prlimit', `--nofile=${limit}`])).toEqual({
+      error: 'Error',
+      code: 'EMFILE',
+      message: 'programs cannot be loaded with fewer than 64 free descriptors: raise the limit (ulimit -n)',
+    });
+  },
+);
+
 test('what is no object is refused', () => {
   expect(() => loadObject('pod', Buffer.from('something else'), { maps: new Map() })).toThrow(
     'read pod.bpf.o',
