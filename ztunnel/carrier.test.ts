@@ -197,6 +197,23 @@ test('megabytes come back whole', async () => {
   expect(hash.digest('hex')).toBe(createHash('sha256').update(bytes).digest('hex'));
 });
 
+test("a pod that takes another's address gets nothing of its sessions", async () => {
+  const { near } = await mesh();
+  const other = workload({ name: 'web-2', serviceAccount: 'web', addresses: ['127.0.41.3'] });
+  await near.learn(web, other, cart, cartService);
+  await near.serve(other);
+  const seen: string[] = [];
+  await application((socket) => {
+    seen.push(socket.remoteAddress ?? '');
+    socket.pipe(socket);
+  });
+  expect(await exchange(call(), 'x')).toBe('x');
+  const liar = pods.call('127.0.41.3', CART_PORT, WEB);
+  sockets.push(liar);
+  expect(await exchange(liar, 'x')).toBe('x');
+  expect(seen).toEqual([WEB, '127.0.41.3']);
+});
+
 test('three hundred calls at once are all served, a hundred on a session', async () => {
   const { far } = await mesh();
   await echo();

@@ -127,7 +127,7 @@ async function openTunnel(options: {
     svid,
     expected: [endpoint.identity],
     // Sessions are the waypoint's own, whoever calls.
-    sourceIp: '',
+    caller: '',
     hop,
     timeoutMs: cluster.connectTimeoutMs,
   };

@@ -65,7 +65,7 @@ function target(fields: { readonly svid?: Svid; readonly expected?: readonly Ide
   return {
     svid: client,
     expected: [SERVER],
-    sourceIp: '127.0.0.1',
+    caller: 'web-1',
     hop: { ip: '127.0.0.1', port },
     ...fields,
   };
@@ -121,7 +121,7 @@ test('callers of other identities, other peers and other addresses do not share'
   await open(pool, target());
   await open(pool, target({ svid: other }));
   await open(pool, target({ expected: [CLIENT, SERVER] }));
-  await open(pool, { ...target(), sourceIp: '127.0.0.2' });
+  await open(pool, { ...target(), caller: 'web-2' });
   expect(handshakes).toBe(4);
 });
 

@@ -1,5 +1,4 @@
-import type { HostPort, Ip } from '#api/address.ts';
-import { formatHostPort } from '#api/address.ts';
+import { formatHostPort, type HostPort } from '#api/address.ts';
 import { formatIdentity, type Identity } from '#certs/identity.ts';
 import type { Svid } from '#certs/svid.ts';
 import type { Connection } from './connection.ts';
@@ -11,8 +10,8 @@ import type { Answer, TunnelStream } from './stream.ts';
 export interface PoolTarget {
   readonly svid: Svid;
   readonly expected: readonly Identity[];
-  /** The caller's address: its sessions are its own, because it is what the far end sees. */
-  readonly sourceIp: Ip;
+  /** Who calls, by whatever name: its sessions are its own, because the far end sees its address. */
+  readonly caller: string;
   readonly hop: HostPort;
 }
 
@@ -182,9 +181,9 @@ function ask(
   });
 }
 
-function keyOf({ svid, expected, sourceIp, hop }: PoolTarget): string {
+function keyOf({ svid, expected, caller, hop }: PoolTarget): string {
   const peers = expected.map(formatIdentity).join(',');
-  return `${formatIdentity(svid.identity)} ${peers} ${sourceIp} ${formatHostPort(hop)}`;
+  return `${formatIdentity(svid.identity)} ${peers} ${caller} ${formatHostPort(hop)}`;
 }
 
 function lost({ hop }: PoolTarget, reason: string): HboneError {
