@@ -214,6 +214,26 @@ test("a pod that takes another's address gets nothing of its sessions", async ()
   expect(seen).toEqual([WEB, '127.0.41.3']);
 });
 
+test('a pod that comes back under its uid, elsewhere, gets nothing of the sessions that it had', async () => {
+  const { near } = await mesh();
+  const seen: string[] = [];
+  await application((socket) => {
+    seen.push(socket.remoteAddress ?? '');
+    socket.pipe(socket);
+  });
+  expect(await exchange(call(), 'x')).toBe('x');
+  const removed = near.request({ kind: 'remove-pod', uid: web.uid, cut: false });
+  const again = { ...web, addresses: ['127.0.41.4'] };
+  await near.learn(again, cart, cartService);
+  await near.serve(again);
+  const socket = pods.call('127.0.41.4', CART_PORT);
+  sockets.push(socket);
+  expect(await exchange(socket, 'x')).toBe('x');
+  expect(seen).toEqual([WEB, '127.0.41.4']);
+  for (const each of sockets) each.end();
+  await removed;
+});
+
 test('three hundred calls at once are all served, a hundred on a session', async () => {
   const { far } = await mesh();
   await echo();

@@ -44,6 +44,7 @@ export class Carrier {
   readonly #rechecks: Rechecks;
   readonly #pods = new Map<string, Served>();
   readonly #progress: NodeJS.Timeout;
+  #podsSoFar = 0;
   #isDraining = false;
 
   constructor(options: CarrierOptions) {
@@ -120,7 +121,7 @@ export class Carrier {
     const { openSockets, config } = this.#options;
     const sockets =
       openSockets?.(netnsFd) ?? openPodSockets(netnsFd, egressOf(config), this.#socketsOf(info));
-    const pod = { info, sockets };
+    const pod = { info, id: `${info.uid} ${this.#podsSoFar++}`, sockets };
     const listeners = new PodListeners(this.#path, pod);
     const opened = listeners.open(netnsFd, offered);
     if (before !== undefined) this.#path.pods.remove(before.pod);

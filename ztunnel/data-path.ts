@@ -16,6 +16,8 @@ import type { WorkerSvids } from './worker-svids.ts';
 /** A pod whose connections are carried. */
 export interface ServedPod {
   readonly info: PodInfo;
+  /** No other has it, not even one that comes back under the same uid. */
+  readonly id: string;
   readonly sockets: PodSockets;
 }
 

@@ -160,7 +160,7 @@ async function tunnel(call: Call, hop: TunnelHop): Promise<'over' | 'unreachable
       throw new HboneError('no certificate for the source yet', { code: 'NO_IDENTITY' });
     const { authority, service, expected } = hop;
     const fields = connectFields({ authority, source, client, service, connectionId });
-    const target = { svid, expected, caller: pod.info.uid, hop: hop.hop, sockets: pod.sockets };
+    const target = { svid, expected, caller: pod.id, hop: hop.hop, sockets: pod.sockets };
     const answered = await path.pool.open(target, fields, (opened) => {
       stream = opened;
       if (socket.destroyed) opened.abort();
