@@ -19,7 +19,7 @@ import { identityOf } from './identity-of.ts';
 import { serveInbound } from './inbound.ts';
 import { serveOutbound } from './outbound.ts';
 import { servePlaintext } from './passthrough.ts';
-import { SOCKET_BUFFER_BYTES } from './pod-sockets.ts';
+import { descriptorOf, SOCKET_BUFFER_BYTES } from './pod-sockets.ts';
 import type { OpenedListeners } from './worker-messages.ts';
 
 /** For a TLS handshake of a client. */
@@ -260,10 +260,4 @@ export class PodListeners {
 /** What only one socket has at a time, and a session's TLS socket has from the one below it. */
 function endsOf({ remoteAddress, remotePort, localAddress, localPort }: Socket | TLSSocket): string {
   return `${remoteAddress} ${remotePort} ${localAddress} ${localPort}`;
-}
-
-/** Node.js has no public way to a server's descriptor. */
-function descriptorOf(server: Server): number | undefined {
-  const { _handle: handle } = server as Server & { readonly _handle?: { readonly fd?: number } | null };
-  return handle?.fd !== undefined && handle.fd >= 0 ? handle.fd : undefined;
 }

@@ -192,8 +192,8 @@ function listenOn(netnsFd: number, port: number, tag: SocketTag): number {
   }
 }
 
-/** Node.js has no public way to a socket's descriptor; undefined when it is closed. */
-export function descriptorOf(socket: Socket): number | undefined {
-  const { _handle: handle } = socket as Socket & { readonly _handle?: { readonly fd?: number } | null };
-  return handle?.fd;
+/** Node.js has no public way to a socket's or server's descriptor; undefined when it is closed. */
+export function descriptorOf(of: Socket | Server): number | undefined {
+  const { _handle: handle } = of as typeof of & { readonly _handle?: { readonly fd?: number } | null };
+  return handle?.fd !== undefined && handle.fd >= 0 ? handle.fd : undefined;
 }
