@@ -182,19 +182,58 @@ int bind6(struct bpf_sock_addr *ctx)
 }
 
 /* Packet sockets have two ways past the queue of a device, and so past the program there. A strict pod has neither. */
+inline_always int passes_by_queue(struct bpf_sockopt *ctx)
+{
+	return ctx->level == SOL_XDP || (ctx->level == SOL_PACKET && ctx->optname == PACKET_QDISC_BYPASS);
+}
+
+/* Whether a socket is about to be bound to the pod's device, and not to loopback, which is 1 in every namespace. */
+inline_always int binds_to_device(struct bpf_sockopt *ctx, int length)
+{
+	char *value = ctx->optval;
+
+	if (ctx->level != SOL_SOCKET || (void *)(value + 5) > ctx->optval_end)
+		return 0;
+	if (ctx->optname == SO_BINDTOIFINDEX)
+		return length >= 4 && *(int *)value > 1;
+	return ctx->optname == SO_BINDTODEVICE && length >= 4 && value[0] == 'e' && value[1] == 't' && value[2] == 'h' &&
+	       value[3] == '0' && (length == 4 || value[4] == 0);
+}
+
+/*
+ * What a pod dials, and who dials it, comes over loopback: a TCP socket that is bound to a device would have neither. Only one
+ * with CAP_NET_RAW can be taken off its device later, so it is not bound in the first place; its caller is told that it is.
+ * The same with UDP where only queries for names may leave.
+ */
+inline_always int needs_no_device(struct bpf_sockopt *ctx, struct pod *pod)
+{
+	if (!ctx->sk || bpf_sk_storage_get(&own, ctx->sk, 0, 0))
+		return 0;
+	return ctx->sk->type == SOCK_STREAM || (ctx->sk->type == SOCK_DGRAM && (pod->flags & POD_REFUSE_UDP));
+}
+
 SEC("cgroup/setsockopt")
 int setsockopt(struct bpf_sockopt *ctx)
 {
-	int bypass = ctx->level == SOL_XDP || (ctx->level == SOL_PACKET && ctx->optname == PACKET_QDISC_BYPASS);
+	int length = ctx->optlen;
+	int bypass = passes_by_queue(ctx);
+	int device = binds_to_device(ctx, length);
 	__u64 cookie;
 	struct pod *pod;
 
 	ctx->optlen = 0; /* The kernel takes the value from the caller, not our copy, which is cut at a page. */
-	if (!bypass)
+	if (!bypass && !device)
 		return 1;
 	cookie = bpf_get_netns_cookie(ctx);
 	pod = bpf_map_lookup_elem(&pods, &cookie);
-	if (!pod || !(pod->flags & POD_STRICT))
+	if (!pod)
+		return 1;
+	if (device) {
+		if (needs_no_device(ctx, pod))
+			ctx->optlen = -1; /* done, says the kernel, and does nothing */
+		return 1;
+	}
+	if (!(pod->flags & POD_STRICT))
 		return 1;
 	count(cookie, EGRESS_RAW);
 	return 0;
