@@ -31,6 +31,16 @@ test('the newest certificate of each identity on each node is listed', async () 
   log.close();
 });
 
+test('the end of the last certificate is known', async () => {
+  await using folder = await temporaryFolder();
+  const log = openIssuedLog(folder.file, () => 0);
+  expect(log.lastEndMs()).toBe(0);
+  log.record(issued({ serial: '01', notAfterMs: 3 * DAY }));
+  log.record(issued({ serial: '02', notAfterMs: 2 * DAY }));
+  expect(log.lastEndMs()).toBe(3 * DAY);
+  log.close();
+});
+
 test('what was recorded is there when the log is opened again, for its owner only', async () => {
   await using folder = await temporaryFolder();
   const first = openIssuedLog(folder.file, () => 0);

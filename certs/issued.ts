@@ -20,6 +20,8 @@ export interface IssuedLog {
   record(issued: IssuedRecord): void;
   /** The newest certificate of each identity on each node, ordered by identity and node. */
   latest(): readonly IssuedRecord[];
+  /** When the last of all ends; 0 before the first. Milliseconds since the epoch. */
+  lastEndMs(): number;
   close(): void;
 }
 
@@ -45,6 +47,7 @@ export function openIssuedLog(path: string, now: () => number = Date.now): Issue
   const newest = database.prepare(
     'SELECT * FROM issued WHERE id IN (SELECT max(id) FROM issued GROUP BY identity, node) ORDER BY identity, node',
   );
+  const lastEnd = database.prepare('SELECT max(notAfterMs) AS endMs FROM issued');
   const clean = database.prepare('DELETE FROM issued WHERE notAfterMs < ?');
   const removeExpired = (): void => {
     clean.run(now() - RETAINED_AFTER_EXPIRY_MS);
@@ -58,6 +61,7 @@ export function openIssuedLog(path: string, now: () => number = Date.now): Issue
       if (recorded % RECORDS_BETWEEN_CLEANINGS === 0) removeExpired();
     },
     latest: () => newest.all().map(toRecord),
+    lastEndMs: () => Number(lastEnd.get()?.['endMs'] ?? 0),
     close: () => database.close(),
   };
 }

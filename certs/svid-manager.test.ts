@@ -110,6 +110,30 @@ async function served(
   return { world, manager, svid };
 }
 
+test('roots that are set hold for what is here and what comes, until certificates bring theirs again', async () => {
+  const world = new World();
+  const manager = world.manager();
+  manager.want(WEB);
+  await world.advance(0);
+  const { rootsPem } = world.asked[0]?.answer() ?? {};
+  await world.advance(0);
+  manager.setRoots('both');
+  manager.setRoots('both');
+  expect(world.received.map((svid) => svid.rootsPem)).toEqual([rootsPem, 'both']);
+  expect(manager.get(WEB)).toBe(world.received[1]);
+  manager.want(CART);
+  await world.advance(0);
+  world.asked[1]?.answer();
+  await world.advance(0);
+  expect(manager.get(CART)?.rootsPem).toBe('both');
+  manager.setRoots(undefined);
+  expect(manager.get(WEB)?.rootsPem).toBe('both');
+  await world.advance(DAY / 2);
+  world.asked[2]?.answer();
+  await world.advance(0);
+  expect(world.received.at(-1)?.rootsPem).toBe(rootsPem);
+});
+
 test('an identity that is wanted is asked for at once, and once', () => {
   const world = new World();
   const manager = world.manager();

@@ -59,6 +59,11 @@ export interface SvidManager {
   waitFor(identity: Identity, timeoutMs: number): Promise<Svid>;
   /** Tries again now what failed before: the authority may be back. */
   retryNow(): void;
+  /**
+   * Has every SVID verify its peers with these roots (PEM), those that are here and those that come; undefined: those that come
+   * bring their own again.
+   */
+  setRoots(rootsPem: string | undefined): void;
   /** What is kept, ordered by identity. */
   list(): readonly CertificateState[];
   /** Ends everything; who waits is refused. */
@@ -95,6 +100,8 @@ class Manager implements SvidManager {
   readonly #schedule: Schedule;
   readonly #entries = new Map<string, Entry>();
   #requesting = 0;
+  /** Instead of those that come with a certificate. */
+  #roots: string | undefined;
 
   constructor(options: SvidManagerOptions) {
     this.#options = options;
@@ -162,6 +169,16 @@ class Manager implements SvidManager {
     this.#fill();
   }
 
+  setRoots(rootsPem: string | undefined): void {
+    this.#roots = rootsPem;
+    if (rootsPem === undefined) return;
+    for (const entry of this.#entries.values()) {
+      if (entry.svid === undefined || entry.svid.rootsPem === rootsPem) continue;
+      entry.svid = { ...entry.svid, rootsPem };
+      this.#options.onSvid(entry.svid);
+    }
+  }
+
   list(): readonly CertificateState[] {
     return [...this.#entries]
       .sort(([a], [b]) => (a < b ? -1 : 1))
@@ -203,8 +220,9 @@ class Manager implements SvidManager {
       });
   }
 
-  #succeeded(entry: Entry, svid: Svid): void {
+  #succeeded(entry: Entry, answer: Svid): void {
     if (this.#isForgotten(entry)) return;
+    const svid = this.#roots === undefined ? answer : { ...answer, rootsPem: this.#roots };
     entry.svid = svid;
     entry.failures = 0;
     entry.lastError = undefined;

@@ -1,7 +1,7 @@
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type Authority, openAuthority } from './authority.ts';
+import { type Authority, openAuthority, type RotatingAuthority } from './authority.ts';
 import { createSigningRequest, readSigningRequest } from './csr.ts';
 import { type Identity, parseIdentity } from './identity.ts';
 import type { Svid } from './svid.ts';
@@ -9,7 +9,7 @@ import { importSigningKey, type Signer } from './x509.ts';
 
 /** A real authority in a folder that goes away with it; for tests. */
 export interface TemporaryAuthority extends AsyncDisposable {
-  readonly authority: Authority;
+  readonly authority: RotatingAuthority;
   readonly directory: string;
   /** Issues as the signing service would, key included. Default life: an hour. */
   svid(identity: Identity | string, ttlMs?: number): Promise<Svid>;
@@ -28,8 +28,7 @@ export async function temporaryAuthority(
   return {
     authority,
     directory,
-    svid: async (identity, ttlMs = 3_600_000) =>
-      await issueSvid(authority, typeof identity === 'string' ? parseIdentity(identity) : identity, ttlMs),
+    svid: async (identity, ttlMs) => await issueSvid(authority, identity, ttlMs),
     signer: async () => ({
       key: importSigningKey(await readFile(join(directory, 'issuing.key'), 'utf8')),
       certificatePem: await readFile(join(directory, 'issuing.pem'), 'utf8'),
@@ -40,9 +39,15 @@ export async function temporaryAuthority(
   };
 }
 
-async function issueSvid(authority: Authority, identity: Identity, ttlMs: number): Promise<Svid> {
-  const { privateKeyPem, csrPem } = await createSigningRequest(identity);
+/** Issues as the signing service would, key included. Default life: an hour. */
+export async function issueSvid(
+  authority: Authority,
+  identity: Identity | string,
+  ttlMs = 3_600_000,
+): Promise<Svid> {
+  const wanted = typeof identity === 'string' ? parseIdentity(identity) : identity;
+  const { privateKeyPem, csrPem } = await createSigningRequest(wanted);
   const { publicKeySpki } = readSigningRequest(csrPem);
-  const { chainPem, ...issued } = await authority.issue({ publicKeySpki, identity, ttlMs });
-  return { identity, privateKeyPem, certificateChainPem: chainPem.join(''), ...issued };
+  const { chainPem, ...issued } = await authority.issue({ publicKeySpki, identity: wanted, ttlMs });
+  return { identity: wanted, privateKeyPem, certificateChainPem: chainPem.join(''), ...issued };
 }

@@ -10,12 +10,13 @@ import {
   type SignerService,
   type Caller as SigningCaller,
 } from '#certs/signer-service.ts';
-import { authorityReport } from './authority-report.ts';
+import { authorityOrders } from './authority-orders.ts';
 import type { ControlPlaneConfig } from './config.ts';
 import type { FaultInForce } from './derive/waypoint/fault-times.ts';
 import { openEnrolmentFiles } from './enrolment-files.ts';
 import { FaultFileError, openFaultFile } from './fault-file.ts';
 import { logFaults } from './faults-in-force.ts';
+import { openMeshAuthority } from './mesh-authority.ts';
 import { followSources, type MeshLoop } from './mesh-loop.ts';
 import { isOnNode, type MeshState, type MeshStores, nextMeshState } from './mesh-state.ts';
 import {
@@ -134,7 +135,14 @@ async function openParts(
       logger,
     }),
   );
-  opened.use(renewServerCertificate({ issue, onRenewed: grpc.setCertificate, logger }));
+  const certificate = opened.use(renewServerCertificate({ issue, onRenewed: grpc.setCertificate, logger }));
+  const ca = opened.use(
+    openMeshAuthority({
+      ...{ authority, discovery, tokens, issued, state: mesh.state, svidTtlMs: config.svidTtlMs },
+      onSigner: certificate.renewNow,
+      logger: logger.child({ component: 'ca' }),
+    }),
+  );
   const status = (): unknown =>
     controlPlaneStatus({
       state: mesh.state(),
@@ -146,22 +154,14 @@ async function openParts(
     });
   const routes = new Map<string, () => unknown>([
     ['/status', status],
-    [
-      '/ca',
-      () =>
-        authorityReport({
-          trustDomain,
-          signing: authority.signing(),
-          bundlePem: authority.bundlePem(),
-          rotation: authority.rotation(),
-          clients: [],
-        }),
-    ],
+    ['/ca', ca.report],
     ['/resources', () => servedResources(mesh.state())],
     ['/waypoints', () => servedWaypoints(mesh.state())],
     ['/enrolment', () => ({ nodes: Object.fromEntries(enrolment.current()) })],
   ]);
-  opened.use(await serveStatusSocket(join(stateDirectory, 'run', 'control-plane.sock'), routes));
+  opened.use(
+    await serveStatusSocket(join(stateDirectory, 'run', 'control-plane.sock'), routes, authorityOrders(ca)),
+  );
   return grpc.port;
 }
 
@@ -187,7 +187,9 @@ function signerService(parts: {
     // Whatever a client asks for, nothing outlives what the operator wants.
     authority: {
       trustDomain: authority.trustDomain,
-      notAfterMs: authority.notAfterMs,
+      get notAfterMs() {
+        return authority.notAfterMs;
+      },
       bundlePem: () => authority.bundlePem(),
       issueServer: (request) => authority.issueServer(request),
       issue: (request) => authority.issue({ ...request, ttlMs: Math.min(request.ttlMs, config.svidTtlMs) }),

@@ -25,6 +25,12 @@ export async function issueServerCertificate(
   return { keyPem, chainPem: chainPem.join('') };
 }
 
+/** Ends when it is disposed of. */
+export interface ServerCertificateRenewal extends Disposable {
+  /** Does not wait for the time: another authority signs. */
+  readonly renewNow: () => void;
+}
+
 /** Renews the certificate at half of its life, and soon again when that fails, until disposed of. */
 export function renewServerCertificate(options: {
   readonly issue: () => Promise<ServerCertificate>;
@@ -32,9 +38,10 @@ export function renewServerCertificate(options: {
   readonly logger: Logger;
   /** Default: half of the certificate's life. */
   readonly everyMs?: number;
-}): Disposable {
+}): ServerCertificateRenewal {
   const { issue, onRenewed, logger, everyMs = TTL_MS / 2 } = options;
-  let timer: NodeJS.Timeout;
+  let timer: NodeJS.Timeout | undefined;
+  let isOver = false;
   const renew = async (): Promise<void> => {
     try {
       onRenewed(await issue());
@@ -46,10 +53,20 @@ export function renewServerCertificate(options: {
     }
   };
   const schedule = (delayMs: number): void => {
-    timer = setTimeout(() => void renew(), delayMs);
+    clearTimeout(timer);
+    if (!isOver) timer = setTimeout(() => void renew(), delayMs);
   };
   schedule(everyMs);
-  return { [Symbol.dispose]: () => clearTimeout(timer) };
+  return {
+    renewNow: () => {
+      clearTimeout(timer);
+      void renew();
+    },
+    [Symbol.dispose]: () => {
+      isOver = true;
+      clearTimeout(timer);
+    },
+  };
 }
 
 function ownAddresses(): readonly Ip[] {

@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { serveStatusSocket } from './status-socket.ts';
+import { type Order, OrderRefused, serveStatusSocket } from './status-socket.ts';
 
 let directory: string;
 
@@ -49,6 +49,64 @@ test.each([
   expect(await ask(socketPath, method, path)).toEqual({ status, body });
 });
 
+const ORDERS = new Map<string, Order>([
+  ['/echo', async (body) => body],
+  [
+    '/no',
+    async () => {
+      throw new OrderRefused('not now');
+    },
+  ],
+  [
+    '/broken',
+    async () => {
+      throw new Error('no disk');
+    },
+  ],
+]);
+
+test.each([
+  { what: 'an order', method: 'POST', path: '/echo', sent: '{"a":1}', status: 200, body: { a: 1 } },
+  { what: 'one without a body', method: 'POST', path: '/echo', sent: '', status: 200, body: {} },
+  {
+    what: 'one that is refused',
+    method: 'POST',
+    path: '/no',
+    sent: '',
+    status: 409,
+    body: { error: 'not now' },
+  },
+  { what: 'a defect', method: 'POST', path: '/broken', sent: '', status: 500, body: { error: 'no disk' } },
+  {
+    what: 'what is no JSON',
+    method: 'POST',
+    path: '/echo',
+    sent: '{',
+    status: 409,
+    body: { error: 'the request is not JSON' },
+  },
+  {
+    what: 'too much',
+    method: 'POST',
+    path: '/echo',
+    sent: `"${'x'.repeat(1024 * 1024)}"`,
+    status: 409,
+    body: { error: 'the request is larger than 1 MiB' },
+  },
+  {
+    what: 'an order that is only looked at',
+    method: 'GET',
+    path: '/echo',
+    sent: '',
+    status: 404,
+    body: { error: 'no such resource; there are /status, /broken' },
+  },
+])('the answer to $what is $status', async ({ method, path, sent, status, body }) => {
+  const socketPath = join(directory, 's.sock');
+  await using _server = await serveStatusSocket(socketPath, ROUTES, ORDERS);
+  expect(await ask(socketPath, method, path, sent)).toEqual({ status, body });
+});
+
 test('garbage on the socket ends that connection, and no other', async () => {
   const socketPath = join(directory, 's.sock');
   await using _server = await serveStatusSocket(socketPath, ROUTES);
@@ -84,9 +142,11 @@ async function ask(
   socketPath: string,
   method: string,
   path: string,
+  body = '',
 ): Promise<{ readonly status: number | undefined; readonly body: unknown }> {
   const sent = request({ socketPath, path, method });
-  sent.end();
+  sent.on('error', () => undefined); // The server may be done before all of it is sent.
+  sent.end(body);
   const [response] = (await once(sent, 'response')) as [IncomingMessage];
   return { status: response.statusCode, body: JSON.parse(await text(response)) };
 }

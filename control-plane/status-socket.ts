@@ -12,14 +12,26 @@ export class StatusSocketError extends Error {
 /** The longest path of a Unix socket, in bytes, without the closing zero. */
 const LONGEST_PATH_BYTES = 107;
 
+/** Something that an operator asks to be done, with a JSON body. An {@link OrderRefused} is answered with its message. */
+export type Order = (body: unknown) => Promise<unknown>;
+
+/** What was asked for is not done; the message is for whoever asked. */
+export class OrderRefused extends Error {
+  override readonly name = 'OrderRefused';
+}
+
+const LARGEST_BODY_BYTES = 1024 * 1024;
+const NO_ORDERS: ReadonlyMap<string, Order> = new Map();
+
 /**
- * Serves JSON over HTTP/1.1 on a Unix socket that only its owner can open (0600): `GET` each of the routes. A socket
- * that a dead process left is replaced. Disposing of it closes and removes it.
+ * Serves JSON over HTTP/1.1 on a Unix socket that only its owner can open (0600): `GET` each of the routes, `POST` each of the
+ * orders. A socket that a dead process left is replaced. Disposing of it closes and removes it.
  * @throws StatusSocketError
  */
 export async function serveStatusSocket(
   path: string,
   routes: ReadonlyMap<string, () => unknown>,
+  orders: ReadonlyMap<string, Order> = NO_ORDERS,
 ): Promise<AsyncDisposable> {
   if (Buffer.byteLength(path) > LONGEST_PATH_BYTES) {
     throw new StatusSocketError(
@@ -33,7 +45,11 @@ export async function serveStatusSocket(
   }
   mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
   rmSync(path, { force: true });
-  const server = createServer((request, response) => answer(routes, request, response));
+  const server = createServer((request, response) => {
+    const order = request.method === 'POST' ? orders.get(request.url ?? '') : undefined;
+    if (order) void carryOut(order, request, response);
+    else answer(routes, request, response);
+  });
   server.listen(path);
   await once(server, 'listening');
   chmodSync(path, 0o600);
@@ -53,7 +69,41 @@ function answer(
   response: ServerResponse,
 ): void {
   request.resume();
-  const { status, body } = decideAnswer(routes, request.method, request.url);
+  send(response, decideAnswer(routes, request.method, request.url));
+}
+
+async function carryOut(order: Order, request: IncomingMessage, response: ServerResponse): Promise<void> {
+  try {
+    send(response, { status: 200, body: (await order(await readBody(request))) ?? {} });
+  } catch (error) {
+    const isRefused = error instanceof OrderRefused;
+    const message = error instanceof Error ? error.message : String(error);
+    send(response, { status: isRefused ? 409 : 500, body: { error: message } });
+  }
+}
+
+async function readBody(request: IncomingMessage): Promise<unknown> {
+  const chunks: Buffer[] = [];
+  let bytes = 0;
+  for await (const chunk of request as AsyncIterable<Buffer>) {
+    bytes += chunk.length;
+    if (bytes > LARGEST_BODY_BYTES) throw new OrderRefused('the request is larger than 1 MiB');
+    chunks.push(chunk);
+  }
+  if (bytes === 0) return undefined;
+  try {
+    return JSON.parse(Buffer.concat(chunks).toString());
+  } catch (cause) {
+    throw new OrderRefused('the request is not JSON', { cause });
+  }
+}
+
+interface Answer {
+  readonly status: number;
+  readonly body: unknown;
+}
+
+function send(response: ServerResponse, { status, body }: Answer): void {
   response.writeHead(status, { 'content-type': 'application/json' }).end(`${JSON.stringify(body)}\n`);
 }
 
@@ -61,7 +111,7 @@ function decideAnswer(
   routes: ReadonlyMap<string, () => unknown>,
   method: string | undefined,
   url: string | undefined,
-): { readonly status: number; readonly body: unknown } {
+): Answer {
   const route = routes.get(url ?? '');
   if (!route)
     return { status: 404, body: { error: `no such resource; there are ${[...routes.keys()].join(', ')}` } };

@@ -98,9 +98,12 @@ async function followControlPlane(
       nodeName: '',
     },
     onUpdate: (update) => waypoint.apply(update),
+    onRoots: (rootsPem) => waypoint.svids.setRoots(rootsPem),
     interest: () => waypoint.configuration.interest(),
     onState: ({ kind }) => {
       if (kind === 'connected') waypoint.svids.retryNow();
+      // Until it is back, the newest roots are those that come with certificates.
+      if (kind === 'disconnected') waypoint.svids.setRoots(undefined);
     },
     metrics: waypoint.metrics.xds,
     logger,

@@ -130,8 +130,11 @@ async function followControlPlane(
     headers: () => requestHeaders(config, xds),
     node: { ...proxy, nodeName: config.node },
     onUpdate: (update) => node.apply(update),
+    onRoots: (rootsPem) => node.svids.setRoots(rootsPem),
     onState: ({ kind }) => {
       if (kind === 'connected') node.svids.retryNow();
+      // Until it is back, the newest roots are those that come with certificates.
+      if (kind === 'disconnected') node.svids.setRoots(undefined);
     },
     metrics: node.metrics.xds,
     logger,

@@ -21,4 +21,13 @@ export function registerCa(program: Command): void {
       // Answered by a process of this very version.
       else console.log(formatAuthorities(report as AuthorityReport));
     });
+  ca.command('rotate')
+    .description(
+      'change to a new authority, step by step, while traffic goes on; tulle ca list says how far it is',
+    )
+    .addOption(stateOption())
+    .action(async ({ state }: { readonly state: string }) => {
+      const report = await callControlPlane(state, { method: 'POST', path: '/ca/rotate' });
+      console.log(formatAuthorities(report as AuthorityReport));
+    });
 }

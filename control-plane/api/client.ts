@@ -1,7 +1,9 @@
 import { decodeResource } from './codec.ts';
-import { type ControlPlaneOptions, subscribeDelta } from './delta-client.ts';
+import { type ControlPlaneOptions, type DeltaUpdate, subscribeDelta } from './delta-client.ts';
+import { SECRET_TYPE } from './envoy/types.ts';
 import { ResourceError } from './faults.ts';
 import type { RejectedResource } from './held-versions.ts';
+import { decodeRoots, ROOTS_SECRET, SecretError } from './mesh-secrets.ts';
 import {
   ADDRESS_TYPE,
   AUTHORIZATION_TYPE,
@@ -11,10 +13,22 @@ import {
   resourceName,
 } from './resource.ts';
 
-export interface SubscribeOptions extends ControlPlaneOptions<ResourceType> {
+/** What a ztunnel asks for. */
+export type ZtunnelResourceType = ResourceType | typeof SECRET_TYPE;
+
+export interface SubscribeOptions extends ControlPlaneOptions<ZtunnelResourceType> {
   /** What changed; also called, with nothing in it, for an empty first answer. Acknowledged when it returns. */
   readonly onUpdate: (update: ResourceUpdate) => void;
+  /**
+   * With it the mesh's roots are asked for, after everything else. Told of them (PEM), or that the server has none, whenever
+   * it answers for them, changed or not. Acknowledged when it returns.
+   */
+  readonly onRoots?: (rootsPem: string | undefined) => void;
 }
+
+const SECRETS: ReadonlyMap<ZtunnelResourceType, ReadonlySet<string>> = new Map([
+  [SECRET_TYPE, new Set([ROOTS_SECRET])],
+]);
 
 /**
  * Keeps subscribed to everything of the workload API until the signal aborts. The order of the first requests is a stock
@@ -23,13 +37,18 @@ export interface SubscribeOptions extends ControlPlaneOptions<ResourceType> {
  * @see subscribeDelta
  */
 export function subscribeWorkloadApi(options: SubscribeOptions): Promise<void> {
-  const { onUpdate, ...controlPlane } = options;
-  return subscribeDelta(controlPlane, {
+  const { onUpdate, onRoots, ...controlPlane } = options;
+  const takeSecrets = onRoots && followRoots(onRoots);
+  return subscribeDelta<ZtunnelResourceType>(controlPlane, {
     types: [
       { type: ADDRESS_TYPE, wants: 'everything' },
       { type: AUTHORIZATION_TYPE, wants: 'everything' },
+      ...(takeSecrets ? ([{ type: SECRET_TYPE, wants: 'names' }] as const) : []),
     ],
-    onUpdate: ({ type, updated, removed }) => {
+    interest: () => SECRETS,
+    onUpdate: (update) => {
+      const { type, updated, removed } = update;
+      if (type === SECRET_TYPE) return takeSecrets?.(update) ?? [];
       const resources: Resource[] = [];
       const rejected: RejectedResource[] = [];
       for (const { name, value } of updated) {
@@ -44,6 +63,27 @@ export function subscribeWorkloadApi(options: SubscribeOptions): Promise<void> {
       return rejected;
     },
   });
+}
+
+/** Takes secrets by what they are called; what is none is rejected, and the one before stays. */
+export function followRoots(
+  onRoots: (rootsPem: string | undefined) => void,
+): (update: Omit<DeltaUpdate<string>, 'type'>) => readonly RejectedResource[] {
+  let roots: string | undefined;
+  return ({ updated, removed }) => {
+    const rejected: RejectedResource[] = [];
+    if (removed.includes(ROOTS_SECRET)) roots = undefined;
+    for (const { name, value } of updated) {
+      try {
+        if (name === ROOTS_SECRET) roots = decodeRoots(value);
+      } catch (error) {
+        if (!(error instanceof SecretError)) throw error;
+        rejected.push({ name, reason: error.message });
+      }
+    }
+    onRoots(roots);
+    return rejected;
+  };
 }
 
 function readResource(type: ResourceType, name: string, value: Uint8Array): Resource {

@@ -1,3 +1,4 @@
+import { followRoots } from './client.ts';
 import { type ControlPlaneOptions, type DeltaUpdate, subscribeDelta } from './delta-client.ts';
 import {
   CLUSTER_TYPE,
@@ -8,6 +9,7 @@ import {
   SECRET_TYPE,
 } from './envoy/types.ts';
 import type { RejectedResource } from './held-versions.ts';
+import { MESH_SECRETS } from './mesh-secrets.ts';
 import { AUTHORIZATION_TYPE } from './resource.ts';
 
 /** What a waypoint is configured with. */
@@ -31,6 +33,8 @@ export interface SubscribeEnvoyOptions extends ControlPlaneOptions<WaypointResou
    * and the difference is subscribed to and unsubscribed. A name that the server does not know comes as removed.
    */
   readonly interest: () => ReadonlyMap<NamedResourceType, ReadonlySet<string>>;
+  /** @see SubscribeOptions.onRoots in ./client.ts */
+  readonly onRoots?: (rootsPem: string | undefined) => void;
 }
 
 /** In the order of the first requests. */
@@ -50,6 +54,28 @@ const TYPES: readonly { readonly type: WaypointResourceType; readonly wants: 'ev
  * @see subscribeDelta
  */
 export function subscribeEnvoyApi(options: SubscribeEnvoyOptions): Promise<void> {
-  const { onUpdate, interest, ...controlPlane } = options;
-  return subscribeDelta(controlPlane, { types: TYPES, onUpdate, interest });
+  const { onUpdate, interest, onRoots, ...controlPlane } = options;
+  if (!onRoots) return subscribeDelta(controlPlane, { types: TYPES, onUpdate, interest });
+  const takeRoots = followRoots(onRoots);
+  return subscribeDelta(controlPlane, {
+    types: TYPES,
+    interest: () => {
+      const wanted = new Map(interest());
+      return wanted.set(SECRET_TYPE, new Set([...(wanted.get(SECRET_TYPE) ?? []), ...MESH_SECRETS]));
+    },
+    onUpdate: (update) => {
+      if (update.type !== SECRET_TYPE) return onUpdate(update);
+      const isMesh = ({ name }: { readonly name: string }): boolean => MESH_SECRETS.has(name);
+      const rejected = takeRoots({
+        updated: update.updated.filter(isMesh),
+        removed: update.removed.filter((name) => MESH_SECRETS.has(name)),
+      });
+      const own = {
+        ...update,
+        updated: update.updated.filter((secret) => !isMesh(secret)),
+        removed: update.removed.filter((name) => !MESH_SECRETS.has(name)),
+      };
+      return [...rejected, ...onUpdate(own)];
+    },
+  });
 }

@@ -135,7 +135,8 @@ function isSame(before: ServedView, after: ServedView): boolean {
   );
 }
 
-function serveBytes(
+/** A resource, serialised; the one before, if that is the same. */
+export function serveBytes(
   type: ServedType,
   name: string,
   value: Uint8Array,

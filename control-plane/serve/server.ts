@@ -1,7 +1,9 @@
 import { Metadata, type ServiceDefinition, status, type UntypedServiceImplementation } from '@grpc/grpc-js';
 import type { Logger } from 'pino';
 import { DISCOVERY_SERVICE } from '#api/discovery.ts';
+import { SECRET_TYPE } from '#api/envoy/types.ts';
 import { type Caller, type CallerTokens, formatCaller } from './caller-tokens.ts';
+import { MeshSecrets } from './mesh-secrets.ts';
 import type { ServedSnapshot } from './served-snapshot.ts';
 import type { ServedType, ServedView } from './served-view.ts';
 import { ClientStream, type DiscoveryCall } from './stream.ts';
@@ -40,6 +42,10 @@ export interface DiscoveryServer {
   readonly implementation: UntypedServiceImplementation;
   /** What is served from now on; clients get what they lack of it. Until the first one they wait. */
   readonly publish: (snapshot: ServedSnapshot) => void;
+  /** Secrets that everyone may ask for, by name. */
+  readonly publishSecrets: (secrets: ReadonlyMap<string, Uint8Array>) => void;
+  /** Whether that caller's processes have taken a secret as it is; `none`: some process does not ask for it, or there is none. */
+  readonly secretState: (caller: Caller, name: string) => 'acknowledged' | 'pending' | 'none';
   /** Every node that has a token or was here before, sorted. */
   readonly clients: () => readonly ClientStatus[];
   /** Every waypoint that has a token or was here before, sorted. */
@@ -76,7 +82,9 @@ export function createDiscoveryServer(options: {
   const maxNames = options.limits?.maxNames ?? 200_000;
   const maxStreams = options.limits?.maxStreams ?? 64;
   const connections = new Map<string, Connections>();
+  const secrets = new MeshSecrets();
   let snapshot: ServedSnapshot | undefined;
+  const viewFor = (of: ServedSnapshot, caller: Caller): ServedView => secrets.addTo(viewOf(of, caller));
 
   const connectionsOf = (caller: Caller): Connections => {
     const key = formatCaller(caller);
@@ -106,7 +114,7 @@ export function createDiscoveryServer(options: {
       call,
       caller,
       maxNames,
-      view: snapshot && viewOf(snapshot, caller),
+      view: snapshot && viewFor(snapshot, caller),
       logger: log,
       onClose: () => {
         streams.delete(stream);
@@ -125,13 +133,25 @@ export function createDiscoveryServer(options: {
     return [...keys].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, caller]) => connectionsOf(caller));
   };
 
+  const publish = (next: ServedSnapshot): void => {
+    snapshot = next;
+    for (const { caller, streams } of connections.values())
+      for (const stream of streams) stream.publish(viewFor(next, caller));
+  };
+
   return {
     definition: DISCOVERY_SERVICE,
     implementation: { deltaAggregatedResources: accept },
-    publish: (next) => {
-      snapshot = next;
-      for (const { caller, streams } of connections.values())
-        for (const stream of streams) stream.publish(viewOf(next, caller));
+    publish,
+    publishSecrets: (next) => {
+      secrets.set(next);
+      if (snapshot) publish(snapshot);
+    },
+    secretState: (caller, name) => {
+      const streams = [...(connections.get(formatCaller(caller))?.streams ?? [])];
+      const asking = streams.filter((stream) => stream.isProxy);
+      if (asking.length === 0 || asking.some((stream) => !stream.wants(SECRET_TYPE, name))) return 'none';
+      return asking.every((stream) => stream.hasTaken(SECRET_TYPE, name)) ? 'acknowledged' : 'pending';
     },
     clients: () => known().flatMap(nodeStatus),
     waypoints: () => known().flatMap(waypointStatus),

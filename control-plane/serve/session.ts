@@ -1,4 +1,5 @@
 import { CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE, SECRET_TYPE } from '#api/envoy/types.ts';
+import { MESH_SECRETS } from '#api/mesh-secrets.ts';
 import { ADDRESS_TYPE, AUTHORIZATION_TYPE } from '#api/resource.ts';
 import { splitBySize } from './response-parts.ts';
 import {
@@ -30,7 +31,7 @@ export interface Holdback {
 }
 
 /** What a node may ask for, in the order in which it is sent: a policy before the workloads that name it. */
-export const NODE_ORDER: readonly ServedType[] = [AUTHORIZATION_TYPE, ADDRESS_TYPE];
+export const NODE_ORDER: readonly ServedType[] = [SECRET_TYPE, AUTHORIZATION_TYPE, ADDRESS_TYPE];
 
 /** What a waypoint may ask for, in the order in which it is sent: what is named before what names it. */
 export const WAYPOINT_ORDER: readonly ServedType[] = [
@@ -140,18 +141,29 @@ export class Session {
     return this.#order.flatMap((type) => this.#subscriptions.get(type)?.status() ?? []);
   }
 
+  /** Whether the client asks for that resource. */
+  wants(type: ServedType, name: string): boolean {
+    return this.#subscriptions.get(type)?.wants(name) ?? false;
+  }
+
+  /** Whether the client took that resource as it is in that view. */
+  hasTaken(view: ServedView, type: ServedType, name: string): boolean {
+    return this.#subscriptions.get(type)?.hasTaken(view, name) ?? false;
+  }
+
   /** Whether the client took that resource as it was last sent. */
   hasAcked(type: ServedType, name: string): boolean {
     return this.#subscriptions.get(type)?.hasAcked(name) ?? false;
   }
 
-  /** Whether the client has answered for all that there is in the view, be it that it took it or that it rejected it. */
+  /** Whether the client has answered for all that it has to have of the view, be it that it took it or that it rejected it. */
   hasAnsweredAll(view: ServedView): boolean {
     return this.#order.every((type) => {
       const subscription = this.#subscriptions.get(type);
-      const names = resourcesOf(view, type);
+      const names = new Set(resourcesOf(view, type).keys());
+      if (type === SECRET_TYPE) for (const name of MESH_SECRETS) names.delete(name);
       if (!subscription) return names.size === 0 && type !== CLUSTER_TYPE && type !== LISTENER_TYPE;
-      return subscription.isUpTo(view) && [...names.keys()].every(subscription.answered());
+      return subscription.isUpTo(view) && [...names].every(subscription.answered());
     });
   }
 

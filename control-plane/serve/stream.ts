@@ -89,6 +89,16 @@ export class ClientStream {
     return this.#session.status();
   }
 
+  /** Whether the client asks for that resource. */
+  wants(type: ServedType, name: string): boolean {
+    return this.#session.wants(type, name);
+  }
+
+  /** Whether the client took that resource as it is now. */
+  hasTaken(type: ServedType, name: string): boolean {
+    return this.#view !== undefined && this.#session.hasTaken(this.#view, type, name);
+  }
+
   /** @see Session.hasAcked */
   hasAcked(type: ServedType, name: string): boolean {
     return this.#session.hasAcked(type, name);

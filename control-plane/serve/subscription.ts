@@ -118,7 +118,7 @@ export class Subscription {
 
   /** That resource goes out with what is taken next, whether the client has it or not, if it is wanted. */
   renew(name: string): void {
-    if (!this.#wants(name)) return;
+    if (!this.wants(name)) return;
     this.#owed.add(name);
     this.#initialVersions.delete(name);
   }
@@ -162,13 +162,19 @@ export class Subscription {
     return this.answered()(name) && this.#rejected.get(name)?.resource !== resource;
   }
 
+  /** Whether the client took that resource as it is in that view, which may be newer than what it was sent. */
+  hasTaken(view: ServedView, name: string): boolean {
+    const resource = resourcesOf(view, this.type).get(name);
+    return resource === resourcesOf(this.#synced, this.type).get(name) && this.hasAcked(name);
+  }
+
   /** Says of each name whether the client took or rejected that resource as it is in the view that it has. */
   answered(): (name: string) => boolean {
     const resources = resourcesOf(this.#synced, this.type);
     const waiting = new Set([...this.#unanswered.values()].flat());
     return (name) => {
       const resource = resources.get(name);
-      return resource !== undefined && this.#wants(name) && !this.#isOwed(name) && !waiting.has(resource);
+      return resource !== undefined && this.wants(name) && !this.#isOwed(name) && !waiting.has(resource);
     };
   }
 
@@ -200,7 +206,8 @@ export class Subscription {
     else this.#owed.delete(name);
   }
 
-  #wants(name: string): boolean {
+  /** Whether the client asks for that resource. */
+  wants(name: string): boolean {
     return this.#wantsAll || this.#names.has(name);
   }
 
@@ -223,11 +230,11 @@ export class Subscription {
     const changes = changesBetween(synced, view, this.type);
     if (this.#wantsAll && this.#owed.size === 0 && !this.#owesAll) return changes;
     const updated = new Map<string, ServedResource>();
-    const removed = new Set(changes.removed.filter((name) => this.#wants(name)));
+    const removed = new Set(changes.removed.filter((name) => this.wants(name)));
     const due = this.#owesAll && this.#wantsAll ? resources.values() : changes.updated;
-    for (const resource of due) if (this.#wants(resource.name)) updated.set(resource.name, resource);
+    for (const resource of due) if (this.wants(resource.name)) updated.set(resource.name, resource);
     for (const name of this.#owed) {
-      if (!this.#wants(name)) continue;
+      if (!this.wants(name)) continue;
       const resource = resources.get(name);
       if (resource) updated.set(name, resource);
       else removed.add(name);

@@ -1,0 +1,171 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import type { AuthorityReport } from '#control-plane/authority-report.ts';
+import { callFrom } from '#test/kit/calls.ts';
+import { endProcess, runCommand } from '#test/kit/command.ts';
+import { eventually } from '#test/kit/eventually.ts';
+import { type Mesh, openMesh, TULLE } from '#test/kit/mesh.ts';
+import { loadCommand, serverCommand } from '#test/kit/programs/programs.ts';
+import { namespaceYaml, peerAuthenticationYaml, serviceYaml } from '#test/kit/yaml.ts';
+
+/** The authority changes under load: two nodes, one service behind a waypoint, one that is not, one on the caller's node. */
+let mesh: Mesh;
+
+beforeAll(async () => {
+  const strict = peerAuthenticationYaml('shop', 'default', '{mtls: {mode: STRICT}}');
+  const services = serviceYaml('shop', 'catalog') + serviceYaml('shop', 'beside') + BEHIND_WAYPOINT;
+  mesh = await openMesh({
+    files: { 'mesh.yaml': namespaceYaml('shop', true) + services + strict + GATEWAY },
+    flags: ['--svid-ttl', '10s'],
+  });
+  for (const [name, node] of [
+    ['catalog', 'n2'],
+    ['echo', 'n2'],
+    ['beside', 'n1'],
+  ] as const) {
+    const command = serverCommand(name);
+    await mesh.run(
+      { namespace: 'shop', name, serviceAccount: name, node, labels: { app: name }, command },
+      true,
+    );
+  }
+  await mesh.run({ namespace: 'shop', name: 'web', node: 'n1', command: ['sleep', 'infinity'] }, true);
+  await eventually(
+    'requests are answered through the waypoint',
+    async () => {
+      const [reply] = await callFrom(mesh, 'shop/web', [{ url: 'http://echo.shop:8080/' }]);
+      return reply?.status === 200;
+    },
+    30_000,
+  );
+}, 120_000);
+
+afterAll(async () => {
+  await mesh?.[Symbol.asyncDispose]();
+});
+
+interface Outcome {
+  readonly ok: number;
+  readonly failed: number;
+  readonly errors: readonly string[];
+}
+
+interface Report {
+  readonly short: Outcome;
+  readonly keepAlive: Outcome;
+  readonly long: Outcome;
+}
+
+let loads = 0;
+
+/** Runs steady loads to all three services while something happens, and tells what failed. */
+async function failuresDuring(action: () => Promise<void>): Promise<readonly string[]> {
+  loads += 1;
+  const running = await Promise.all(
+    ['catalog', 'echo', 'beside'].map(async (service) => {
+      const name = `load-${service}-${loads}`;
+      const file = join(mesh.directory, `${name}.json`);
+      const command = loadCommand(`http://${service}.shop:8080/`, `${service}.shop:9000`, file);
+      const { child } = await mesh.run({ namespace: 'shop', name, node: 'n1', command }, true);
+      const calls = (): number => (JSON.parse(readFileSync(`${file}.live`, 'utf8')) as Report).short.ok;
+      return { child, file, calls };
+    }),
+  );
+  const more = async (): Promise<void> => {
+    const before = running.map(({ calls }) => calls());
+    await eventually(
+      'the loads go on',
+      () => running.every(({ calls }, index) => calls() > (before[index] ?? 0) + 20),
+      30_000,
+    );
+  };
+  await eventually('the loads run', () => running.every(({ calls }) => calls() > 20), 30_000);
+  await action();
+  await more();
+  return await Promise.all(
+    running.map(async ({ child, file }) => {
+      await endProcess(child);
+      const { short, keepAlive, long } = JSON.parse(readFileSync(file, 'utf8')) as Report;
+      return [...short.errors, ...keepAlive.errors, ...long.errors];
+    }),
+  ).then((errors) => errors.flat());
+}
+
+function ca(...args: readonly string[]): ReturnType<typeof runCommand> {
+  return runCommand([TULLE, 'ca', ...args, '--state', mesh.state], 60_000);
+}
+
+async function authorities(): Promise<AuthorityReport> {
+  const { code, stdout, stderr } = await ca('list', '-o', 'json');
+  if (code !== 0) throw new Error(stderr);
+  return JSON.parse(stdout) as AuthorityReport;
+}
+
+const isPhase = async (phase: 'distributing' | 'retiring' | undefined): Promise<boolean> => {
+  try {
+    return (await authorities()).rotation?.phase === phase;
+  } catch {
+    return false; // The control plane is not back yet.
+  }
+};
+
+const signingRoot = ({ authorities }: AuthorityReport): string | undefined =>
+  authorities.find(({ role, phase }) => role === 'root' && phase === 'signing')?.serial;
+
+async function killControlPlane(): Promise<void> {
+  const { pid } = (await mesh.status()).controlPlane;
+  process.kill(pid, 'SIGKILL');
+  await mesh.until(
+    'the control plane is another',
+    ({ controlPlane }) => controlPlane.pid !== pid && controlPlane.pid > 0,
+    30_000,
+  );
+}
+
+test('a rotation under load fails no request', { timeout: 180_000 }, async () => {
+  const before = await authorities();
+  const errors = await failuresDuring(async () => {
+    expect((await ca('rotate')).code).toBe(0);
+    expect((await ca('rotate')).stderr).toContain('under way');
+    await eventually('the new authority signs', () => isPhase('retiring'), 30_000);
+    await eventually('the old root is gone', () => isPhase(undefined), 60_000);
+  });
+  expect(errors).toEqual([]);
+  const after = await authorities();
+  expect(after.trusted).toEqual([signingRoot(after)]);
+  expect(after.trusted).not.toEqual(before.trusted);
+});
+
+test('a control plane that is killed in each phase goes on with it, and fails no request', {
+  timeout: 240_000,
+}, async () => {
+  const before = await authorities();
+  const errors = await failuresDuring(async () => {
+    expect((await ca('rotate')).code).toBe(0);
+    await killControlPlane();
+    await eventually('the new authority signs', () => isPhase('retiring'), 60_000);
+    await killControlPlane();
+    await eventually('it is still so', () => isPhase('retiring'), 30_000);
+    await eventually('the old root is gone', () => isPhase(undefined), 60_000);
+    await killControlPlane();
+    await eventually('it is still gone', () => isPhase(undefined), 30_000);
+  });
+  expect(errors).toEqual([]);
+  const after = await authorities();
+  expect(after.trusted).toEqual([signingRoot(after)]);
+  expect(after.trusted).not.toEqual(before.trusted);
+});
+
+const BEHIND_WAYPOINT = serviceYaml('shop', 'echo').replace(
+  'name: echo,',
+  'name: echo, labels: {istio.io/use-waypoint: waypoint},',
+);
+
+const GATEWAY = `apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: waypoint, namespace: shop}
+spec:
+  gatewayClassName: tulle-waypoint
+  listeners: [{name: mesh, port: 15008, protocol: HBONE}]
+`;
