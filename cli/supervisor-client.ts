@@ -1,6 +1,6 @@
 import { CliError } from './cli-error.ts';
 import { findStateFolder, type StateFolder, supervisorSocket } from './local/state-folder.ts';
-import { bodyOf, callSocket, isForbidden, isNobodyThere, type SocketCall } from './unix-http.ts';
+import { bodyOf, callSocket, isCutOff, isForbidden, isNobodyThere, type SocketCall } from './unix-http.ts';
 
 /**
  * Calls the supervisor of a running mesh.
@@ -38,6 +38,10 @@ async function askSupervisor(
     return await callSocket({ ...call, socketPath: supervisorSocket(state) });
   } catch (cause) {
     if (isNobodyThere(cause)) throw notRunning(state.path);
+    if (isCutOff(cause)) {
+      const message = `the mesh of ${state.path} went down before it had answered: start it with tulle up`;
+      throw new CliError(message, { exitCode: 3 });
+    }
     if (isForbidden(cause))
       throw new CliError(`the mesh of ${state.path} is not yours; try it with sudo`, { cause });
     throw cause;

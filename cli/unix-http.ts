@@ -58,6 +58,12 @@ export function isNobodyThere(error: unknown): boolean {
   return code === 'ENOENT' || code === 'ECONNREFUSED';
 }
 
+/** Whether an error means that who listened on a socket went away before it had answered. */
+export function isCutOff(error: unknown): boolean {
+  const code = (error as NodeJS.ErrnoException).code ?? '';
+  return code === 'ECONNRESET' || code === 'EPIPE';
+}
+
 /** Whether an error means that the caller may not use a socket. */
 export function isForbidden(error: unknown): boolean {
   const code = (error as NodeJS.ErrnoException).code ?? '';
