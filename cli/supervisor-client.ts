@@ -38,10 +38,11 @@ async function askSupervisor(
     return await callSocket({ ...call, socketPath: supervisorSocket(state) });
   } catch (cause) {
     if (isNobodyThere(cause)) throw notRunning(state.path);
-    if (isCutOff(cause)) {
-      const message = `the mesh of ${state.path} went down before it had answered: start it with tulle up`;
-      throw new CliError(message, { exitCode: 3 });
-    }
+    if (isCutOff(cause))
+      throw new CliError(`the mesh of ${state.path} went down before it had answered`, {
+        exitCode: 3,
+        cause,
+      });
     if (isForbidden(cause))
       throw new CliError(`the mesh of ${state.path} is not yours; try it with sudo`, { cause });
     throw cause;
