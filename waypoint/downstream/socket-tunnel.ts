@@ -36,10 +36,13 @@ export function socketTunnel(stream: Duplex, first: Buffer | undefined, counts: 
         return;
       }
       stream.on('drain', events.onDrain);
-      stream.on('end', () => {
+      const onEnd = (): void => {
         hasEnded = true;
         events.onEnd();
-      });
+      };
+      // A stream without a byte in it says that it has ended once, whether somebody reads it or not.
+      if (stream.readableEnded) process.nextTick(onEnd);
+      else stream.on('end', onEnd);
       stream.on('data', (chunk: Buffer) => {
         counts.onReceived(chunk.length);
         events.onData(chunk);

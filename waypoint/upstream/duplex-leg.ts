@@ -25,10 +25,13 @@ export class DuplexLeg implements TunnelLeg {
       return;
     }
     const stream = this.#stream;
-    stream.on('end', () => {
+    const onEnd = (): void => {
       this.#hasEnded = true;
       this.#events?.onEnd();
-    });
+    };
+    // A stream without a byte in it says that it has ended once, whether somebody reads it or not.
+    if (stream.readableEnded) process.nextTick(onEnd);
+    else stream.on('end', onEnd);
     stream.on('finish', () => {
       this.#hasFinished = true;
       this.#events?.onFinish();
