@@ -1,10 +1,30 @@
+import { z } from 'zod';
 import { AuthorityError } from '#certs/authority-files.ts';
 import type { MeshAuthority } from './mesh-authority.ts';
 import { type Order, OrderRefused } from './status-socket.ts';
 
+const TEXT = z.string().max(256 * 1024);
+const IMPORT = z
+  .strictObject({
+    certificatePem: TEXT,
+    keyPem: TEXT,
+    chainPem: TEXT.default(''),
+    rootPem: TEXT.default(''),
+  })
+  .readonly();
+
 /** What an operator may have done to the authority, over the control plane's socket. */
 export function authorityOrders(ca: MeshAuthority): ReadonlyMap<string, Order> {
-  return new Map<string, Order>([['/ca/rotate', refusing(() => ca.rotate())]]);
+  return new Map<string, Order>([
+    ['/ca/rotate', refusing(() => ca.rotate())],
+    ['/ca/import', refusing((body) => ca.import(read(IMPORT, body)))],
+  ]);
+}
+
+function read<T>(schema: z.ZodType<T>, body: unknown): T {
+  const parsed = schema.safeParse(body);
+  if (parsed.success) return parsed.data;
+  throw new OrderRefused(z.prettifyError(parsed.error));
 }
 
 /** What the authority says no to is said to whoever asked. */

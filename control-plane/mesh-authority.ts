@@ -1,7 +1,9 @@
 import type { Logger } from 'pino';
 import { encodeRoots, ROOTS_SECRET } from '#api/mesh-secrets.ts';
 import type { RotatingAuthority } from '#certs/authority.ts';
+import { AuthorityError } from '#certs/authority-files.ts';
 import { formatIdentity } from '#certs/identity.ts';
+import { decideImport, type ImportedTexts } from '#certs/import-authority.ts';
 import type { IssuedLog, IssuedRecord } from '#certs/issued.ts';
 import { makeSigningFiles } from '#certs/make-authority.ts';
 import type { RootsClient } from '#certs/rotation.ts';
@@ -19,6 +21,11 @@ export interface MeshAuthority extends Disposable {
    * @throws AuthorityError while a rotation is under way
    */
   readonly rotate: () => Promise<AuthorityReport>;
+  /**
+   * Changes to an operator's authority.
+   * @throws AuthorityError for one that cannot take over, or while a rotation is under way
+   */
+  readonly import: (texts: ImportedTexts) => Promise<AuthorityReport>;
 }
 
 export interface MeshAuthorityOptions {
@@ -64,6 +71,15 @@ export function openMeshAuthority(options: MeshAuthorityOptions): MeshAuthority 
     report,
     rotate: async () => {
       rotation.begin(await makeSigningFiles(trustDomain, Date.now()));
+      return report();
+    },
+    import: async (texts) => {
+      const decision = decideImport(texts, { trustDomain, nowMs: Date.now() });
+      if (decision.kind === 'refused') throw new AuthorityError(decision.reason, { code: 'BAD_REQUEST' });
+      const { files } = decision;
+      if (files.issuingPem === authority.signing().issuingPem)
+        throw new AuthorityError('that authority signs already', { code: 'BAD_REQUEST' });
+      rotation.begin(files);
       return report();
     },
     [Symbol.dispose]: () => rotation[Symbol.dispose](),

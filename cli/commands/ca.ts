@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import type { AuthorityReport } from '#control-plane/authority-report.ts';
 import { callControlPlane } from '../control-plane-client.ts';
+import { type ImportFlags, readImport } from './ca-import.ts';
 import { formatAuthorities } from './ca-text.ts';
 import { outputOption, stateOption } from './options.ts';
 
@@ -28,6 +29,19 @@ export function registerCa(program: Command): void {
     .addOption(stateOption())
     .action(async ({ state }: { readonly state: string }) => {
       const report = await callControlPlane(state, { method: 'POST', path: '/ca/rotate' });
+      console.log(formatAuthorities(report as AuthorityReport));
+    });
+  ca.command('import')
+    .description("change to an authority of your own, step by step, as 'rotate' does")
+    .addOption(stateOption())
+    .requiredOption('--cert <file>', 'the certificate that is to sign, PEM; or PKCS#12 with its key')
+    .option('--key <file>', 'its key, PEM, not encrypted')
+    .option('--chain <file>', 'certificates between it and the root, PEM')
+    .option('--root <file>', 'the root, PEM')
+    .option('--password-file <file>', 'a file with the password of a PKCS#12 file')
+    .action(async ({ state, ...flags }: ImportFlags & { readonly state: string }) => {
+      const body = readImport(flags);
+      const report = await callControlPlane(state, { method: 'POST', path: '/ca/import', body });
       console.log(formatAuthorities(report as AuthorityReport));
     });
 }

@@ -154,6 +154,7 @@ export function waypointProcess(settings: ProcessSettings, replica: ReplicaRef):
       ...['waypoint', '--state', state.path, '--namespace', namespace, '--name', name],
       ...['--instance', `${index}`, '--service-account', replica.serviceAccount],
       ...['--control-plane', CONTROL_PLANE_URL, '--roots-file', join(state.path, 'ca', 'bundle.pem')],
+      ...trustDomainFlag(state),
       ...['--token-file', waypointTokenFile(state, replica), '--secret-ttl', settings.svidTtl],
       ...['--access-log', join(waypointLogFolder(state, replica), 'access.jsonl')],
       ...['--admin-socket', socketOf(instance)],
@@ -163,6 +164,13 @@ export function waypointProcess(settings: ProcessSettings, replica: ReplicaRef):
     socket: { link: waypointSocketLink(state, replica, index), pathOf: socketOf },
     isReady: (instance) => answersReady(socketOf(instance), '/healthz/ready'),
   };
+}
+
+/** As the control plane keeps it: the roots of an operator's authority need not name it. */
+function trustDomainFlag({ path }: StateFolder): readonly string[] {
+  const settings = readJson(join(path, 'config', 'settings.json'));
+  const { trustDomain } = (settings ?? {}) as { readonly trustDomain?: unknown };
+  return typeof trustDomain === 'string' ? ['--trust-domain', trustDomain] : [];
 }
 
 /** What a waypoint would take from the environment and is not given by flags is not meant for all waypoints of a mesh. */

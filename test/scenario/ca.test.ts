@@ -1,9 +1,9 @@
-import { readFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import type { AuthorityReport } from '#control-plane/authority-report.ts';
 import { callFrom } from '#test/kit/calls.ts';
-import { endProcess, runCommand } from '#test/kit/command.ts';
+import { endProcess, mustRun, runCommand } from '#test/kit/command.ts';
 import { eventually } from '#test/kit/eventually.ts';
 import { type Mesh, openMesh, TULLE } from '#test/kit/mesh.ts';
 import { loadCommand, serverCommand } from '#test/kit/programs/programs.ts';
@@ -69,7 +69,7 @@ async function failuresDuring(action: () => Promise<void>): Promise<readonly str
       const command = loadCommand(`http://${service}.shop:8080/`, `${service}.shop:9000`, file);
       const { child } = await mesh.run({ namespace: 'shop', name, node: 'n1', command }, true);
       const calls = (): number => (JSON.parse(readFileSync(`${file}.live`, 'utf8')) as Report).short.ok;
-      return { child, file, calls };
+      return { service, child, file, calls };
     }),
   );
   const more = async (): Promise<void> => {
@@ -84,10 +84,12 @@ async function failuresDuring(action: () => Promise<void>): Promise<readonly str
   await action();
   await more();
   return await Promise.all(
-    running.map(async ({ child, file }) => {
+    running.map(async ({ service, child, file }) => {
       await endProcess(child);
       const { short, keepAlive, long } = JSON.parse(readFileSync(file, 'utf8')) as Report;
-      return [...short.errors, ...keepAlive.errors, ...long.errors];
+      return [short, keepAlive, long].flatMap(({ errors }, index) =>
+        errors.map((error) => `${service} ${index} ${error}`),
+      );
     }),
   ).then((errors) => errors.flat());
 }
@@ -156,6 +158,54 @@ test('a control plane that is killed in each phase goes on with it, and fails no
   expect(after.trusted).toEqual([signingRoot(after)]);
   expect(after.trusted).not.toEqual(before.trusted);
 });
+
+test('an RSA authority with an intermediate takes over under load, and fails no request', {
+  timeout: 240_000,
+}, async () => {
+  const at = (name: string): string => join(mesh.directory, name);
+  await makeAuthority(at);
+  const files = ['--cert', at('sub.pem'), '--key', at('sub.key')];
+  const refused = await ca('import', ...files);
+  expect(refused).toMatchObject({
+    code: 1,
+    stderr: expect.stringContaining('whose certificate is not there'),
+  });
+  const errors = await failuresDuring(async () => {
+    expect((await ca('import', ...files, '--root', at('root.pem'))).code).toBe(0);
+    await eventually('the new authority signs', () => isPhase('retiring'), 60_000);
+    await eventually('the old root is gone', () => isPhase(undefined), 60_000);
+  });
+  expect(errors).toEqual([]);
+  // Neither the control plane nor a waypoint that starts anew minds roots that name no trust domain.
+  expect((await mesh.tulle('restart', 'control-plane')).code).toBe(0);
+  expect((await mesh.tulle('restart', 'waypoint/shop/waypoint')).code).toBe(0);
+  const [reply] = await callFrom(mesh, 'shop/web', [{ url: 'http://echo.shop:8080/' }]);
+  expect(reply?.status).toBe(200);
+  const { authorities: after, trusted } = await authorities();
+  expect(after.map(({ role, subject, keyType }) => [role, subject, keyType])).toEqual([
+    ['issuing', 'CN=sub', 'RSA 2048'],
+    ['root', 'CN=root', 'RSA 3072'],
+  ]);
+  expect(trusted).toEqual([after[1]?.serial]);
+});
+
+/** As an operator would, with openssl. */
+async function makeAuthority(at: (name: string) => string): Promise<void> {
+  const usage = 'keyUsage=critical,keyCertSign,cRLSign';
+  const rsa = (bits: number): readonly string[] => ['-newkey', `rsa:${bits}`, '-nodes'];
+  await mustRun([
+    ...['openssl', 'req', '-x509', ...rsa(3072), '-keyout', at('root.key'), '-out', at('root.pem')],
+    ...['-subj', '/CN=root', '-days', '30', '-addext', usage],
+  ]);
+  await mustRun([
+    ...['openssl', 'req', ...rsa(2048), '-keyout', at('sub.key'), '-out', at('sub.csr'), '-subj', '/CN=sub'],
+  ]);
+  writeFileSync(at('sub.cnf'), `basicConstraints=critical,CA:TRUE,pathlen:0\n${usage}\n`);
+  await mustRun([
+    ...['openssl', 'x509', '-req', '-in', at('sub.csr'), '-CA', at('root.pem'), '-CAkey', at('root.key')],
+    ...['-CAcreateserial', '-days', '20', '-extfile', at('sub.cnf'), '-out', at('sub.pem')],
+  ]);
+}
 
 const BEHIND_WAYPOINT = serviceYaml('shop', 'echo').replace(
   'name: echo,',
