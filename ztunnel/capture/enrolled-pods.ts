@@ -67,7 +67,7 @@ export class EnrolledPods {
     try {
       if (!this.#attached.has(cookie)) mesh.attachPod({ cookie, netnsFd, device: DEVICE });
       this.#attached.add(cookie);
-      addCounters(mesh, cookie);
+      addCounters(mesh, cookie, { anew: !isNew && scopeIn(decodePod(before).flags) === 'nothing' });
       const stale = writeProbes(mesh, cookie, pod);
       const flags = isGuarded ? entry.flags : entry.flags & ~POD_BACKSTOP;
       mesh.maps.pods.update(key, encodePod({ ...entry, flags }));
@@ -150,10 +150,10 @@ function entryOf(pod: CapturedPod, scope: CaptureScope): Parameters<typeof encod
   };
 }
 
-/** Keeps what is counted already. */
-function addCounters({ maps }: MeshPrograms, cookie: bigint): void {
+/** Keeps what is counted already, unless the pod has been out of the mesh in between. */
+function addCounters({ maps }: MeshPrograms, cookie: bigint, { anew }: { readonly anew: boolean }): void {
   try {
-    maps.counters.update(podKey(cookie), Buffer.alloc(SIZES.counters), 1);
+    maps.counters.update(podKey(cookie), Buffer.alloc(SIZES.counters), anew ? 0 : 1);
   } catch (error) {
     if (!hasCode(error, 'EEXIST')) throw error;
   }
