@@ -241,7 +241,11 @@ describe.each(METHODS)('%s', (method) => {
   test('a failure names the pod, what went wrong and what to do; a pod that is gone has nothing to remove', async () => {
     const gone = { ...bed.pod(bed.web), uid: 'uid-1', netnsPath: '/run/netns/tulletest-no-such' };
     await expect(bed.capture.apply(gone, 'both')).rejects.toThrow(CaptureError);
-    await expect(bed.capture.apply(gone, 'both')).rejects.toThrow(/pod uid-1.*tulletest-no-such/);
+    await expect(bed.capture.apply(gone, 'both')).rejects.toThrow(
+      /pod uid-1.*tulletest-no-such.*The pod is gone\.$/,
+    );
+    const named = { ...gone, name: 'shop/web-1' };
+    await expect(bed.capture.apply(named, 'both')).rejects.toThrow(/pod shop\/web-1/);
     expect(await bed.capture.countCaptured(gone)).toBe(0);
     expect(await bed.capture.scopeOf(gone)).toBeUndefined();
     await bed.capture.remove(gone);

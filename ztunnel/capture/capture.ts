@@ -18,7 +18,10 @@ export interface Capture {
   readonly scopeOf: (pod: CapturedPod) => Promise<CaptureScope | undefined>;
   /** Connections that the ztunnel carries because they were captured, and that would break if it let go of the pod now. */
   readonly countCaptured: (pod: CapturedPod) => Promise<number>;
-  /** What was refused since the capture was installed, by reason; what never happened may be missing. */
+  /**
+   * What was refused since the pod came into the mesh, by reason: packets and calls, so that a SYN that is tried again counts
+   * again. What never happened may be missing.
+   */
   readonly counters: (pod: CapturedPod) => Promise<ReadonlyMap<Reason, number>>;
   /** Removes everything, once nothing captured is left. A pod that is gone is no error. */
   readonly remove: (pod: CapturedPod) => Promise<void>;
@@ -49,6 +52,8 @@ export class CaptureError extends Error {
 /** A pod to capture. */
 export interface CapturedPod {
   readonly uid: string;
+  /** `NS/NAME`, for messages; absent: the uid stands there. */
+  readonly name?: string;
   /** Path of its network namespace, as `ip netns` lists it under /run/netns. */
   readonly netnsPath: string;
   /** UDP other than DNS: passes, or is refused and counted. */
@@ -64,6 +69,11 @@ export interface CapturedPod {
   readonly addresses: readonly Ip[];
   /** Who may reach which of its ports past the mesh, to ask whether it is well. */
   readonly probes: readonly Probe[];
+}
+
+/** A pod in a message. */
+export function nameOfPod({ uid, name }: Pick<CapturedPod, 'uid' | 'name'>): string {
+  return name ?? uid;
 }
 
 /** One address that may reach one port of a pod past the mesh. */

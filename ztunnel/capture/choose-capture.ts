@@ -5,6 +5,7 @@ import {
   CaptureError,
   type CaptureMethod,
   type CaptureScope,
+  nameOfPod,
   type PodCapture,
 } from './capture.ts';
 import { createEbpfCapture, type EbpfCapture, type EbpfOptions } from './ebpf.ts';
@@ -103,7 +104,7 @@ class MethodPerPod implements ChosenCapture {
     } catch (error) {
       if (!(error instanceof BpfUnsupportedError)) throw error;
       if (this.#choice.method === 'ebpf' || this.#inPlace.has(pod.uid)) {
-        throw new CaptureError(`eBPF for pod ${pod.uid}: ${error.message}`, { cause: error });
+        throw new CaptureError(`eBPF for pod ${nameOfPod(pod)}: ${error.message}`, { cause: error });
       }
       await this.#nftables.apply(pod, scope);
       this.#inPlace.set(pod.uid, this.#byRules(error.message));

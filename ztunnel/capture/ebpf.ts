@@ -3,7 +3,7 @@ import { setTimeout as delay, setImmediate } from 'node:timers/promises';
 import { BpfUnsupportedError } from '#bpf/errors.ts';
 import { decodeCounters, podKey, type Reason, SIZES } from '#bpf/layout.ts';
 import { installMesh, type MeshPrograms } from '#bpf/programs.ts';
-import { type Capture, type CapturedPod, CaptureError, type CaptureScope } from './capture.ts';
+import { type Capture, type CapturedPod, CaptureError, type CaptureScope, nameOfPod } from './capture.ts';
 import { countCapturedConnections } from './captured-connections.ts';
 import { type Applied, DEVICE, EnrolledPods } from './enrolled-pods.ts';
 import { closeDescriptor, openNamespace, warmThreadPool } from './in-pod-sockets.ts';
@@ -202,7 +202,9 @@ function explained<T>(pod: CapturedPod, work: () => T): T {
   try {
     return work();
   } catch (error) {
-    throw asCaptureError(`eBPF for pod ${pod.uid} in ${pod.netnsPath}`, error);
+    const failure = asCaptureError(`eBPF for pod ${nameOfPod(pod)} in ${pod.netnsPath}`, error);
+    if (!(failure instanceof CaptureError) || existsSync(pod.netnsPath)) throw failure;
+    throw new CaptureError(`${failure.message}. The pod is gone.`, { cause: error });
   }
 }
 

@@ -7,6 +7,7 @@ import {
   CaptureError,
   type CaptureScope,
   CONNECTION_MARK,
+  nameOfPod,
 } from './capture.ts';
 import { countCapturedConnections } from './captured-connections.ts';
 import { forgetTrackedConnections } from './connection-tracking.ts';
@@ -179,7 +180,7 @@ function runIn(
 }
 
 function explain(pod: CapturedPod, command: string, said: string): string {
-  return `packet rules of pod ${pod.uid}: "${command}" in ${pod.netnsPath} failed: ${said}. ${remedy(said)}`;
+  return `packet rules of pod ${nameOfPod(pod)}: "${command}" in ${pod.netnsPath} failed: ${said}. ${remedy(said)}`;
 }
 
 function remedy(said: string): string {

@@ -278,7 +278,8 @@ export class PodController {
   #capturedPod(): CapturedPod {
     const { pod, netnsPath, order, addresses } = this.#target;
     const { udp, mode } = order;
-    return { uid: pod.uid, netnsPath, udp, mode, refusesPlaintext: false, addresses, probes: [] };
+    const name = `${pod.namespace}/${pod.name}`;
+    return { uid: pod.uid, name, netnsPath, udp, mode, refusesPlaintext: false, addresses, probes: [] };
   }
 
   /** Resolves at the next change; to be taken before deciding, so that none is missed. */
