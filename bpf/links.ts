@@ -1,8 +1,8 @@
 import { renameSync, rmSync } from 'node:fs';
 import { sys } from '#ztunnel/capture/native.ts';
-import { BpfError, bpfError } from './errors.ts';
+import { BpfError, BpfUnsupportedError, bpfError, describeErrno } from './errors.ts';
 import { libbpf } from './libbpf.ts';
-import { kindOfDescriptor, objectInfo } from './maps.ts';
+import { kindOfDescriptor, objectInfo, refuseDirectory } from './maps.ts';
 
 /**
  * A link holds a program at its hook; pinned on bpffs, it outlives whoever made it. Changing a link's program is one step
@@ -46,7 +46,7 @@ export interface LinkInfo {
  */
 export function pinLink(path: string, hook: Hook, program: number): void {
   // Of one who died between pinning and renaming: a second link at the same hook.
-  rmSync(temporaryName(path), { force: true });
+  removeTemporary(temporaryName(path));
   const old = openPinned(path);
   try {
     if (old !== undefined && updateLink(path, old, hook, program)) return;
@@ -73,18 +73,32 @@ export function pinnedLink(path: string): LinkInfo | undefined {
   }
 }
 
-/** Pins an object of bpf(2). @throws BpfError EEXIST when the name is taken */
+/**
+ * Pins an object of bpf(2).
+ * @throws BpfUnsupportedError when nobody may; BpfError EEXIST when the name is taken
+ */
 export function pin(fd: number, path: string): void {
   const result = libbpf().bpf_obj_pin(fd, path);
-  if (result < 0) throw bpfError(`pin ${path}`, -result);
+  if (result >= 0) return;
+  if (result === -EPERM || result === -EACCES)
+    throw new BpfUnsupportedError(
+      `pin ${kindOfDescriptor(fd) ?? 'object'} ${path}: ${describeErrno(-result)} (bpffs has to be mounted there, and no security module may forbid pins: see dmesg)`,
+      { feature: 'bpffs' },
+    );
+  throw bpfError(`pin ${path}`, -result);
 }
 
 /** Pins it in place of what is there, in one step. @throws BpfError */
 export function replacePin(fd: number, path: string): void {
   const temporary = temporaryName(path);
-  rmSync(temporary, { force: true });
+  removeTemporary(temporary);
   pin(fd, temporary);
   renameSync(temporary, path);
+}
+
+function removeTemporary(path: string): void {
+  refuseDirectory(path);
+  rmSync(path, { force: true });
 }
 
 function temporaryName(path: string): string {
@@ -121,12 +135,14 @@ function updateLink(path: string, link: number, hook: Hook, program: number): bo
 
 const ENOENT = 2;
 const EPERM = 1;
+const EACCES = 13;
 const ENOLINK = 67;
 
 function openPinned(path: string): number | undefined {
   const fd = libbpf().bpf_obj_get(path);
   if (fd >= 0) return fd;
   if (fd === -ENOENT) return undefined;
+  refuseDirectory(path);
   throw bpfError(`open link ${path}`, -fd, 'what is there is no object of bpf(2), or is not ours to open');
 }
 

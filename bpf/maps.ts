@@ -1,4 +1,4 @@
-import { readlinkSync } from 'node:fs';
+import { readlinkSync, statSync } from 'node:fs';
 import { sys } from '#ztunnel/capture/native.ts';
 import { BpfError, bpfError, errnoName } from './errors.ts';
 import { libbpf } from './libbpf.ts';
@@ -53,7 +53,10 @@ export class BpfMap {
    */
   static openPinned(path: string, sizes: MapSizes): BpfMap {
     const fd = libbpf().bpf_obj_get(path);
-    if (fd < 0) throw bpfError(`open map ${path}`, -fd, openRemedy(-fd));
+    if (fd < 0) {
+      refuseDirectory(path);
+      throw bpfError(`open map ${path}`, -fd, openRemedy(-fd));
+    }
     try {
       const info = mapInfo(fd, path);
       refuseOther(
@@ -173,6 +176,15 @@ export function objectInfo(fd: number, what: string, bytes: number): Buffer {
   const result = libbpf().bpf_obj_get_info_by_fd(fd, info, length);
   if (result < 0) throw bpfError(`ask about ${what}`, -result);
   return info;
+}
+
+/** A directory where a pin is to be: the kernel would only say EACCES. @throws BpfError EISDIR */
+export function refuseDirectory(path: string): void {
+  if (statSync(path, { throwIfNoEntry: false })?.isDirectory() !== true) return;
+  throw new BpfError(
+    `${path} is a directory in the place of a pin: something else than the mesh made it; remove it`,
+    { code: 'EISDIR' },
+  );
 }
 
 /** What a descriptor of bpf(2) stands for: each kind of object has its own name in /proc. */

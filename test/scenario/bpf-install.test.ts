@@ -9,11 +9,13 @@ import {
   statSync,
   symlinkSync,
 } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { BpfUnsupportedError } from '#bpf/errors.ts';
 import { MAPS, POD_BACKSTOP, POD_OUTBOUND, POD_STRICT, podKey, SIZES } from '#bpf/layout.ts';
 import { libbpf } from '#bpf/libbpf.ts';
-import { pinnedLink } from '#bpf/links.ts';
+import { pin, pinnedLink } from '#bpf/links.ts';
 import { BpfMap } from '#bpf/maps.ts';
 import { installMesh, removePins } from '#bpf/programs.ts';
 import {
@@ -200,7 +202,7 @@ test.each([
       mkdirSync(path);
     },
     from: '',
-    message: 'what is there is no object of bpf(2)',
+    message: 'connect4 is a directory in the place of a pin: something else than the mesh made it; remove it',
   },
 ])('$stranger in place of a link is refused', ({ replace, from, message }) => {
   installMesh(bed).close();
@@ -208,6 +210,21 @@ test.each([
   expect(() => installMesh(bed)).toThrow(message);
   removePins(bed.directory);
   expect(existsSync(bed.directory)).toBe(false);
+});
+
+test.each(['maps/pods', 'links/connect4-new'])('a directory in place of %s is refused', (name) => {
+  const path = join(bed.directory, 'v1', name);
+  mkdirSync(path, { recursive: true, mode: 0o700 });
+  expect(() => installMesh(bed)).toThrow(`${path} is a directory in the place of a pin`);
+  removePins(bed.directory);
+});
+
+test('where nothing can be pinned, there is no eBPF, and the reason says what and where', () => {
+  const map = libbpf().bpf_map_create(2, 'nowhere', 4, 4, 1, null);
+  const path = join(tmpdir(), 'tulletest-no-pin');
+  expect(() => pin(map, path)).toThrow(BpfUnsupportedError);
+  expect(() => pin(map, path)).toThrow(`pin map ${path}: EPERM: operation not permitted (bpffs`);
+  closeDescriptor(map);
 });
 
 test('a directory that others can write to is refused', () => {
