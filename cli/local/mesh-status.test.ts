@@ -220,6 +220,13 @@ test('a process that does not run is a problem, with what holds meanwhile', () =
   ]);
 });
 
+test('of a ztunnel that does not run, status says whose connections go direct', () => {
+  const processes = [process('ztunnel/n1', { state: { kind: 'stopped' }, ready: false })];
+  expect(composeStatus(sources({ processes })).problems).toEqual([
+    expect.objectContaining({ object: 'ztunnel/n1', effect: expect.stringMatching(/refused; .*go direct$/) }),
+  ]);
+});
+
 test('for people, everything has a line', () => {
   const text = formatStatus(
     composeStatus(sources({ ...WITH_WEB, controlPlane: controlPlane({ certificates: [CERTIFICATE] }) })),

@@ -157,7 +157,7 @@ function processProblems(sources: StatusSources): readonly StatusProblem[] {
     if (state.kind === 'running' || name.startsWith('waypoint/')) return [];
     const message = state.kind === 'stopped' ? 'is stopped' : state.how;
     const effect = name.startsWith('ztunnel/')
-      ? 'connections of its workloads are refused'
+      ? 'connections of its workloads are refused; those of workloads captured by eBPF that need not be closed go direct'
       : 'what was configured last stays in force';
     return [{ object: name, position: '', path: '', message, severity: 'error', effect }];
   });
