@@ -21,7 +21,12 @@ export function findCgroupMount(mounts: string): string {
     const [, path, type] = line.split(' ');
     if (type === 'cgroup2' && path !== undefined) return path.replaceAll('\\040', ' ');
   }
-  throw new CliError('cgroup version 2 is not mounted: mount -t cgroup2 none /sys/fs/cgroup');
+  // Mounted over the controllers of version 1, it would hide them from everybody.
+  const place = /^\S+ \/sys\/fs\/cgroup\S* (cgroup|tmpfs) /m.test(mounts)
+    ? '/sys/fs/cgroup/unified'
+    : '/sys/fs/cgroup';
+  const mkdir = place === '/sys/fs/cgroup' ? '' : `mkdir -p ${place} && `;
+  throw new CliError(`cgroup version 2 is not mounted: ${mkdir}mount -t cgroup2 none ${place}`);
 }
 
 /** Makes a cgroup with its parents. */

@@ -17,7 +17,7 @@ import { createStateFolder, type StateFolder } from './state-folder.ts';
 import { formatProblem } from './status-text.ts';
 import { Supervisor } from './supervisor.ts';
 import { endOrphans, removeMesh, sweepPods } from './sweep.ts';
-import { requireIpv6, requireTools } from './system-tool.ts';
+import { requireCapabilities, requireIpv6, requireTools } from './system-tool.ts';
 
 /** What `tulle up` is told. */
 export interface MeshOptions {
@@ -39,6 +39,7 @@ const PROBLEMS_MS = 1_000;
  */
 export async function runMesh(options: MeshOptions): Promise<void> {
   requireTools();
+  requireCapabilities();
   requireIpv6();
   const files = options.files.map(realPathOf);
   const state = createStateFolder(options.stateDirectory);

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { requireTools, runTool } from './system-tool.ts';
+import { requireCapabilities, requireTools, runTool } from './system-tool.ts';
 
 test('what a tool prints is returned, what it is given is its input', async () => {
   expect(await runTool(['cat'], 'text')).toBe('text');
@@ -19,4 +19,12 @@ test('missing tools are named all at once, with the remedy', () => {
   expect(() => requireTools('/nowhere')).toThrow(
     /not installed: ip, nft, .*prepare installs what is missing/,
   );
+});
+
+test.each([
+  { capabilities: '000001ffffdfffff', missing: /: CAP_SYS_ADMIN missing; in a container/ },
+  { capabilities: '00000000a80425fb', missing: /: CAP_SYS_ADMIN and CAP_NET_ADMIN missing/ },
+])('a root with $capabilities only is told what it lacks', ({ capabilities, missing }) => {
+  expect(() => requireCapabilities(`Name:\tnode\nCapEff:\t${capabilities}\nCapBnd:\t0\n`)).toThrow(missing);
+  expect(() => requireCapabilities('CapEff:\t000001ffffffffff\n')).not.toThrow();
 });

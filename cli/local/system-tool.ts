@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { accessSync, constants, existsSync } from 'node:fs';
+import { accessSync, constants, existsSync, readFileSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import { CliError } from '../cli-error.ts';
 
@@ -54,6 +54,26 @@ export function requireTools(path: string = process.env['PATH'] ?? ''): void {
 export function requireIpv6(): void {
   if (existsSync('/proc/sys/net/ipv6')) return;
   throw new CliError('the kernel has no IPv6, which the mesh uses inside: start it without ipv6.disable=1');
+}
+
+/** By number, as linux/capability.h has them: to make namespaces and mount them, and to set up their network. */
+const CAPABILITIES = [
+  ['CAP_SYS_ADMIN', 21n],
+  ['CAP_NET_ADMIN', 12n],
+] as const;
+
+/**
+ * Refuses to begin as a root that may not make namespaces, as in most containers.
+ * @param status text of /proc/self/status
+ * @throws CliError that names what is missing.
+ */
+export function requireCapabilities(status: string = readFileSync('/proc/self/status', 'utf8')): void {
+  const effective = BigInt(`0x${/^CapEff:\s*([0-9a-f]+)$/m.exec(status)?.[1] ?? '0'}`);
+  const missing = CAPABILITIES.filter(([, bit]) => ((effective >> bit) & 1n) === 0n).map(([name]) => name);
+  if (missing.length === 0) return;
+  throw new CliError(
+    `not allowed to make network namespaces: ${missing.join(' and ')} missing; in a container, start it with --privileged`,
+  );
 }
 
 function isExecutable(file: string): boolean {
