@@ -1,7 +1,8 @@
 import { defineConfig, type ViteUserConfig } from 'vitest/config';
 
 /**
- * Unit tests lie beside the code; scenarios (network namespaces, root) in test/scenario, two files at a time; the comparison with
+ * Unit tests lie beside the code; scenarios (network namespaces, root) in test/scenario, two files at a time; what takes thousands of
+ * connections, restarts in a row, or a minute, in test/load; the comparison with
  * a stock Envoy (it is fetched by pip) in test/interop.
  */
 const config: ViteUserConfig = defineConfig({
@@ -12,7 +13,7 @@ const config: ViteUserConfig = defineConfig({
           name: 'unit',
           root: '.',
           include: ['**/*.test.ts'],
-          exclude: ['node_modules/**', 'test/scenario/**', 'test/interop/**'],
+          exclude: ['node_modules/**', 'test/scenario/**', 'test/load/**', 'test/interop/**'],
           pool: 'forks',
           testTimeout: 20_000,
         },
@@ -24,6 +25,17 @@ const config: ViteUserConfig = defineConfig({
           include: ['test/scenario/**/*.test.ts'],
           pool: 'forks',
           // Each has a mesh of its own, and waits more than it computes.
+          maxWorkers: 2,
+          testTimeout: 120_000,
+          hookTimeout: 180_000,
+        },
+      },
+      {
+        test: {
+          name: 'load',
+          root: '.',
+          include: ['test/load/**/*.test.ts'],
+          pool: 'forks',
           maxWorkers: 2,
           testTimeout: 120_000,
           hookTimeout: 180_000,
