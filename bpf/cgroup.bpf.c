@@ -64,6 +64,14 @@ int connect6(struct bpf_sock_addr *ctx)
 		const __u32 *ip = own_address(pod, to.ip);
 		struct ipv6_address from = { .family = AF_INET6, .ip = { ip[0], ip[1], ip[2], ip[3] } };
 
+		/*
+		 * The resolver is at ::1. What the kernel answers there for a socket that is gone would, from another address,
+		 * leave by the pod's device, and the resolver would wait for it.
+		 */
+		if (verdict == TO_RESOLVER && !ipv4 && ctx->type == SOCK_STREAM) {
+			from.ip[0] = from.ip[1] = from.ip[2] = 0;
+			from.ip[3] = network32(LOOPBACK_IPV6);
+		}
 		bpf_bind(ctx, &from, sizeof(from));
 	}
 	if (verdict == TO_RESOLVER)

@@ -58,6 +58,12 @@ inline_always int give(struct bpf_sk_lookup *ctx, enum listener_kind kind, const
 	return assign(ctx, kind) || !(pod->flags & POD_STRICT) ? SK_PASS : refuse(reason);
 }
 
+/* Ports at which the ztunnel listens for what is led there: nobody outside has any business with them. */
+inline_always int is_private(__u16 port)
+{
+	return port == PORT_OUTBOUND || port == PORT_INBOUND || port == PORT_DNS;
+}
+
 /*
  * Who answers a SYN, or a packet of UDP. What is dropped here is refused: TCP with a reset.
  *
@@ -92,6 +98,8 @@ int steer(struct bpf_sk_lookup *ctx)
 		return give(ctx, LISTENER_OUTBOUND, pod, OUTBOUND_WITHOUT_ZTUNNEL);
 	if (inside)
 		return SK_PASS;
+	if ((pod->flags & POD_OUTBOUND) && is_private(port))
+		return SK_DROP;
 	if (port == PORT_HBONE)
 		return give(ctx, LISTENER_HBONE, pod, INBOUND_WITHOUT_ZTUNNEL);
 	set_ip(probe.from, ctx->family, ctx->remote_ip4, ctx->remote_ip6);

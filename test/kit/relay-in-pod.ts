@@ -31,7 +31,7 @@ export interface RelayInPod {
 
 /**
  * The least that a ztunnel does: it takes what is captured in a pod and passes it on as it is, keeping the caller's
- * address on the way in; DNS queries, over UDP and TCP, get the answer `dns`.
+ * address on the way in; DNS queries, over UDP and TCP, get the answer `dns`; over TCP the client closes.
  * @param bpf where the mesh's eBPF maps are pinned, and which of how many relays of the pod it is
  */
 export async function relayInPod(
@@ -99,6 +99,15 @@ async function listen(
   return server;
 }
 
+/** As a busy resolver does: it ends after the client, and once the kernel has acknowledged the client's end by itself. */
+function answerConnection(socket: net.Socket): void {
+  socket.on('error', () => undefined).on('end', () => setTimeout(() => socket.end(), BUSY_MS));
+  socket.resume().write('dns');
+}
+
+/** Longer than the kernel keeps an acknowledgement back (TCP_DELACK_MIN is 40 ms, TCP_DELACK_MAX 200 ms). */
+const BUSY_MS = 250;
+
 /** On both loopback addresses. */
 function answerDns(netnsFd: number, tag: SocketTag): () => void {
   const closing: (() => void)[] = [];
@@ -109,7 +118,7 @@ function answerDns(netnsFd: number, tag: SocketTag): () => void {
     const udp = dgram.createSocket(type);
     udp.on('message', (_query, { port, address }) => udp.send('dns', port, address));
     udp.bind({ fd: bindUdp(netnsFd, { ip, port: PORT_DNS }, tag) });
-    const tcp = net.createServer((socket) => socket.on('error', () => undefined).end('dns'));
+    const tcp = net.createServer({ allowHalfOpen: true }, answerConnection);
     tcp.listen({
       fd: listenInNamespace(netnsFd, { ip, port: PORT_DNS, transparent: false, backlog: 128, tag }),
     });

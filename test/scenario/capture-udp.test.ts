@@ -3,9 +3,10 @@ import { createInterface } from 'node:readline';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type CaptureBed, METHODS, makeCaptureBed } from '#test/kit/capture-bed.ts';
 import { endProcess } from '#test/kit/command.ts';
+import { eventually } from '#test/kit/eventually.ts';
 import type { Netns } from '#test/kit/netns.ts';
 import { probeTcp, probeUdp, udpProbeCommand } from '#test/kit/netns-probe.ts';
-import { askResolvers } from '#test/kit/socket-calls.ts';
+import { askResolvers, PYTHON } from '#test/kit/socket-calls.ts';
 
 const UDP_SERVER =
   "const s = require('dgram').createSocket('udp6'); s.on('message', (m, f) => s.send('server', f.port, f.address)); s.bind(Number(process.argv[1]), () => console.log('up'))";
@@ -107,4 +108,20 @@ describe.each(METHODS)('%s', (method) => {
     }
     expect(relay.connections).toEqual([]);
   });
+
+  test('a client that closes its DNS connection first leaves none behind at the ztunnel', async () => {
+    const { catalog } = bed;
+    await using _relay = await bed.relay(catalog);
+    await using _captured = await bed.captured(catalog, 'both');
+    for (const host of ['10.9.1.2', 'fd09:1::2']) {
+      expect(await catalog.exec(PYTHON, ['-c', DNS_CLIENT, host])).toBe('dns\n');
+    }
+    await eventually('no socket of the resolver is left', async () => {
+      const sockets = await catalog.exec('ss', ['-Htn', 'state', 'connected', 'sport = :15053']);
+      return sockets.trim() === '';
+    });
+  });
 });
+
+const DNS_CLIENT =
+  'import socket, sys; client = socket.create_connection((sys.argv[1], 53)); print(client.recv(3).decode()); client.close()';
