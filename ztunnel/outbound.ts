@@ -2,7 +2,6 @@ import type { Socket } from 'node:net';
 import { familyOf, formatHostPort, type HostPort } from '#api/address.ts';
 import type { Workload } from '#api/workload.ts';
 import { formatIdentity } from '#certs/identity.ts';
-import type { Peer, ResponseFlags } from './access-log.ts';
 import { type ConnectionFacts, type Failure, failedRecord } from './connection-record.ts';
 import type { LiveConnection } from './connections.ts';
 import {
@@ -12,11 +11,10 @@ import {
   destinationOf,
   remoteOf,
   type ServedPod,
-  unknownPeer,
   workloadOf,
 } from './data-path.ts';
-import { DialError, dialled, GIVEN_UP } from './dial.ts';
-import { HboneError, type HboneErrorCode } from './hbone/error.ts';
+import { dialled, GIVEN_UP } from './dial.ts';
+import { HboneError } from './hbone/error.ts';
 import { fieldOf, newConnectionId } from './hbone/headers.ts';
 import { SocketLeg } from './hbone/socket-leg.ts';
 import type { TunnelStream } from './hbone/stream.ts';
@@ -30,7 +28,15 @@ import {
   type SameNodeHop,
   type TunnelHop,
 } from './next-hop.ts';
-import { describeService, describeWorkload } from './peers.ts';
+import {
+  describeStatus,
+  failureOf,
+  gone,
+  passthroughFacts,
+  refusedFacts,
+  tunnelFacts,
+} from './outbound-record.ts';
+import { describeService } from './peers.ts';
 import { carryOnNode } from './same-node.ts';
 import { connectFields } from './tunnel-headers.ts';
 
@@ -215,14 +221,7 @@ function turnAway(
   service?: ConnectionFacts['service'],
 ): void {
   leg.abort();
-  const facts: ConnectionFacts = {
-    direction: 'outbound',
-    source: unknownPeer(client),
-    destination: unknownPeer(destination),
-    security: 'unknown',
-    ...(service && { service }),
-  };
-  path.record(failedRecord(facts, failure));
+  path.record(failedRecord(refusedFacts({ client, destination }, service), failure));
 }
 
 function open(
@@ -240,72 +239,4 @@ function open(
     protocol,
   };
   return path.connections.open({ pod, facts, info, giveUp });
-}
-
-function tunnelFacts(call: Call, hop: TunnelHop, connectionId: string): ConnectionFacts {
-  return {
-    direction: 'outbound',
-    source: { ...sourcePeer(call), identity: formatIdentity(identityOf(call.source)) },
-    destination: {
-      address: formatHostPort(hop.hop),
-      workload: describeWorkload(hop.destinationWorkload),
-      identity: formatIdentity(identityOf(hop.destinationWorkload)),
-    },
-    hboneAddress: hop.authority,
-    security: 'mutual_tls',
-    connectionId,
-    ...(hop.service && { service: describeService(hop.service) }),
-  };
-}
-
-function passthroughFacts(call: Call, hop: PassthroughHop): ConnectionFacts {
-  const { destinationWorkload, service } = hop;
-  return {
-    direction: 'outbound',
-    source: sourcePeer(call),
-    destination: {
-      address: formatHostPort(hop.to),
-      ...(destinationWorkload && { workload: describeWorkload(destinationWorkload) }),
-    },
-    security: 'unknown',
-    ...(service && { service: describeService(service) }),
-  };
-}
-
-function sourcePeer({ client, source }: Call): Peer {
-  return { address: formatHostPort(client), workload: describeWorkload(source) };
-}
-
-/** `503 Service Unavailable`, as a stock ztunnel writes it. */
-function describeStatus(status: string): string {
-  return STATUS_TEXTS.get(status) ?? status;
-}
-
-const STATUS_TEXTS: ReadonlyMap<string, string> = new Map([
-  ['400', '400 Bad Request'],
-  ['401', '401 Unauthorized'],
-  ['403', '403 Forbidden'],
-  ['404', '404 Not Found'],
-  ['503', '503 Service Unavailable'],
-]);
-
-const FLAGS: Readonly<Record<HboneErrorCode, ResponseFlags>> = {
-  CONNECT_FAILED: 'CONNECT',
-  CONNECT_TIMEOUT: 'NETWORK_POLICY',
-  TLS_FAILED: 'TLS_FAILURE',
-  NO_IDENTITY: 'IDENTITY_ERROR',
-  SESSION_LOST: 'H2_HANDSHAKE_FAILURE',
-  STREAM_RESET: 'CONNECT',
-  BAD_STATUS: 'CONNECT',
-};
-
-function failureOf(error: unknown): Failure {
-  if (error instanceof HboneError) return { error: error.message, flags: FLAGS[error.code] };
-  if (error instanceof DialError) return { error: error.message, flags: 'CONNECT' };
-  return { error: error instanceof Error ? error.message : String(error), flags: 'CONNECT' };
-}
-
-function gone(error: unknown): Failure {
-  const why = error instanceof Error ? error.message : String(error);
-  return { error: `the application has closed its connection: ${why}`, flags: '-' };
 }
