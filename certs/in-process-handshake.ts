@@ -2,6 +2,7 @@ import { duplexPair } from 'node:stream';
 import { connect, createServer } from 'node:tls';
 import { formatIdentity, identitiesEqual } from './identity.ts';
 import { checkClientSocket, clientTlsOptions, PeerError, tlsOptions } from './peer.ts';
+import { isRevoked } from './revoked.ts';
 import type { Svid } from './svid.ts';
 
 /** What two SVIDs have shown each other. */
@@ -17,6 +18,7 @@ const underWay = new WeakMap<Svid, WeakMap<Svid, Promise<Handshake>>>();
 
 /** Whether {@link shakeHands} has accepted this very pair before. */
 export function haveShakenHands(client: Svid, server: Svid): boolean {
+  if (isRevoked(client) || isRevoked(server)) return false;
   return accepted.get(client)?.has(server) === true;
 }
 

@@ -31,6 +31,15 @@ test('the newest certificate of each identity on each node is listed', async () 
   log.close();
 });
 
+test('a certificate is found by its serial number', async () => {
+  await using folder = await temporaryFolder();
+  const log = openIssuedLog(folder.file, () => 0);
+  log.record(issued({ serial: '4a' }));
+  expect(log.find('4a')).toEqual(issued({ serial: '4a' }));
+  expect(log.find('4b')).toBeUndefined();
+  log.close();
+});
+
 test('the end of the last certificate is known', async () => {
   await using folder = await temporaryFolder();
   const log = openIssuedLog(folder.file, () => 0);

@@ -20,6 +20,8 @@ export interface IssuedLog {
   record(issued: IssuedRecord): void;
   /** The newest certificate of each identity on each node, ordered by identity and node. */
   latest(): readonly IssuedRecord[];
+  /** The certificate with that serial number, unless it is forgotten. */
+  find(serial: string): IssuedRecord | undefined;
   /** When the last of all ends; 0 before the first. Milliseconds since the epoch. */
   lastEndMs(): number;
   close(): void;
@@ -48,6 +50,7 @@ export function openIssuedLog(path: string, now: () => number = Date.now): Issue
     'SELECT * FROM issued WHERE id IN (SELECT max(id) FROM issued GROUP BY identity, node) ORDER BY identity, node',
   );
   const lastEnd = database.prepare('SELECT max(notAfterMs) AS endMs FROM issued');
+  const bySerial = database.prepare('SELECT * FROM issued WHERE serial = ?');
   const clean = database.prepare('DELETE FROM issued WHERE notAfterMs < ?');
   const removeExpired = (): void => {
     clean.run(now() - RETAINED_AFTER_EXPIRY_MS);
@@ -61,6 +64,7 @@ export function openIssuedLog(path: string, now: () => number = Date.now): Issue
       if (recorded % RECORDS_BETWEEN_CLEANINGS === 0) removeExpired();
     },
     latest: () => newest.all().map(toRecord),
+    find: (serial) => bySerial.all(serial).map(toRecord)[0],
     lastEndMs: () => Number(lastEnd.get()?.['endMs'] ?? 0),
     close: () => database.close(),
   };
@@ -84,6 +88,7 @@ function openDatabase(path: string): DatabaseSync {
         notAfterMs INTEGER NOT NULL
       ) STRICT;
       CREATE INDEX IF NOT EXISTS issued_by_holder ON issued (identity, node, id);
+      CREATE INDEX IF NOT EXISTS issued_by_serial ON issued (serial);
       CREATE INDEX IF NOT EXISTS issued_by_end ON issued (notAfterMs);
     `);
     return database;

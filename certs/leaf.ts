@@ -38,6 +38,18 @@ export function readCertificateNames(der: Uint8Array): CertificateNames {
   };
 }
 
+/**
+ * The serial number of an X.509 certificate, lower-case hexadecimal without leading zeros.
+ * @throws DerError for anything that is not a certificate in DER
+ */
+export function readSerial(der: Uint8Array): string {
+  const [toBeSigned] = readDerSequence(readDer(der, TAG.sequence).content);
+  const fields = readDerSequence(expectTag(toBeSigned, TAG.sequence).content);
+  const serial = fields.find((field) => field.tag !== TAG.context(0));
+  const text = Buffer.from(expectTag(serial, TAG.integer).content).toString('hex');
+  return text.replace(/^(00)+(?=.)/, '');
+}
+
 interface Extension {
   readonly oid: Uint8Array;
   readonly value: Uint8Array;

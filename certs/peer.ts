@@ -9,7 +9,8 @@ import {
 } from 'node:tls';
 import { DerError } from './der.ts';
 import { formatIdentity, type Identity, IdentityError, identitiesEqual, parseIdentity } from './identity.ts';
-import { readCertificateNames } from './leaf.ts';
+import { readCertificateNames, readSerial } from './leaf.ts';
+import { revocationOf } from './revoked.ts';
 import type { Svid } from './svid.ts';
 
 /** Why a peer's certificate does not make it a peer. */
@@ -21,7 +22,8 @@ type PeerRefusal =
   | 'not-a-spiffe-id'
   | 'foreign-trust-domain'
   | 'unexpected-identity'
-  | 'not-verified';
+  | 'not-verified'
+  | 'revoked';
 
 /** Who a peer is, or why it is refused; `detail` is for people, and quotes what the peer sent. */
 export type PeerCheck =
@@ -37,7 +39,8 @@ export type PeerClientTlsOptions = PeerTlsOptions & Pick<ConnectionOptions, 'che
 
 /**
  * The one SPIFFE ID of a leaf certificate (X509-SVID, sections 2 and 5.2), read from its DER bytes. Whether the
- * certificate is signed by a trusted root and in its time is for the TLS library to say, before this.
+ * certificate is signed by a trusted root and in its time is for the TLS library to say, before this. One that is revoked is
+ * refused.
  */
 export function identityOfCertificate(der: Uint8Array): PeerCheck {
   try {
@@ -47,7 +50,9 @@ export function identityOfCertificate(der: Uint8Array): PeerCheck {
       return refused('signing-certificate', 'it may sign certificates, so it names no workload');
     if (uri === undefined) return refused('no-uri-name', 'it has no URI subject alternative name');
     if (more.length > 0) return refused('several-uri-names', JSON.stringify(uris.slice(0, 4)));
-    return { kind: 'accepted', identity: parseIdentity(uri) };
+    const identity = parseIdentity(uri);
+    const revocation = revocationOf(uri, readSerial(der));
+    return revocation === undefined ? { kind: 'accepted', identity } : refused('revoked', revocation);
   } catch (error) {
     if (error instanceof DerError) return refused('malformed-certificate', error.message);
     if (error instanceof IdentityError) return refused('not-a-spiffe-id', error.message);

@@ -32,6 +32,8 @@ export interface SignerServiceOptions {
   readonly authenticate: (metadata: Metadata) => Caller | undefined | Promise<Caller | undefined>;
   /** Whether the caller may hold this identity, which is not its own: some workload on its node runs under it. */
   readonly mayImpersonate: (caller: Caller, identity: Identity) => boolean;
+  /** Whether an identity gets no certificates any more, whoever asks; default: none is. */
+  readonly isRevoked?: (identity: Identity) => boolean;
   /** Told of every certificate before it is sent. */
   readonly record: (issued: IssuedRecord) => void;
   readonly logger: Logger;
@@ -116,6 +118,8 @@ function decideGrant(
   if (ttlMs === undefined) return invalid(`validity_duration is above ${options.maxTtlMs / 1000} seconds`);
   const identity = decideIdentity(options, caller, request.impersonated);
   if ('kind' in identity) return identity;
+  if (options.isRevoked?.(identity) === true)
+    return unauthenticated(`${formatIdentity(identity)} is revoked`);
   try {
     return { kind: 'granted', caller, identity, ttlMs, ...readSigningRequest(request.csrPem) };
   } catch (error) {

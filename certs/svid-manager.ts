@@ -1,5 +1,6 @@
 import { formatIdentity, type Identity } from './identity.ts';
 import { renewalTime, retryDelay } from './renewal.ts';
+import { isRevoked } from './revoked.ts';
 import type { Svid } from './svid.ts';
 
 /** Runs something once, that much later; calling what it returns takes it back. */
@@ -59,6 +60,8 @@ export interface SvidManager {
   waitFor(identity: Identity, timeoutMs: number): Promise<Svid>;
   /** Tries again now what failed before: the authority may be back. */
   retryNow(): void;
+  /** Asks anew for those that are revoked, and for what failed before. */
+  replaceRevoked(): void;
   /**
    * Has every SVID verify its peers with these roots (PEM), those that are here and those that come; undefined: those that come
    * bring their own again.
@@ -169,6 +172,15 @@ class Manager implements SvidManager {
     this.#fill();
   }
 
+  replaceRevoked(): void {
+    for (const entry of this.#entries.values()) {
+      if (entry.phase.kind !== 'resting' || entry.svid === undefined || !isRevoked(entry.svid)) continue;
+      entry.phase.cancel();
+      entry.phase = { kind: 'queued' };
+    }
+    this.retryNow();
+  }
+
   setRoots(rootsPem: string | undefined): void {
     this.#roots = rootsPem;
     if (rootsPem === undefined) return;
@@ -257,11 +269,13 @@ class Manager implements SvidManager {
   }
 
   #valid(entry: Entry | undefined): Svid | undefined {
-    return entry?.svid !== undefined && entry.svid.notAfterMs > this.#now() ? entry.svid : undefined;
+    const svid = entry?.svid;
+    return svid !== undefined && svid.notAfterMs > this.#now() && !isRevoked(svid) ? svid : undefined;
   }
 
   #stateOf(entry: Entry): string {
     if (this.#valid(entry) !== undefined) return 'Available';
+    if (entry.svid !== undefined && isRevoked(entry.svid)) return 'Unavailable: the certificate is revoked';
     const why = entry.lastError ?? (entry.svid === undefined ? undefined : 'the certificate has expired');
     return why === undefined ? 'Initializing' : `Unavailable: ${why}`;
   }

@@ -13,11 +13,20 @@ const IMPORT = z
   })
   .readonly();
 
+const REVOKE = z.strictObject({ what: z.string().max(4096), undo: z.boolean().default(false) }).readonly();
+
 /** What an operator may have done to the authority, over the control plane's socket. */
 export function authorityOrders(ca: MeshAuthority): ReadonlyMap<string, Order> {
   return new Map<string, Order>([
     ['/ca/rotate', refusing(() => ca.rotate())],
     ['/ca/import', refusing((body) => ca.import(read(IMPORT, body)))],
+    [
+      '/ca/revoke',
+      refusing(async (body) => {
+        const { what, undo } = read(REVOKE, body);
+        return ca.revoke(what, undo);
+      }),
+    ],
   ]);
 }
 

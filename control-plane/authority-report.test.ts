@@ -65,4 +65,5 @@ const SOURCES = {
   trustDomain: 'cluster.local',
   rotation: { kind: 'none' },
   clients: [],
+  revocations: [],
 } as const;

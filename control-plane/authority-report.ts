@@ -1,6 +1,7 @@
 import { X509Certificate } from 'node:crypto';
 import { splitPem } from '#certs/pem.ts';
 import { type ClientProgress, isDone, type Rotation, type SigningFiles } from '#certs/rotation.ts';
+import type { Revocation } from './revocations.ts';
 
 /** `GET /ca`: who signs, who is trusted, and how far a rotation is. */
 export interface AuthorityReport {
@@ -10,6 +11,17 @@ export interface AuthorityReport {
   /** Serial numbers of the roots that peers are verified with. */
   readonly trusted: readonly string[];
   readonly rotation: ReportedRotation | null;
+  readonly revoked: readonly ReportedRevocation[];
+}
+
+/** Who is no peer any more. */
+export interface ReportedRevocation {
+  readonly identity: string;
+  /** Of the one certificate that is revoked; null: whatever certificate. */
+  readonly serial: string | null;
+  readonly since: string;
+  /** When that certificate would have ended. */
+  readonly until: string | null;
 }
 
 /** A certificate that signs others. */
@@ -53,6 +65,7 @@ export function authorityReport(sources: {
   readonly bundlePem: string;
   readonly rotation: Rotation;
   readonly clients: readonly ClientProgress[];
+  readonly revocations: readonly Revocation[];
 }): AuthorityReport {
   const { trustDomain, signing, bundlePem, rotation, clients } = sources;
   return {
@@ -64,6 +77,17 @@ export function authorityReport(sources: {
     ],
     trusted: splitPem(bundlePem).map((pem) => new X509Certificate(pem).serialNumber.toLowerCase()),
     rotation: describeRotation(rotation, clients),
+    revoked: sources.revocations.map(describeRevocation),
+  };
+}
+
+function describeRevocation(revocation: Revocation): ReportedRevocation {
+  const isSerial = revocation.kind === 'serial';
+  return {
+    identity: revocation.identity,
+    serial: isSerial ? revocation.serial : null,
+    since: new Date(revocation.sinceMs).toISOString(),
+    until: isSerial ? new Date(revocation.notAfterMs).toISOString() : null,
   };
 }
 

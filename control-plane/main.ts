@@ -19,6 +19,7 @@ import { logFaults } from './faults-in-force.ts';
 import { openMeshAuthority } from './mesh-authority.ts';
 import { followSources, type MeshLoop } from './mesh-loop.ts';
 import { isOnNode, type MeshState, type MeshStores, nextMeshState } from './mesh-state.ts';
+import { openRevocations, type Revocations } from './revocations.ts';
 import {
   type Authentication,
   type CallerTokens,
@@ -104,6 +105,7 @@ async function openParts(
   const { trustDomain, rootNamespace } = first.snapshot.settings;
   const authority = await openAuthority({ directory: join(stateDirectory, 'ca'), trustDomain });
   const issued = opened.adopt(openIssuedLog(join(stateDirectory, 'issued.sqlite')), (log) => log.close());
+  const revocations = openRevocations(join(stateDirectory, 'ca', 'revoked.json'));
   const tokens = openCallerTokens(join(stateDirectory, 'tokens'));
   const discovery = createDiscoveryServer({ tokens, logger: logger.child({ component: 'xds' }) });
   const enrolment = openEnrolmentFiles(stateDirectory, config.nodes);
@@ -121,7 +123,7 @@ async function openParts(
   publish(first);
   const options = { files, local, stores, first, trustDomain, onState: publish, logger };
   const mesh: MeshLoop = opened.use(followSources(options));
-  const signer = signerService({ config, authority, tokens, issued, mesh, logger });
+  const signer = signerService({ config, authority, tokens, issued, revocations, mesh, logger });
   const issue = (): ReturnType<typeof issueServerCertificate> =>
     issueServerCertificate(authority, { ip: listen.ip, rootNamespace });
   const services = [discovery, signer];
@@ -138,7 +140,15 @@ async function openParts(
   const certificate = opened.use(renewServerCertificate({ issue, onRenewed: grpc.setCertificate, logger }));
   const ca = opened.use(
     openMeshAuthority({
-      ...{ authority, discovery, tokens, issued, state: mesh.state, svidTtlMs: config.svidTtlMs },
+      ...{
+        authority,
+        discovery,
+        tokens,
+        issued,
+        revocations,
+        state: mesh.state,
+        svidTtlMs: config.svidTtlMs,
+      },
       onSigner: certificate.renewNow,
       logger: logger.child({ component: 'ca' }),
     }),
@@ -179,10 +189,11 @@ function signerService(parts: {
   readonly authority: Authority;
   readonly tokens: CallerTokens;
   readonly issued: IssuedLog;
+  readonly revocations: Revocations;
   readonly mesh: MeshLoop;
   readonly logger: Logger;
 }): SignerService {
-  const { config, authority, tokens, issued, mesh, logger } = parts;
+  const { config, authority, tokens, issued, revocations, mesh, logger } = parts;
   return createSignerService({
     // Whatever a client asks for, nothing outlives what the operator wants.
     authority: {
@@ -197,6 +208,7 @@ function signerService(parts: {
     authenticate: (metadata) => signingCaller(tokens.authenticate(metadata), authority.trustDomain),
     mayImpersonate: ({ node, identity: own }, identity) =>
       own === undefined && isOnNode(mesh.state(), node, identity),
+    isRevoked: revocations.isRevoked,
     record: (record) => issued.record(record),
     logger: logger.child({ component: 'ca' }),
     defaultTtlMs: config.svidTtlMs,

@@ -1,5 +1,5 @@
 import type { Logger } from 'pino';
-import { encodeRoots, ROOTS_SECRET } from '#api/mesh-secrets.ts';
+import { encodeRevoked, encodeRoots, REVOKED_SECRET, ROOTS_SECRET } from '#api/mesh-secrets.ts';
 import type { RotatingAuthority } from '#certs/authority.ts';
 import { AuthorityError } from '#certs/authority-files.ts';
 import { formatIdentity } from '#certs/identity.ts';
@@ -9,6 +9,7 @@ import { makeSigningFiles } from '#certs/make-authority.ts';
 import type { RootsClient } from '#certs/rotation.ts';
 import { type AuthorityReport, authorityReport } from './authority-report.ts';
 import type { MeshState } from './mesh-state.ts';
+import { decideRevocation, type Revocations } from './revocations.ts';
 import { followRotation } from './rotation-loop.ts';
 import { type Caller, type CallerTokens, formatCaller } from './serve/caller-tokens.ts';
 import type { DiscoveryServer } from './serve/server.ts';
@@ -26,14 +27,20 @@ export interface MeshAuthority extends Disposable {
    * @throws AuthorityError for one that cannot take over, or while a rotation is under way
    */
   readonly import: (texts: ImportedTexts) => Promise<AuthorityReport>;
+  /**
+   * Has nobody take an identity (`spiffe://…`) or a certificate (its serial number) for a peer any more; or again.
+   * @throws AuthorityError where there is none such
+   */
+  readonly revoke: (what: string, undo: boolean) => AuthorityReport;
 }
 
 export interface MeshAuthorityOptions {
   readonly authority: RotatingAuthority;
   readonly discovery: Pick<DiscoveryServer, 'publishSecrets' | 'secretState'>;
   readonly tokens: Pick<CallerTokens, 'callers'>;
-  readonly issued: Pick<IssuedLog, 'latest' | 'lastEndMs'>;
+  readonly issued: Pick<IssuedLog, 'latest' | 'lastEndMs' | 'find'>;
   readonly state: () => Pick<MeshState, 'identities'>;
+  readonly revocations: Revocations;
   /** Longest life of a certificate that is issued now. */
   readonly svidTtlMs: number;
   /** Another authority signs: what it signed for servers is to be had anew. */
@@ -46,10 +53,15 @@ const MARGIN_MS = 1000;
 
 /** Serves the roots to everyone, and carries rotations through. Disposing of it stops between two steps. */
 export function openMeshAuthority(options: MeshAuthorityOptions): MeshAuthority {
-  const { authority, discovery, issued, svidTtlMs, logger } = options;
+  const { authority, discovery, issued, revocations, svidTtlMs, logger } = options;
   const { trustDomain } = authority;
   const publish = (): void =>
-    discovery.publishSecrets(new Map([[ROOTS_SECRET, encodeRoots(authority.bundlePem())]]));
+    discovery.publishSecrets(
+      new Map([
+        [ROOTS_SECRET, encodeRoots(authority.bundlePem())],
+        [REVOKED_SECRET, encodeRevoked(revocations.list())],
+      ]),
+    );
   publish();
   const rotation = followRotation({
     authority,
@@ -66,7 +78,22 @@ export function openMeshAuthority(options: MeshAuthorityOptions): MeshAuthority 
       bundlePem: authority.bundlePem(),
       rotation: authority.rotation(),
       clients: rotation.progress(),
+      revocations: revocations.current(),
     });
+  const revoke = (what: string, undo: boolean): AuthorityReport => {
+    if (undo) {
+      if (!revocations.remove(what))
+        throw new AuthorityError(`${what} is not revoked`, { code: 'BAD_REQUEST' });
+      logger.info({ what }, 'revocation taken back');
+    } else {
+      const decision = decideRevocation(what, { trustDomain, nowMs: Date.now(), find: issued.find });
+      if (decision.kind === 'refused') throw new AuthorityError(decision.reason, { code: 'BAD_REQUEST' });
+      revocations.add(decision.revocation);
+      logger.warn(decision.revocation, 'revoked');
+    }
+    publish();
+    return report();
+  };
   return {
     report,
     rotate: async () => {
@@ -82,6 +109,7 @@ export function openMeshAuthority(options: MeshAuthorityOptions): MeshAuthority 
       rotation.begin(files);
       return report();
     },
+    revoke,
     [Symbol.dispose]: () => rotation[Symbol.dispose](),
   };
 }

@@ -1,6 +1,7 @@
 import pino, { type Logger } from 'pino';
 import { subscribeEnvoyApi } from '#api/envoy-client.ts';
 import { formatIdentity, type Identity } from '#certs/identity.ts';
+import { setRevoked } from '#certs/revoked.ts';
 import { createSignerClient, type SignerClient } from '#certs/signer-client.ts';
 import { readRoots } from '#ztunnel/credential-sources.ts';
 import { operatorListener } from '#ztunnel/operator-listener.ts';
@@ -98,7 +99,13 @@ async function followControlPlane(
       nodeName: '',
     },
     onUpdate: (update) => waypoint.apply(update),
-    onRoots: (rootsPem) => waypoint.svids.setRoots(rootsPem),
+    secrets: {
+      onRoots: (rootsPem) => waypoint.svids.setRoots(rootsPem),
+      onRevoked: (list) => {
+        setRevoked(list);
+        waypoint.svids.replaceRevoked();
+      },
+    },
     interest: () => waypoint.configuration.interest(),
     onState: ({ kind }) => {
       if (kind === 'connected') waypoint.svids.retryNow();

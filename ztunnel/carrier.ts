@@ -1,4 +1,5 @@
 import { parseCidr } from '#api/address.ts';
+import { setRevoked } from '#certs/revoked.ts';
 import { OwnSockets, type OwnSocketsOptions } from './capture/own-sockets.ts';
 import { Connections, concerns } from './connections.ts';
 import { CONNECT_TIMEOUT_MS, type DataPath, type PodTarget, type ServedPod } from './data-path.ts';
@@ -79,6 +80,10 @@ export class Carrier {
         break;
       case 'forget-identity':
         this.#path.svids.forget(message.identity);
+        break;
+      case 'revoked':
+        setRevoked(message.list);
+        this.#path.svids.noteRevoked();
         break;
       case 'add-pod':
       case 'remove-pod':

@@ -130,7 +130,10 @@ async function followControlPlane(
     headers: () => requestHeaders(config, xds),
     node: { ...proxy, nodeName: config.node },
     onUpdate: (update) => node.apply(update),
-    onRoots: (rootsPem) => node.svids.setRoots(rootsPem),
+    secrets: {
+      onRoots: (rootsPem) => node.svids.setRoots(rootsPem),
+      onRevoked: (list) => node.setRevoked(list),
+    },
     onState: ({ kind }) => {
       if (kind === 'connected') node.svids.retryNow();
       // Until it is back, the newest roots are those that come with certificates.

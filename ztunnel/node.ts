@@ -2,6 +2,7 @@ import type { Logger } from 'pino';
 import type { HostPort } from '#api/address.ts';
 import type { ResourceUpdate } from '#api/resource.ts';
 import { formatIdentity, type Identity, parseIdentity } from '#certs/identity.ts';
+import { type RevocationList, setRevoked } from '#certs/revoked.ts';
 import type { SignerClient } from '#certs/signer-client.ts';
 import { createSvidManager, type SvidManager } from '#certs/svid-manager.ts';
 import type { AccessRecord } from './access-log.ts';
@@ -95,6 +96,13 @@ export class Node {
     this.#identities.afterUpdate(update);
     this.#missing.afterUpdate();
     if (this.#isSynced()) this.#synced.resolve();
+  }
+
+  /** Takes the list of those who may not be peers any more; who is on it by a certificate alone gets another. */
+  setRevoked(list: RevocationList): void {
+    setRevoked(list);
+    this.workers.setRevoked(list);
+    this.svids.replaceRevoked();
   }
 
   /** Resolves when everything has been said once. */

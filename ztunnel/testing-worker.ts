@@ -33,6 +33,9 @@ port.on('message', (message: ToWorker) => {
     case 'svid':
       told.push(`svid ${message.svid.serial}`);
       break;
+    case 'revoked':
+      told.push(`revoked ${message.list.serials.join(' ')}`);
+      break;
     case 'forget-identity':
       if (message.identity === 'crash' || message.identity === `crash-${index}`)
         throw new Error('it fell over');

@@ -1,5 +1,6 @@
 import type { HostPort } from '#api/address.ts';
 import type { ResourceUpdate } from '#api/resource.ts';
+import type { RevocationList } from '#certs/revoked.ts';
 import type { Svid } from '#certs/svid.ts';
 import type { AccessRecord } from './access-log.ts';
 import type { OfferedSockets } from './hand-over/take.ts';
@@ -46,6 +47,7 @@ export type ToWorker =
   | { readonly kind: 'tables'; readonly update: ResourceUpdate }
   | { readonly kind: 'svid'; readonly svid: Svid }
   | { readonly kind: 'forget-identity'; readonly identity: string }
+  | { readonly kind: 'revoked'; readonly list: RevocationList }
   | {
       readonly kind: 'add-pod';
       readonly request: number;

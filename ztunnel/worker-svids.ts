@@ -1,4 +1,5 @@
 import { formatIdentity, type Identity } from '#certs/identity.ts';
+import { isRevoked } from '#certs/revoked.ts';
 import type { Svid } from '#certs/svid.ts';
 
 interface Waiter {
@@ -40,10 +41,15 @@ export class WorkerSvids {
     if (this.#svids.delete(identity)) this.#options.onLost();
   }
 
+  /** The list of those that are revoked has changed. */
+  noteRevoked(): void {
+    this.#options.onLost();
+  }
+
   /** The SVID, if it is there and valid now. */
   current(identity: string): Svid | undefined {
     const svid = this.#svids.get(identity);
-    return svid !== undefined && svid.notAfterMs > Date.now() ? svid : undefined;
+    return svid !== undefined && svid.notAfterMs > Date.now() && !isRevoked(svid) ? svid : undefined;
   }
 
   close(): void {

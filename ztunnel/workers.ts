@@ -1,5 +1,6 @@
 import type { Logger } from 'pino';
 import { ADDRESS_TYPE, AUTHORIZATION_TYPE, type ResourceUpdate } from '#api/resource.ts';
+import type { RevocationList } from '#certs/revoked.ts';
 import type { Svid } from '#certs/svid.ts';
 import type { AccessRecord } from './access-log.ts';
 import { ByteWorker, WorkerError, type WorkerNotice } from './byte-worker.ts';
@@ -28,6 +29,8 @@ export interface Workers {
   readonly apply: (update: ResourceUpdate) => void;
   readonly setSvid: (svid: Svid) => void;
   readonly forgetIdentity: (identity: string) => void;
+  /** What holds from now on. */
+  readonly setRevoked: (list: RevocationList) => void;
   /**
    * Opens a pod's listeners in every worker. The descriptor stays the caller's and has to stay open until
    * {@link Workers.removePod} resolves. Sockets that another process offers are shared out among the workers, every one to
@@ -74,6 +77,7 @@ class WorkerSet implements Workers {
   readonly #pods = new Map<string, Served>();
   readonly #restartMs = new Map<number, number>();
   #isDraining = false;
+  #revoked: RevocationList | undefined;
 
   constructor(options: WorkersOptions) {
     this.#options = options;
@@ -90,6 +94,11 @@ class WorkerSet implements Workers {
 
   forgetIdentity(identity: string): void {
     this.#tellAll({ kind: 'forget-identity', identity });
+  }
+
+  setRevoked(list: RevocationList): void {
+    this.#revoked = list;
+    this.#tellAll({ kind: 'revoked', list });
   }
 
   async addPod(pod: PodInfo, netnsFd: number, offered?: OfferedSockets): Promise<readonly string[]> {
@@ -153,6 +162,7 @@ class WorkerSet implements Workers {
       onEnd: (error) => this.#ended(index, error, performance.now() - startedMs),
     });
     this.#workers.set(index, worker);
+    if (this.#revoked !== undefined) worker.notify({ kind: 'revoked', list: this.#revoked });
     for (const notice of stateOf(options)) worker.notify(notice);
     for (const served of this.#pods.values()) this.#reopen(worker, served);
   }

@@ -1,7 +1,13 @@
-import type { AuthorityReport, ReportedClient, ReportedRotation } from '#control-plane/authority-report.ts';
+import type {
+  AuthorityReport,
+  ReportedClient,
+  ReportedRevocation,
+  ReportedRotation,
+} from '#control-plane/authority-report.ts';
 
 /** `tulle ca list`, for people. */
-export function formatAuthorities({ trustDomain, authorities, trusted, rotation }: AuthorityReport): string {
+export function formatAuthorities(report: AuthorityReport): string {
+  const { trustDomain, authorities, trusted, rotation, revoked } = report;
   const rows = authorities.map(({ phase, role, keyType, notBefore, notAfter, serial, subject }) => [
     phase,
     role,
@@ -17,7 +23,13 @@ export function formatAuthorities({ trustDomain, authorities, trusted, rotation 
     '',
     `trusted roots: ${trusted.join(', ')}`,
     ...(rotation === null ? ['no rotation is under way'] : formatRotation(rotation)),
+    ...(revoked.length === 0 ? ['nobody is revoked'] : ['revoked:', ...revoked.map(formatRevocation)]),
   ].join('\n');
+}
+
+function formatRevocation({ identity, serial, since, until }: ReportedRevocation): string {
+  if (serial === null) return `  ${identity}, since ${since}`;
+  return `  certificate ${serial} of ${identity}, since ${since}; it ends at ${until}`;
 }
 
 function formatRotation({ phase, started, until, clients }: ReportedRotation): readonly string[] {

@@ -10,6 +10,11 @@ interface ListFlags {
   readonly output: 'text' | 'json';
 }
 
+interface RevokeFlags {
+  readonly state: string;
+  readonly undo?: boolean;
+}
+
 export function registerCa(program: Command): void {
   const ca = program.command('ca').description('the certificate authority: who signs, and who is trusted');
   ca.command('list')
@@ -29,6 +34,16 @@ export function registerCa(program: Command): void {
     .addOption(stateOption())
     .action(async ({ state }: { readonly state: string }) => {
       const report = await callControlPlane(state, { method: 'POST', path: '/ca/rotate' });
+      console.log(formatAuthorities(report as AuthorityReport));
+    });
+  ca.command('revoke')
+    .description('have nobody take an identity, or the one certificate, for a peer any more')
+    .addOption(stateOption())
+    .argument('<what>', 'spiffe://… or the serial number of a certificate')
+    .option('--undo', 'take it back')
+    .action(async (what: string, { state, undo = false }: RevokeFlags) => {
+      const body = { what, undo };
+      const report = await callControlPlane(state, { method: 'POST', path: '/ca/revoke', body });
       console.log(formatAuthorities(report as AuthorityReport));
     });
   ca.command('import')

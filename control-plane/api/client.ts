@@ -3,7 +3,15 @@ import { type ControlPlaneOptions, type DeltaUpdate, subscribeDelta } from './de
 import { SECRET_TYPE } from './envoy/types.ts';
 import { ResourceError } from './faults.ts';
 import type { RejectedResource } from './held-versions.ts';
-import { decodeRoots, ROOTS_SECRET, SecretError } from './mesh-secrets.ts';
+import {
+  decodeRevoked,
+  decodeRoots,
+  MESH_SECRETS,
+  REVOKED_SECRET,
+  type RevokedNames,
+  ROOTS_SECRET,
+  SecretError,
+} from './mesh-secrets.ts';
 import {
   ADDRESS_TYPE,
   AUTHORIZATION_TYPE,
@@ -19,16 +27,19 @@ export type ZtunnelResourceType = ResourceType | typeof SECRET_TYPE;
 export interface SubscribeOptions extends ControlPlaneOptions<ZtunnelResourceType> {
   /** What changed; also called, with nothing in it, for an empty first answer. Acknowledged when it returns. */
   readonly onUpdate: (update: ResourceUpdate) => void;
-  /**
-   * With it the mesh's roots are asked for, after everything else. Told of them (PEM), or that the server has none, whenever
-   * it answers for them, changed or not. Acknowledged when it returns.
-   */
-  readonly onRoots?: (rootsPem: string | undefined) => void;
+  /** With it the mesh's secrets are asked for, after everything else. */
+  readonly secrets?: SecretsListener;
 }
 
-const SECRETS: ReadonlyMap<ZtunnelResourceType, ReadonlySet<string>> = new Map([
-  [SECRET_TYPE, new Set([ROOTS_SECRET])],
-]);
+/** Who takes the mesh's secrets; they are acknowledged when it returns. */
+export interface SecretsListener {
+  /** The roots that verify peers (PEM), or that the server has none; whenever it answers for secrets, changed or not. */
+  readonly onRoots: (rootsPem: string | undefined) => void;
+  /** Who may not be a peer any more. What was said last holds while the server is away. */
+  readonly onRevoked: (revoked: RevokedNames) => void;
+}
+
+const SECRETS: ReadonlyMap<ZtunnelResourceType, ReadonlySet<string>> = new Map([[SECRET_TYPE, MESH_SECRETS]]);
 
 /**
  * Keeps subscribed to everything of the workload API until the signal aborts. The order of the first requests is a stock
@@ -37,8 +48,8 @@ const SECRETS: ReadonlyMap<ZtunnelResourceType, ReadonlySet<string>> = new Map([
  * @see subscribeDelta
  */
 export function subscribeWorkloadApi(options: SubscribeOptions): Promise<void> {
-  const { onUpdate, onRoots, ...controlPlane } = options;
-  const takeSecrets = onRoots && followRoots(onRoots);
+  const { onUpdate, secrets, ...controlPlane } = options;
+  const takeSecrets = secrets && followSecrets(secrets);
   return subscribeDelta<ZtunnelResourceType>(controlPlane, {
     types: [
       { type: ADDRESS_TYPE, wants: 'everything' },
@@ -66,9 +77,10 @@ export function subscribeWorkloadApi(options: SubscribeOptions): Promise<void> {
 }
 
 /** Takes secrets by what they are called; what is none is rejected, and the one before stays. */
-export function followRoots(
-  onRoots: (rootsPem: string | undefined) => void,
-): (update: Omit<DeltaUpdate<string>, 'type'>) => readonly RejectedResource[] {
+export function followSecrets({
+  onRoots,
+  onRevoked,
+}: SecretsListener): (update: Omit<DeltaUpdate<string>, 'type'>) => readonly RejectedResource[] {
   let roots: string | undefined;
   return ({ updated, removed }) => {
     const rejected: RejectedResource[] = [];
@@ -76,6 +88,7 @@ export function followRoots(
     for (const { name, value } of updated) {
       try {
         if (name === ROOTS_SECRET) roots = decodeRoots(value);
+        if (name === REVOKED_SECRET) onRevoked(decodeRevoked(value));
       } catch (error) {
         if (!(error instanceof SecretError)) throw error;
         rejected.push({ name, reason: error.message });

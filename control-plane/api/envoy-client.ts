@@ -1,4 +1,4 @@
-import { followRoots } from './client.ts';
+import { followSecrets, type SecretsListener } from './client.ts';
 import { type ControlPlaneOptions, type DeltaUpdate, subscribeDelta } from './delta-client.ts';
 import {
   CLUSTER_TYPE,
@@ -33,8 +33,8 @@ export interface SubscribeEnvoyOptions extends ControlPlaneOptions<WaypointResou
    * and the difference is subscribed to and unsubscribed. A name that the server does not know comes as removed.
    */
   readonly interest: () => ReadonlyMap<NamedResourceType, ReadonlySet<string>>;
-  /** @see SubscribeOptions.onRoots in ./client.ts */
-  readonly onRoots?: (rootsPem: string | undefined) => void;
+  /** With it the mesh's secrets are asked for, too. */
+  readonly secrets?: SecretsListener;
 }
 
 /** In the order of the first requests. */
@@ -54,9 +54,9 @@ const TYPES: readonly { readonly type: WaypointResourceType; readonly wants: 'ev
  * @see subscribeDelta
  */
 export function subscribeEnvoyApi(options: SubscribeEnvoyOptions): Promise<void> {
-  const { onUpdate, interest, onRoots, ...controlPlane } = options;
-  if (!onRoots) return subscribeDelta(controlPlane, { types: TYPES, onUpdate, interest });
-  const takeRoots = followRoots(onRoots);
+  const { onUpdate, interest, secrets, ...controlPlane } = options;
+  if (!secrets) return subscribeDelta(controlPlane, { types: TYPES, onUpdate, interest });
+  const takeSecrets = followSecrets(secrets);
   return subscribeDelta(controlPlane, {
     types: TYPES,
     interest: () => {
@@ -66,7 +66,7 @@ export function subscribeEnvoyApi(options: SubscribeEnvoyOptions): Promise<void>
     onUpdate: (update) => {
       if (update.type !== SECRET_TYPE) return onUpdate(update);
       const isMesh = ({ name }: { readonly name: string }): boolean => MESH_SECRETS.has(name);
-      const rejected = takeRoots({
+      const rejected = takeSecrets({
         updated: update.updated.filter(isMesh),
         removed: update.removed.filter((name) => MESH_SECRETS.has(name)),
       });

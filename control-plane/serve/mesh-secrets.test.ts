@@ -1,7 +1,13 @@
 import pino from 'pino';
 import { expect, test } from 'vitest';
 import { subscribeWorkloadApi } from '#api/client.ts';
-import { encodeRoots, ROOTS_SECRET } from '#api/mesh-secrets.ts';
+import {
+  encodeRevoked,
+  encodeRoots,
+  REVOKED_SECRET,
+  type RevokedNames,
+  ROOTS_SECRET,
+} from '#api/mesh-secrets.ts';
 import { temporaryAuthority } from '#certs/testing.ts';
 import { eventually } from '#test/kit/eventually.ts';
 import { openTestServer, type TestServer, tokenOf } from './testing.ts';
@@ -23,6 +29,22 @@ test('a client that asks for the roots gets them, gets what becomes of them, and
   expect(state(server)).toBe('pending');
   await eventually('the new ones are, too', () => state(server) === 'acknowledged');
   expect(client.roots).toEqual([first, first + first]);
+});
+
+test('a client is told who is revoked, and what is no list of them is refused', async () => {
+  await using server = await openTestServer();
+  const list = { identities: ['spiffe://cluster.local/ns/a/sa/b'], serials: ['4a'] };
+  const publish = (value: Uint8Array): void =>
+    server.discovery.publishSecrets(new Map([[REVOKED_SECRET, value]]));
+  publish(encodeRevoked(list));
+  server.publish();
+  await using client = subscribe(server, true);
+  await eventually('it is told', () => client.revoked.length === 1);
+  publish(encodeRoots('not a list'));
+  await eventually('it is rejected', () =>
+    server.discovery.clients().some(({ xds }) => xds.some(({ rejected }) => rejected.length > 0)),
+  );
+  expect(client.revoked).toEqual([list]);
 });
 
 test('what is no bundle is refused, and is not taken for acknowledged', async () => {
@@ -54,23 +76,31 @@ function state(server: TestServer): string {
 
 interface TestClient extends AsyncDisposable {
   readonly roots: (string | undefined)[];
+  readonly revoked: RevokedNames[];
 }
 
 function subscribe(server: TestServer, wantsRoots: boolean): TestClient {
   const abort = new AbortController();
   const roots: (string | undefined)[] = [];
+  const revoked: RevokedNames[] = [];
   const running = subscribeWorkloadApi({
     address: server.address,
     rootsPem: () => server.rootsPem,
     headers: () => ({ authorization: `Bearer ${tokenOf('n1')}`, clusterid: 'Kubernetes' }),
     node: { ip: '10.0.0.1', podName: 'ztunnel-n1', podNamespace: 'istio-system', nodeName: 'n1' },
     onUpdate: () => undefined,
-    ...(wantsRoots && { onRoots: (rootsPem) => void roots.push(rootsPem) }),
+    ...(wantsRoots && {
+      secrets: {
+        onRoots: (rootsPem) => void roots.push(rootsPem),
+        onRevoked: (list) => void revoked.push(list),
+      },
+    }),
     logger: pino({ level: 'silent' }),
     signal: abort.signal,
   });
   return {
     roots,
+    revoked,
     [Symbol.asyncDispose]: async () => {
       abort.abort();
       await running;

@@ -159,6 +159,81 @@ test('a control plane that is killed in each phase goes on with it, and fails no
   expect(after.trusted).not.toEqual(before.trusted);
 });
 
+test.each(['catalog', 'beside'])(
+  'the identity of %s is revoked: cut within a second, until that is undone',
+  {
+    timeout: 120_000,
+  },
+  async (service) => {
+    const identity = `spiffe://cluster.local/ns/shop/sa/${service}`;
+    const url = `http://${service}.shop:8080/`;
+    const [caller, other] = await longCallers([service, service === 'catalog' ? 'beside' : 'catalog']);
+    if (caller === undefined || other === undefined) throw new Error('a caller is missing');
+    expect((await ca('revoke', identity)).code).toBe(0);
+    await eventually('the open connection is cut', () => caller.failures() > 0, 1000);
+    const ok = caller.ok();
+    const refused = await mesh.exec('shop/web', ['curl', '-sS', '-m', '8', url]);
+    expect(refused.code, refused.stdout).not.toBe(0);
+    expect([caller.ok(), other.failures()]).toEqual([ok, 0]);
+
+    await killControlPlane();
+    const revoked = await eventually('it answers again', async () => (await authorities()).revoked, 20_000);
+    expect(revoked.map((each) => each.identity)).toEqual([identity]);
+    const still = await mesh.exec('shop/web', ['curl', '-sS', '-m', '8', url]);
+    expect(still.code, still.stdout).not.toBe(0);
+    expect(other.failures()).toBe(0);
+
+    expect((await ca('revoke', identity, '--undo')).code).toBe(0);
+    const isAnswered = async (): Promise<boolean> =>
+      (await mesh.exec('shop/web', ['curl', '-sSf', '-m', '5', url])).code === 0;
+    await eventually('calls are answered again', isAnswered, 20_000);
+    await Promise.all([caller.end(), other.end()]);
+  },
+);
+
+test('a certificate that is revoked is cut, and its holder has another at once', {
+  timeout: 120_000,
+}, async () => {
+  const [caller] = await longCallers(['catalog']);
+  const serial = async (): Promise<string> => {
+    const { workloads } = await mesh.status();
+    return workloads.find(({ name }) => name === 'catalog')?.certificate?.serial ?? '';
+  };
+  const before = await serial();
+  expect((await ca('revoke', before)).code).toBe(0);
+  await eventually('the open connection is cut', () => (caller?.failures() ?? 0) > 0, 1000);
+  const { code } = await mesh.exec('shop/web', ['curl', '-sSf', '-m', '5', 'http://catalog.shop:8080/']);
+  expect(code).toBe(0);
+  expect(await serial()).not.toBe(before);
+  expect((await ca('revoke', 'ff')).stderr).toContain('was issued');
+  await caller?.end();
+});
+
+interface LongCaller {
+  readonly ok: () => number;
+  readonly failures: () => number;
+  readonly end: () => Promise<void>;
+}
+
+/** Callers that hold one connection open and use it all the time. */
+async function longCallers(services: readonly string[]): Promise<readonly LongCaller[]> {
+  loads += 1;
+  const callers = services.map(async (service) => {
+    const name = `long-${service}-${loads}`;
+    const file = join(mesh.directory, `${name}.json`);
+    const command = loadCommand(`http://${service}.shop:8080/`, `${service}.shop:9000`, file);
+    const { child } = await mesh.run({ namespace: 'shop', name, node: 'n1', command }, true);
+    const live = (): Report => JSON.parse(readFileSync(`${file}.live`, 'utf8')) as Report;
+    await eventually('it calls', () => live().long.ok > 5, 20_000);
+    return {
+      ok: () => live().long.ok,
+      failures: () => live().long.failed,
+      end: async () => void (await endProcess(child)),
+    };
+  });
+  return await Promise.all(callers);
+}
+
 test('an RSA authority with an intermediate takes over under load, and fails no request', {
   timeout: 240_000,
 }, async () => {

@@ -4,6 +4,7 @@ import { connect as connectTls, type TLSSocket } from 'node:tls';
 import { formatHostPort, type HostPort } from '#api/address.ts';
 import type { Identity } from '#certs/identity.ts';
 import { clientTlsOptions } from '#certs/peer.ts';
+import { watchSession } from '#certs/revoked.ts';
 import type { Svid } from '#certs/svid.ts';
 import { Connection, type ConnectionSettings } from './connection.ts';
 import { HboneError } from './error.ts';
@@ -38,7 +39,9 @@ export async function connectHop(options: HopOptions): Promise<Connection> {
     socket.setNoDelay(true);
     const secure = connectTls({ socket, ...clientTlsOptions(svid, expected) });
     await untilSecure(secure, socket).catch((error: unknown) => fail(hop, 'TLS_FAILED', error));
-    return new Connection(secure, { settings, onClose });
+    const connection = new Connection(secure, { settings, onClose });
+    watchSession({ svid, socket: secure, close: (reason) => connection.close(reason) });
+    return connection;
   } catch (error) {
     socket.destroy();
     throw error;

@@ -2,6 +2,7 @@ import type { Socket } from 'node:net';
 import { createServer, type Server, type TLSSocket } from 'node:tls';
 import type { Identity } from '#certs/identity.ts';
 import { checkClientSocket, PeerError, tlsOptions } from '#certs/peer.ts';
+import { watchSession } from '#certs/revoked.ts';
 import type { Svid } from '#certs/svid.ts';
 import { Connection, type ConnectionSettings } from './connection.ts';
 import type { Field } from './hpack-tables.ts';
@@ -44,12 +45,12 @@ export function createHboneServer(svid: Svid, options: HboneServerOptions): Hbon
     if (check.kind === 'refused') refuse(socket, new PeerError(check), options);
     else if (socket.alpnProtocol !== 'h2')
       refuse(socket, new Error('the client does not speak HTTP/2'), options);
-    else openSession(socket, check.identity, options);
+    else openSession(svid, socket, check.identity, options);
   });
   return { svid, accept: (socket) => server.emit('connection', socket) };
 }
 
-function openSession(socket: TLSSocket, peer: Identity, options: HboneServerOptions): void {
+function openSession(svid: Svid, socket: TLSSocket, peer: Identity, options: HboneServerOptions): void {
   const connection: Connection = new Connection(socket, {
     settings: options.settings,
     onRequest: (stream, fields) => options.onRequest(session, stream, fields),
@@ -57,6 +58,7 @@ function openSession(socket: TLSSocket, peer: Identity, options: HboneServerOpti
   });
   const session: ServerSession = { connection, peer, socket };
   options.onSession(session);
+  watchSession({ svid, socket, close: (reason) => connection.close(reason) });
 }
 
 function refuse(socket: TLSSocket, error: Error, options: HboneServerOptions): void {
