@@ -147,8 +147,11 @@ test('a control plane that is killed in each phase goes on with it, and fails no
     expect((await ca('rotate')).code).toBe(0);
     await killControlPlane();
     await eventually('the new authority signs', () => isPhase('retiring'), 60_000);
+    const next = signingRoot(await authorities());
     await killControlPlane();
-    await eventually('it is still so', () => isPhase('retiring'), 30_000);
+    // On a slow machine the old root's time is over before it is back.
+    const again = await eventually('it answers again', authorities, 30_000);
+    expect(signingRoot(again)).toBe(next);
     await eventually('the old root is gone', () => isPhase(undefined), 60_000);
     await killControlPlane();
     await eventually('it is still gone', () => isPhase(undefined), 30_000);
