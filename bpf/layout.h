@@ -81,6 +81,7 @@ enum reason {
 	EGRESS_PROTOCOL,
 	NO_MEMORY,
 	EGRESS_SEEN,
+	MESH_PORT_DIALLED,
 };
 
 struct counters {

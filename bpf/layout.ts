@@ -43,7 +43,8 @@ export type Reason =
   | 'egress_fragment'
   | 'egress_protocol'
   | 'no_memory'
-  | 'egress_seen';
+  | 'egress_seen'
+  | 'mesh_port_dialled';
 export const REASONS: readonly Reason[] = [
   'outbound_without_ztunnel',
   'inbound_without_ztunnel',
@@ -57,6 +58,7 @@ export const REASONS: readonly Reason[] = [
   'egress_protocol',
   'no_memory',
   'egress_seen',
+  'mesh_port_dialled',
 ];
 
 /** Bytes of the structures, and of the maps' keys and values that are plain numbers. */

@@ -99,7 +99,7 @@ int steer(struct bpf_sk_lookup *ctx)
 	if (inside)
 		return SK_PASS;
 	if ((pod->flags & POD_OUTBOUND) && is_private(port))
-		return SK_DROP;
+		return refuse(MESH_PORT_DIALLED);
 	if (port == PORT_HBONE)
 		return give(ctx, LISTENER_HBONE, pod, INBOUND_WITHOUT_ZTUNNEL);
 	set_ip(probe.from, ctx->family, ctx->remote_ip4, ctx->remote_ip6);

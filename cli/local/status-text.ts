@@ -205,6 +205,7 @@ const REFUSED: Readonly<Record<Reason, string>> = {
   egress_protocol: 'packets that are neither TCP, UDP nor ICMP',
   no_memory: 'connections that the kernel had no memory to capture',
   egress_seen: 'connections that went round the mesh, and were let pass',
+  mesh_port_dialled: 'callers of a port of the mesh that is not for them',
 };
 
 function refusedRows(workload: WorkloadStatus): readonly (readonly string[])[] {

@@ -167,6 +167,7 @@ describe('with eBPF', () => {
   test('without a ztunnel a strict pod takes nothing from outside, also on the ports of the mesh; a permissive one does', async () => {
     const before = await refusedBy('shop/catalog-1', 'inbound_without_ztunnel');
     const plaintext = await refusedBy('shop/catalog-1', 'plaintext_refused');
+    const dialled = await refusedBy('shop/catalog-1', 'mesh_port_dialled');
     const { netns } = workload('shop/catalog-1');
     {
       await using _down = await withoutZtunnel('n2');
@@ -190,7 +191,8 @@ describe('with eBPF', () => {
       expect(await curl('plain/web-1', 'loose/catalog-1')).toBe(0);
     }
     await counted('shop/catalog-1', 'inbound_without_ztunnel', before, 1);
-    await counted('shop/catalog-1', 'plaintext_refused', plaintext, 3);
+    await counted('shop/catalog-1', 'plaintext_refused', plaintext, 1);
+    await counted('shop/catalog-1', 'mesh_port_dialled', dialled, 2);
     await eventually('it is carried again', async () => (await curl('shop/web-1', 'shop/catalog-1')) === 0);
   });
 
