@@ -1,14 +1,6 @@
 import { mkdirSync, rmdirSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
-import {
-  AF_INET,
-  check,
-  SOCK_CLOEXEC,
-  SOCK_STREAM,
-  SOL_SOCKET,
-  sys,
-  withinNamespace,
-} from '#ztunnel/capture/native.ts';
+import { namespaceCookie } from '#ztunnel/capture/native.ts';
 import { BpfError } from './errors.ts';
 import {
   attempt,
@@ -158,7 +150,7 @@ function installLocked(options: MeshOptions, cgroup: OpenCgroup): MeshPrograms {
 
 function tryPod(directory: string, file: Buffer, netnsFd: number): LoadedPodPrograms {
   const cookie = attempt('netns_cookie', 'network namespaces have no cookies (Linux 5.14 has)', () =>
-    netnsCookie(netnsFd),
+    namespaceCookie(netnsFd),
   );
   return loadWithMaps(directory, (maps) => loadPodPrograms(file, maps, cookie));
 }
@@ -203,7 +195,7 @@ function descriptorsOf(maps: MeshMaps): ReadonlyMap<string, number> {
 
 /** A cookie and a namespace that do not belong together would have one pod's connections handed to another's ztunnel. */
 function requireCookie(pod: AttachedPod): void {
-  const actual = netnsCookie(pod.netnsFd);
+  const actual = namespaceCookie(pod.netnsFd);
   if (actual === pod.cookie) return;
   throw new BpfError(`the namespace has cookie ${actual}, not ${pod.cookie}`, { code: 'EINVAL' });
 }
@@ -268,25 +260,4 @@ export function ensureBpffs(path: string = BPFFS): void {
         () => mkdirSync(MOUNTING, { recursive: true, mode: 0o700 }),
       ),
   );
-}
-
-const SO_NETNS_COOKIE = 71;
-
-/**
- * The cookie of a network namespace: unlike its inode, no other namespace ever gets it while the kernel runs.
- * @throws NativeError ENOPROTOOPT before Linux 5.14
- */
-export function netnsCookie(netnsFd: number): bigint {
-  const fd = withinNamespace(netnsFd, () =>
-    check('socket', sys.socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)),
-  );
-  try {
-    const value = Buffer.alloc(8);
-    const size = Buffer.alloc(4);
-    size.writeUInt32LE(value.length);
-    check('getsockopt SO_NETNS_COOKIE', sys.getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, value, size));
-    return value.readBigUInt64LE();
-  } finally {
-    sys.close(fd);
-  }
 }

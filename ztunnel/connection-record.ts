@@ -26,6 +26,11 @@ export interface Failure {
   readonly reason?: string;
 }
 
+/** Of a connection to an application or a hop that did not come about. */
+export function connectFailure(error: unknown): Failure {
+  return { error: error instanceof Error ? error.message : String(error), flags: 'CONNECT' };
+}
+
 /** Bytes from client to server, and back, since it opened. */
 export interface ByteCounts {
   readonly received: number;

@@ -13,6 +13,7 @@ import type { HostPort } from '#api/address.ts';
 import { ADDRESS_TYPE, AUTHORIZATION_TYPE } from '#api/resource.ts';
 import { clientTlsOptions } from '#certs/peer.ts';
 import { type TemporaryAuthority, temporaryAuthority } from '#certs/testing.ts';
+import { workerConfig } from '#test/kit/carried-node.ts';
 import { eventually } from '#test/kit/eventually.ts';
 import { LoopbackPods } from '#test/kit/loopback-pods.ts';
 import { service, workload } from '#test/kit/resources.ts';
@@ -67,25 +68,7 @@ beforeEach(async () => {
   records = [];
   callers = [];
   carrier = new Carrier({
-    config: {
-      index: 0,
-      node: 'n1',
-      network: '',
-      clusterId: 'Kubernetes',
-      clusterDomain: 'cluster.local',
-      missingPolicy: 'deny',
-      fabricCidrs: [],
-      originalSource: true,
-      hbone: {
-        streamWindowBytes: 4_194_304,
-        connectionWindowBytes: 16_777_216,
-        frameBytes: 1_048_576,
-        maxStreamsPerConnection: 100,
-        poolIdleMs: 300_000,
-        pingIntervalMs: 10_000,
-        pingTimeoutMs: 20_000,
-      },
-    },
+    config: workerConfig('n1'),
     openSockets: () => recordingCallers(pods.socketsOf(POD)),
     send: (message) => message.kind === 'records' && records.push(...message.records),
   });

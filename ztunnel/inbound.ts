@@ -4,10 +4,10 @@ import type { Workload } from '#api/workload.ts';
 import { formatIdentity, identitiesEqual } from '#certs/identity.ts';
 import type { Peer } from './access-log.ts';
 import { type CallerClaim, decideCaller } from './caller.ts';
-import { type ConnectionFacts, type Failure, failedRecord } from './connection-record.ts';
+import { type ConnectionFacts, connectFailure, failedRecord } from './connection-record.ts';
 import { denial, type LiveConnection } from './connections.ts';
 import { CONNECT_TIMEOUT_MS, type DataPath, type ServedPod, unknownPeer } from './data-path.ts';
-import { DialError, dialled, GIVEN_UP } from './dial.ts';
+import { dialled, GIVEN_UP } from './dial.ts';
 import { parseAuthority } from './hbone/authority.ts';
 import {
   fieldOf,
@@ -117,7 +117,7 @@ async function connect(call: KnownCall, target: Target): Promise<void> {
     live.carry(stream, leg);
   } catch (error) {
     answer(call, '503');
-    live.fail(failureOf(error));
+    live.fail(connectFailure(error));
   }
 }
 
@@ -239,9 +239,4 @@ function sourcePeer({ path, claim, remote, fields }: KnownCall): Peer {
 function addressIn(authority: string): HostPort | undefined {
   const parsed = parseAuthority(authority);
   return parsed?.kind === 'address' ? parsed.address : undefined;
-}
-
-function failureOf(error: unknown): Failure {
-  if (error instanceof DialError) return { error: error.message, flags: 'CONNECT' };
-  return { error: error instanceof Error ? error.message : String(error), flags: 'CONNECT' };
 }

@@ -2,9 +2,8 @@ import { formatHostPort, type HostPort } from '#api/address.ts';
 import type { Workload } from '#api/workload.ts';
 import { formatIdentity } from '#certs/identity.ts';
 import type { Peer, ResponseFlags } from './access-log.ts';
-import type { ConnectionFacts, Failure } from './connection-record.ts';
+import { type ConnectionFacts, connectFailure, type Failure } from './connection-record.ts';
 import { unknownPeer } from './data-path.ts';
-import { DialError } from './dial.ts';
 import { HboneError, type HboneErrorCode } from './hbone/error.ts';
 import { identityOf } from './identity-of.ts';
 import type { PassthroughHop, TunnelHop } from './next-hop.ts';
@@ -94,8 +93,7 @@ const FLAGS: Readonly<Record<HboneErrorCode, ResponseFlags>> = {
 /** Why it could not be carried. */
 export function failureOf(error: unknown): Failure {
   if (error instanceof HboneError) return { error: error.message, flags: FLAGS[error.code] };
-  if (error instanceof DialError) return { error: error.message, flags: 'CONNECT' };
-  return { error: error instanceof Error ? error.message : String(error), flags: 'CONNECT' };
+  return connectFailure(error);
 }
 
 /** That the application did not wait for it. */

@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net';
 import { formatHostPort, type HostPort } from '#api/address.ts';
 import type { Workload } from '#api/workload.ts';
-import { type ConnectionFacts, type Failure, failedRecord } from './connection-record.ts';
+import { type ConnectionFacts, connectFailure, failedRecord } from './connection-record.ts';
 import { denial } from './connections.ts';
 import {
   CONNECT_TIMEOUT_MS,
@@ -12,7 +12,7 @@ import {
   unknownPeer,
   workloadOf,
 } from './data-path.ts';
-import { DialError, dialled, GIVEN_UP } from './dial.ts';
+import { dialled, GIVEN_UP } from './dial.ts';
 import { SocketLeg } from './hbone/socket-leg.ts';
 import { MESH_PORTS } from './inbound-target.ts';
 import { describeWorkload } from './peers.ts';
@@ -96,7 +96,7 @@ async function connect({ path, pod, workload, leg, client, destination }: PlainC
     live.carry(leg, new SocketLeg(await dialled(dial, CONNECT_TIMEOUT_MS)));
   } catch (error) {
     leg.abort();
-    live.fail(failureOf(error));
+    live.fail(connectFailure(error));
   }
 }
 
@@ -127,9 +127,4 @@ function factsOf({
     destination: { address: formatHostPort(destination), workload: describeWorkload(workload) },
     security: 'unknown',
   };
-}
-
-function failureOf(error: unknown): Failure {
-  if (error instanceof DialError) return { error: error.message, flags: 'CONNECT' };
-  return { error: error instanceof Error ? error.message : String(error), flags: 'CONNECT' };
 }

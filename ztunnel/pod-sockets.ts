@@ -9,11 +9,10 @@ import {
   dialSocket,
   isLocalAddress,
   listenInNamespace,
-  namespaceCookie,
   originalDestination,
   type SocketTag,
 } from './capture/in-pod-sockets.ts';
-import { hasCode } from './capture/native.ts';
+import { hasCode, namespaceCookie } from './capture/native.ts';
 import { OwnSockets } from './capture/own-sockets.ts';
 import { nextSourcePort } from './capture/source-port.ts';
 import { type Attempt, explainExhaustion } from './exhausted.ts';
@@ -89,7 +88,7 @@ export function openPodSockets(
   { name = 'the pod', own = new OwnSockets({}) }: PodSocketsOptions = {},
 ): PodSockets {
   own.look();
-  const cookie = namespaceCookie(netnsFd);
+  const cookie = cookieOf(netnsFd);
   const addresses = new Set<Ip>();
   const tag: SocketTag = (fd) => own.tag(fd);
   const dialOut = (to: HostPort): Socket =>
@@ -196,4 +195,14 @@ function listenOn(netnsFd: number, port: number, tag: SocketTag): number {
 export function descriptorOf(of: Socket | Server): number | undefined {
   const { _handle: handle } = of as typeof of & { readonly _handle?: { readonly fd?: number } | null };
   return handle?.fd !== undefined && handle.fd >= 0 ? handle.fd : undefined;
+}
+
+/** Undefined where the kernel has none to tell; then nothing is captured by eBPF either. */
+function cookieOf(netnsFd: number): bigint | undefined {
+  try {
+    return namespaceCookie(netnsFd);
+  } catch (error) {
+    if (hasCode(error, 'ENOPROTOOPT')) return undefined;
+    throw error;
+  }
 }

@@ -5,7 +5,7 @@ import { formatIdentity, identitiesEqual } from '#certs/identity.ts';
 import { haveShakenHands, shakeHands } from '#certs/in-process-handshake.ts';
 import type { Svid } from '#certs/svid.ts';
 import { hasCode } from './capture/native.ts';
-import { type ConnectionFacts, type Failure, failedRecord } from './connection-record.ts';
+import { type ConnectionFacts, connectFailure, type Failure, failedRecord } from './connection-record.ts';
 import { denial, type LiveConnection } from './connections.ts';
 import { CONFIGURATION_WAIT_MS, CONNECT_TIMEOUT_MS, type DataPath, type ServedPod } from './data-path.ts';
 import { DialError, dialled, GIVEN_UP } from './dial.ts';
@@ -115,7 +115,7 @@ async function handOver(call: Handover): Promise<'over' | 'unreachable'> {
     live.carry(ends?.downstream ?? leg, ends?.upstream ?? upstream);
   } catch (error) {
     const isOver = live.isOver;
-    live.fail(failureOf(error));
+    live.fail(connectFailure(error));
     if (isUnreachable(error) && !isOver) return 'unreachable';
     leg.abort();
   } finally {
@@ -265,10 +265,6 @@ function factsOf(
     ...(hop.service && { service: describeService(hop.service) }),
     ...(implied && { impliedService: describeService(implied) }),
   };
-}
-
-function failureOf(error: unknown): Failure {
-  return { error: error instanceof Error ? error.message : String(error), flags: 'CONNECT' };
 }
 
 /** The pod's network is being taken down: nobody listens there, as far as tunnels go. */

@@ -1,7 +1,7 @@
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { netnsCookie, removePins } from '#bpf/programs.ts';
+import { removePins } from '#bpf/programs.ts';
 import { findCgroupMount, removeCgroup } from '#cli/local/cgroups.ts';
 import { eventually } from '#test/kit/eventually.ts';
 import { createNetns, linkNetns, type Netns, withinCgroup } from '#test/kit/netns.ts';
@@ -14,6 +14,7 @@ import {
 } from '#ztunnel/capture/capture.ts';
 import { createEbpfCapture } from '#ztunnel/capture/ebpf.ts';
 import { closeDescriptor, openNamespace, warmThreadPool } from '#ztunnel/capture/in-pod-sockets.ts';
+import { namespaceCookie } from '#ztunnel/capture/native.ts';
 import { createNftablesCapture } from '#ztunnel/capture/nftables.ts';
 import { describeSocket, openProcess, takeDescriptor } from '#ztunnel/hand-over/descriptors.ts';
 import { type Endpoint, ONE_CPU } from './capture-load.ts';
@@ -144,7 +145,7 @@ function registerListeners(bpfDirectory: string, { path }: Netns, pid: number): 
   const pidfd = opened.adopt(openProcess(pid), closeDescriptor);
   for (const name of readdirSync(`/proc/${pid}/fd`)) {
     const fd = opened.adopt(takeDescriptor(pidfd, Number(name)), closeDescriptor);
-    register(bpf, netnsCookie(netnsFd), fd);
+    register(bpf, namespaceCookie(netnsFd), fd);
   }
 }
 

@@ -11,6 +11,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { ADDRESS_TYPE, AUTHORIZATION_TYPE, type Resource } from '#api/resource.ts';
 import type { Svid } from '#certs/svid.ts';
 import { temporaryAuthority } from '#certs/testing.ts';
+import { workerConfig } from '#test/kit/carried-node.ts';
 import { policy, rule, workload } from '#test/kit/resources.ts';
 import { Carrier } from '#ztunnel/carrier.ts';
 import type { PodSockets } from '#ztunnel/pod-sockets.ts';
@@ -70,7 +71,7 @@ async function startProxy(
   const ip = side === 'near' ? NEAR : FAR;
   const ports = new Map<number, Server>();
   const carrier = new Carrier({
-    config: configOf(side === 'near' ? 'n1' : 'n2'),
+    config: workerConfig(side === 'near' ? 'n1' : 'n2'),
     openSockets: () => socketsOf(ip, target, ports),
     send: (message) => {
       if (message.kind === 'records') onRecords(structuredClone(message.records).length);
@@ -116,28 +117,6 @@ function socketsOf(ip: string, target: number, ports: Map<number, Server>): PodS
     dial: (to) => dial(to.ip),
     dialOutside: (to) => dial(to.ip, ip),
     hasAddress: (address) => address === ip,
-  };
-}
-
-function configOf(node: string): ConstructorParameters<typeof Carrier>[0]['config'] {
-  return {
-    index: 0,
-    node,
-    network: '',
-    clusterId: 'Kubernetes',
-    clusterDomain: 'cluster.local',
-    missingPolicy: 'deny',
-    fabricCidrs: [],
-    originalSource: true,
-    hbone: {
-      streamWindowBytes: 4_194_304,
-      connectionWindowBytes: 16_777_216,
-      frameBytes: 1_048_576,
-      maxStreamsPerConnection: 100,
-      poolIdleMs: 300_000,
-      pingIntervalMs: 10_000,
-      pingTimeoutMs: 20_000,
-    },
   };
 }
 

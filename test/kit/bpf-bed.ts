@@ -5,9 +5,10 @@ import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { setTimeout as delay } from 'node:timers/promises';
 import { encodePod, podKey, SIZES } from '#bpf/layout.ts';
-import { ensureBpffs, type MeshOptions, type MeshPrograms, netnsCookie, removePins } from '#bpf/programs.ts';
+import { ensureBpffs, type MeshOptions, type MeshPrograms, removePins } from '#bpf/programs.ts';
 import { findCgroupMount } from '#cli/local/cgroups.ts';
 import { closeDescriptor, openNamespace, warmThreadPool } from '#ztunnel/capture/in-pod-sockets.ts';
+import { namespaceCookie } from '#ztunnel/capture/native.ts';
 import { createNetns, linkNetns, type Netns } from './netns.ts';
 
 /** A place for a mesh's programs: its directory on bpffs and its cgroup, removed with everything in them by `await using`. */
@@ -64,7 +65,7 @@ async function createPod(label: string, removed: (pod: BedPod) => void): Promise
     netns,
     neighbour,
     netnsFd,
-    cookie: netnsCookie(netnsFd),
+    cookie: namespaceCookie(netnsFd),
     device: 'eth0',
     ip: '10.77.0.2',
     neighbourIp: '10.77.0.3',

@@ -16,7 +16,7 @@ import {
 } from '#bpf/layout.ts';
 import { pinnedLink } from '#bpf/links.ts';
 import { podDirectory } from '#bpf/pins.ts';
-import { installMesh, type MeshPrograms, netnsCookie, removePins } from '#bpf/programs.ts';
+import { installMesh, type MeshPrograms, removePins } from '#bpf/programs.ts';
 import { deviceIndex, openThrowAwayNamespace } from '#bpf/system-calls.ts';
 import {
   type BedPod,
@@ -28,7 +28,7 @@ import {
 } from '#test/kit/bpf-bed.ts';
 import { eventually } from '#test/kit/eventually.ts';
 import { closeDescriptor } from '#ztunnel/capture/in-pod-sockets.ts';
-import { withinNamespace } from '#ztunnel/capture/native.ts';
+import { namespaceCookie, withinNamespace } from '#ztunnel/capture/native.ts';
 
 let bed: BpfBed;
 let pod: BedPod;
@@ -221,7 +221,8 @@ test('250 pods leave no descriptors open', async () => {
   // Seen on a busy machine with two processors: 22 ms a pod, most of it the kernel's wait for all processors to have seen
   // the new link, and 7 ms once more.
   for (const _ of ['at first', 'again'])
-    for (const netnsFd of namespaces) mesh.attachPod({ cookie: netnsCookie(netnsFd), netnsFd, device: 'lo' });
+    for (const netnsFd of namespaces)
+      mesh.attachPod({ cookie: namespaceCookie(netnsFd), netnsFd, device: 'lo' });
   expect(descriptors()).toEqual(before);
   expect(mesh.attachedPods()).toHaveLength(250);
 

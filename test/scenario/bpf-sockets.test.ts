@@ -17,11 +17,11 @@ import { callSockets, type SocketCall, serveSockets } from '#test/kit/socket-cal
 import {
   closeDescriptor,
   dialSocket,
-  namespaceCookie,
   openNamespace,
   type SocketTag,
   warmThreadPool,
 } from '#ztunnel/capture/in-pod-sockets.ts';
+import { namespaceCookie } from '#ztunnel/capture/native.ts';
 import { OwnSockets } from '#ztunnel/capture/own-sockets.ts';
 import { createForwarder } from '#ztunnel/dns/forward.ts';
 import { readQuery } from '#ztunnel/dns/query.ts';
@@ -37,7 +37,7 @@ beforeAll(async () => {
   await warmThreadPool();
   bed = await makeCaptureBed('ebpf');
   netnsFd = openNamespace(bed.catalog.path);
-  cookie = namespaceCookie(netnsFd) ?? 0n;
+  cookie = namespaceCookie(netnsFd);
   // Makes the programs and maps.
   await (await bed.captured(bed.catalog, 'nothing'))[Symbol.asyncDispose]();
 });

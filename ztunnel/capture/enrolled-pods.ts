@@ -14,9 +14,9 @@ import {
   probeKey,
   SIZES,
 } from '#bpf/layout.ts';
-import { type MeshPrograms, netnsCookie } from '#bpf/programs.ts';
+import type { MeshPrograms } from '#bpf/programs.ts';
 import type { CapturedPod, CaptureScope } from './capture.ts';
-import { hasCode } from './native.ts';
+import { hasCode, namespaceCookie } from './native.ts';
 
 /** The pod's device that leads out of it. */
 export const DEVICE: 'eth0' = 'eth0';
@@ -39,7 +39,7 @@ export class EnrolledPods {
   }
 
   scopeOf({ maps }: MeshPrograms, pod: CapturedPod, netnsFd: number): CaptureScope | undefined {
-    const cookie = netnsCookie(netnsFd);
+    const cookie = namespaceCookie(netnsFd);
     const value = Buffer.alloc(SIZES.pod);
     if (!maps.pods.lookup(podKey(cookie), value)) return undefined;
     this.#cookies.set(pod.uid, cookie);
@@ -57,7 +57,7 @@ export class EnrolledPods {
     netnsFd: number,
     scope: CaptureScope,
   ): { readonly isGuarded: boolean } {
-    const cookie = netnsCookie(netnsFd);
+    const cookie = namespaceCookie(netnsFd);
     const key = podKey(cookie);
     const before = Buffer.alloc(SIZES.pod);
     const isNew = !mesh.maps.pods.lookup(key, before);

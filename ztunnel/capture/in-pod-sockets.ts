@@ -35,7 +35,6 @@ import { bindAddress, bindForeignSource, bindTo } from './source-port.ts';
 const SO_REUSEADDR = 2;
 const SO_REUSEPORT = 15;
 const SO_MARK = 36;
-const SO_NETNS_COOKIE = 71;
 const IP_FREEBIND = 15;
 const IP_TRANSPARENT = 19;
 const IPV6_V6ONLY = 26;
@@ -156,21 +155,6 @@ export function dialSocket(netnsFd: number | undefined, options: DialOptions): n
     setTransparent(fd, family);
     bindForeignSource(fd, source.ip);
   });
-}
-
-const cookie = Buffer.alloc(8);
-
-/**
- * What the kernel calls a network namespace by: a number that no other ever gets while the machine is up. Undefined where
- * the kernel has none to tell (before 5.14).
- * @throws NativeError when the namespace cannot be entered
- */
-export function namespaceCookie(netnsFd: number): bigint | undefined {
-  const fd = makeSocket(netnsFd, 4, SOCK_DGRAM, () => undefined);
-  optionSize.writeUInt32LE(cookie.length);
-  const result = sys.getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, cookie, optionSize);
-  sys.close(fd);
-  return result < 0 ? undefined : cookie.readBigUInt64LE();
 }
 
 const optionSize = Buffer.alloc(4);

@@ -175,6 +175,27 @@ export function withinNamespace<T>(namespaceFd: number | undefined, work: () => 
   }
 }
 
+const SO_NETNS_COOKIE = 71;
+
+/**
+ * What the kernel calls a network namespace by: a number that no other ever gets while the machine is up.
+ * @throws NativeError when the namespace cannot be entered; ENOPROTOOPT before Linux 5.14
+ */
+export function namespaceCookie(netnsFd: number): bigint {
+  const fd = withinNamespace(netnsFd, () =>
+    check('socket', sys.socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)),
+  );
+  try {
+    const value = Buffer.alloc(8);
+    const size = Buffer.alloc(4);
+    size.writeUInt32LE(value.length);
+    check('getsockopt SO_NETNS_COOKIE', sys.getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, value, size));
+    return value.readBigUInt64LE();
+  } finally {
+    sys.close(fd);
+  }
+}
+
 /** Bytes of struct sockaddr_in and sockaddr_in6. */
 export const SOCKADDR_SIZE: { readonly 4: 16; readonly 6: 28 } = { 4: 16, 6: 28 };
 
