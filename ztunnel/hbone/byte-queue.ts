@@ -29,6 +29,13 @@ export class ByteQueue {
     this.#length += bytes.length;
   }
 
+  /** Bytes of memory that it has for them. */
+  get memory(): number {
+    let bytes = 0;
+    for (const { memory } of this.#blocks) bytes += memory.length;
+    return bytes;
+  }
+
   /** The first bytes, as many as lie in one piece; empty when there are none. Good until the queue changes. */
   peek(): Buffer {
     const [first] = this.#blocks;

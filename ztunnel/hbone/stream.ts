@@ -133,6 +133,11 @@ export class TunnelStream implements Leg {
     return this.#bytesRead;
   }
 
+  /** Bytes of memory in which data waits, either way. */
+  held(): number {
+    return this.#queue.memory + this.#waiting.memory;
+  }
+
   /** How much of the queue can go now, within a limit, and whether the stream ends with it: to be taken next. */
   plan(limit: number): { readonly bytes: number; readonly end: boolean } {
     const bytes = Math.min(this.#queue.length, Math.max(0, this.sendWindow), limit);
