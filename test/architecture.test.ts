@@ -42,7 +42,11 @@ const TABLE: readonly { readonly files: RegExp; readonly may: readonly RegExp[] 
   },
   {
     files: /^ztunnel\/hand-over\//,
-    may: [/^ztunnel\/(hand-over|capture)\//, /^ztunnel\/http-listener\.ts$/, /^control-plane\/api\//],
+    may: [
+      /^ztunnel\/(hand-over|capture)\//,
+      /^ztunnel\/(http-listener|connection-record|hbone\/detached-socket)\.ts$/,
+      /^control-plane\/api\//,
+    ],
   },
   { files: /^ztunnel\/capture\//, may: [/^ztunnel\/capture\//, /^bpf\//, /^control-plane\/api\//] },
   { files: /^ztunnel\/zds\//, may: [/^ztunnel\/(zds|capture)\//, /^ztunnel\/worker-messages\.ts$/] },

@@ -3,9 +3,10 @@ import { formatIdentity } from '#certs/identity.ts';
 import { splitPem } from '#certs/pem.ts';
 import type { CertificateState } from '#certs/svid-manager.ts';
 import type { ZtunnelConfig } from './config.ts';
+import type { ConnectionInfo } from './connection-record.ts';
 import { dumpPolicy, dumpService, dumpWorkload } from './dump-resources.ts';
 import type { Tables } from './tables/tables.ts';
-import type { ConnectionInfo, PodInfo } from './worker-messages.ts';
+import type { PodInfo } from './worker-messages.ts';
 
 /** What `/config_dump` is made of. */
 export interface DumpedState {

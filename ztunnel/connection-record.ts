@@ -18,6 +18,18 @@ export type ConnectionFacts = Pick<
   | 'dryRun'
 >;
 
+/** Live connection, as admin shows it. */
+export interface ConnectionInfo {
+  readonly podUid: string;
+  readonly direction: 'inbound' | 'outbound';
+  readonly source: string;
+  readonly destination: string;
+  readonly identity?: string;
+  readonly protocol: 'HBONE' | 'TCP' | 'SAME_NODE';
+  /** The pod at the other end, where that is served here as well and this stands for both ends. */
+  readonly destinationPodUid?: string;
+}
+
 /** How it ended, if not well. */
 export interface Failure {
   readonly error: string;

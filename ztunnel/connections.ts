@@ -1,9 +1,13 @@
-import { type ConnectionFacts, ConnectionRecord, type Failure } from './connection-record.ts';
+import {
+  type ConnectionFacts,
+  type ConnectionInfo,
+  ConnectionRecord,
+  type Failure,
+} from './connection-record.ts';
 import type { Leg } from './hbone/leg.ts';
 import { type Splice, type SpliceEnd, splice } from './hbone/splice.ts';
 import type { Verdict } from './policy/verdict.ts';
 import type { Records } from './records.ts';
-import type { ConnectionInfo } from './worker-messages.ts';
 
 /** Pods are compared as objects: one that comes back under the same uid is another. */
 export type PodToken = object;

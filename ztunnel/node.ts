@@ -190,6 +190,7 @@ export class Node {
       svids: () => this.svids.list().flatMap(({ identity }) => this.svids.get(identity) ?? []),
       onRecords: (worker, records) => this.#record(worker, records),
       onNeedSvid: (identity) => this.#provideSvid(identity),
+      onHandOver: () => undefined,
       onCrash: (worker) => this.metrics.workerEnded(worker, true),
       logger,
     });

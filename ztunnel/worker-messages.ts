@@ -3,6 +3,8 @@ import type { ResourceUpdate } from '#api/resource.ts';
 import type { RevocationList } from '#certs/revoked.ts';
 import type { Svid } from '#certs/svid.ts';
 import type { AccessRecord } from './access-log.ts';
+import type { CarriedConnection, CarriedKind, HandOverOutcome } from './hand-over/carried.ts';
+import type { Claim } from './hand-over/parked.ts';
 import type { OfferedSockets } from './hand-over/take.ts';
 
 /** A pod as ZDS announced it. */
@@ -58,8 +60,22 @@ export type ToWorker =
     }
   /** Stop listening; connections go on until they end (`cut: false`) or are cut at once. */
   | { readonly kind: 'remove-pod'; readonly request: number; readonly uid: string; readonly cut: boolean }
-  /** Stop listening everywhere, GOAWAY; cut what is left at the deadline. */
-  | { readonly kind: 'drain'; readonly request: number; readonly deadlineMs: number }
+  /**
+   * Stop listening everywhere, GOAWAY; cut what is left at the deadline. With a successor (`handOver`), what it can take is
+   * given up to it (`carried`), also what becomes a connection only now.
+   */
+  | {
+      readonly kind: 'drain';
+      readonly request: number;
+      readonly deadlineMs: number;
+      readonly handOver?: boolean;
+    }
+  /** What has come of a connection that was `carried`: taken by the successor, or the worker's again. */
+  | { readonly kind: 'settled'; readonly id: string; readonly outcome: 'taken' | 'kept' }
+  /** A connection of another process's; it and its descriptors are the worker's from here on. */
+  | { readonly kind: 'adopt'; readonly connection: CarriedConnection }
+  /** The answer to a `claim`. */
+  | { readonly kind: 'claimed'; readonly claim: number; readonly answer: Claim }
   /** Ask for the live connections, for admin. */
   | { readonly kind: 'list-connections'; readonly request: number };
 
@@ -70,7 +86,15 @@ export type FromWorker =
   /** A connection needs an SVID that the worker lacks. */
   | { readonly kind: 'need-svid'; readonly identity: string }
   /** Batched, at most every 50 ms. */
-  | { readonly kind: 'records'; readonly records: readonly AccessRecord[] };
+  | { readonly kind: 'records'; readonly records: readonly AccessRecord[] }
+  /** For the successor: its descriptors are the main thread's until it is `settled`. */
+  | { readonly kind: 'carried'; readonly connection: CarriedConnection }
+  /** For whoever claims it, in this process: it and its descriptors are the main thread's from here on. */
+  | { readonly kind: 'park'; readonly connection: CarriedConnection }
+  /** A connection that was, or will be, parked; answered by one `claimed` with the same number. */
+  | { readonly kind: 'claim'; readonly claim: number; readonly id: string; readonly claimant: string }
+  /** What has become of a connection that a restart met. */
+  | { readonly kind: 'hand-over'; readonly of: CarriedKind; readonly outcome: HandOverOutcome };
 
 /** What `add-pod` is answered with. */
 export interface OpenedListeners {
@@ -78,16 +102,4 @@ export interface OpenedListeners {
   readonly descriptors: readonly number[];
   /** Why sockets that were offered have not been taken. */
   readonly left: readonly string[];
-}
-
-/** Live connection, as admin shows it. */
-export interface ConnectionInfo {
-  readonly podUid: string;
-  readonly direction: 'inbound' | 'outbound';
-  readonly source: string;
-  readonly destination: string;
-  readonly identity?: string;
-  readonly protocol: 'HBONE' | 'TCP' | 'SAME_NODE';
-  /** The pod at the other end, where that is served here as well and this stands for both ends. */
-  readonly destinationPodUid?: string;
 }

@@ -4,10 +4,17 @@ import type { RevocationList } from '#certs/revoked.ts';
 import type { Svid } from '#certs/svid.ts';
 import type { AccessRecord } from './access-log.ts';
 import { ByteWorker, WorkerError, type WorkerNotice } from './byte-worker.ts';
+import type { ConnectionInfo } from './connection-record.ts';
 import { shareOf } from './hand-over/offer.ts';
 import type { OfferedSockets } from './hand-over/take.ts';
 import type { Tables } from './tables/tables.ts';
-import type { ConnectionInfo, OpenedListeners, PodInfo, WorkerConfig } from './worker-messages.ts';
+import type { FromWorker, OpenedListeners, PodInfo, WorkerConfig } from './worker-messages.ts';
+
+/** What a worker says of connections that change hands. */
+export type HandOverNotice = Extract<
+  FromWorker,
+  { readonly kind: 'carried' | 'park' | 'claim' | 'hand-over' }
+>;
 
 export interface WorkersOptions {
   readonly count: number;
@@ -17,6 +24,8 @@ export interface WorkersOptions {
   readonly svids: () => readonly Svid[];
   readonly onRecords: (worker: number, records: readonly AccessRecord[]) => void;
   readonly onNeedSvid: (identity: string) => void;
+  /** A connection is given up, wanted or settled. */
+  readonly onHandOver: (worker: number, notice: HandOverNotice) => void;
   /** A worker has ended without being told to, and is being replaced. */
   readonly onCrash: (worker: number) => void;
   readonly logger: Logger;
@@ -157,7 +166,8 @@ class WorkerSet implements Workers {
       onNotice: (notice) => {
         if (notice.kind === 'ready') this.#ready.add(index);
         else if (notice.kind === 'records') options.onRecords(index, notice.records);
-        else options.onNeedSvid(notice.identity);
+        else if (notice.kind === 'need-svid') options.onNeedSvid(notice.identity);
+        else options.onHandOver(index, notice);
       },
       onEnd: (error) => this.#ended(index, error, performance.now() - startedMs),
     });

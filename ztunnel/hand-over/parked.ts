@@ -1,0 +1,109 @@
+import type { CarriedConnection } from './carried.ts';
+
+/** What a claim is answered with. */
+export type Claim =
+  /** The connection is the claimant's from here on. */
+  | { readonly kind: 'claimed'; readonly connection: CarriedConnection }
+  /** It is somebody else's, and stays there. */
+  | { readonly kind: 'refused' }
+  /** It did not come in time, or too many wait. */
+  | { readonly kind: 'absent' };
+
+export interface ParkedOptions {
+  /** How long one waits to be claimed, and a claim for what it claims. Default 10 s. */
+  readonly patienceMs?: number;
+  /** Connections that may wait at a time, and claims. Default 10,000. */
+  readonly limit?: number;
+  /** Nobody has claimed it in time (`late`), or there was no room: it and its descriptors are the callee's. */
+  readonly onUnclaimed: (connection: CarriedConnection, why: 'late' | 'full') => void;
+}
+
+interface Waiting {
+  readonly connection: CarriedConnection;
+  readonly timer: NodeJS.Timeout;
+}
+
+interface Claiming {
+  readonly claimant: string;
+  readonly answer: (claim: Claim) => void;
+}
+
+const PATIENCE_MS = 10_000;
+const LIMIT = 10_000;
+
+/** Connections that wait, on the main thread, for the other end of their tunnel to come back, whichever of both is first. */
+export class Parked {
+  readonly #options: ParkedOptions;
+  readonly #waiting = new Map<string, Waiting>();
+  readonly #claims = new Map<string, Set<Claiming>>();
+  #claimCount = 0;
+
+  constructor(options: ParkedOptions) {
+    this.#options = options;
+  }
+
+  get size(): number {
+    return this.#waiting.size;
+  }
+
+  /** Takes a connection over until it is claimed. */
+  park(connection: CarriedConnection): void {
+    const { patienceMs = PATIENCE_MS, limit = LIMIT, onUnclaimed } = this.#options;
+    const { id } = connection;
+    for (const claiming of this.#claims.get(id) ?? []) {
+      if (claiming.claimant !== connection.claimant) claiming.answer({ kind: 'refused' });
+      else return claiming.answer({ kind: 'claimed', connection });
+    }
+    if (this.#waiting.size >= limit || this.#waiting.has(id)) {
+      onUnclaimed(connection, 'full');
+      return;
+    }
+    const timer = setTimeout(() => {
+      this.#waiting.delete(id);
+      onUnclaimed(connection, 'late');
+    }, patienceMs);
+    this.#waiting.set(id, { connection, timer });
+  }
+
+  /** Gives a connection to the one who may have it; waits for it if it is not there yet. @param claimant SPIFFE ID */
+  async claim(id: string, claimant: string): Promise<Claim> {
+    const waiting = this.#waiting.get(id);
+    if (waiting === undefined) return this.#await(id, claimant);
+    if (waiting.connection.claimant !== claimant) return { kind: 'refused' };
+    clearTimeout(waiting.timer);
+    this.#waiting.delete(id);
+    return { kind: 'claimed', connection: waiting.connection };
+  }
+
+  /** Those that wait are nobody's; they are the callee's of `onUnclaimed`. */
+  close(): void {
+    for (const { connection, timer } of this.#waiting.values()) {
+      clearTimeout(timer);
+      this.#options.onUnclaimed(connection, 'late');
+    }
+    this.#waiting.clear();
+    for (const claims of this.#claims.values()) for (const { answer } of claims) answer({ kind: 'absent' });
+  }
+
+  #await(id: string, claimant: string): Promise<Claim> {
+    const { patienceMs = PATIENCE_MS, limit = LIMIT } = this.#options;
+    if (this.#claimCount >= limit) return Promise.resolve({ kind: 'absent' });
+    const { promise, resolve } = Promise.withResolvers<Claim>();
+    const claims = this.#claims.get(id) ?? new Set();
+    this.#claims.set(id, claims);
+    const timer = setTimeout(() => claiming.answer({ kind: 'absent' }), patienceMs);
+    const claiming: Claiming = {
+      claimant,
+      answer: (claim) => {
+        clearTimeout(timer);
+        claims.delete(claiming);
+        if (claims.size === 0) this.#claims.delete(id);
+        this.#claimCount -= 1;
+        resolve(claim);
+      },
+    };
+    claims.add(claiming);
+    this.#claimCount += 1;
+    return promise;
+  }
+}
