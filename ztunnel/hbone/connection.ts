@@ -16,9 +16,10 @@ import {
 } from './frames.ts';
 import type { Field } from './hpack-tables.ts';
 import { Incoming } from './incoming.ts';
-import { Keepalive } from './keepalive.ts';
+import { Keepalive, newPingPayload } from './keepalive.ts';
 import { readInto } from './read-into.ts';
 import { CREDIT_SHARE, ReceiveWindow } from './receive-window.ts';
+import { isControlRequest, SessionHandOver } from './session-hand-over.ts';
 import type { Answer, StreamOwner, TunnelStream } from './stream.ts';
 import { StreamTable } from './stream-table.ts';
 
@@ -50,9 +51,6 @@ const MAX_CONCURRENT_STREAMS = 200;
 /** Header lists that each role takes. */
 const SERVER_HEADER_BYTES = 65_536;
 const CLIENT_HEADER_BYTES = 16_384;
-/** Payloads of the PINGs of keepalive, and of the one that tells when the peer has seen the first GOAWAY of a drain. */
-const KEEPALIVE_PING = Buffer.from('is alive');
-const DRAIN_PING = Buffer.from('draining');
 /** How long the answer to the PING of a drain is waited for: a peer that is gone, unheard, must not hold a restart up. */
 const DRAIN_PING_TIMEOUT_MS = 1_000;
 /** How long a connection that is closed may take to send what is left. */
@@ -71,12 +69,16 @@ export class Connection {
   readonly #window: ReceiveWindow;
   readonly #incoming: Incoming;
   readonly #keepalive: Keepalive;
+  /** Of the tunnels on it to another process; nothing where the peer knows none. */
+  readonly handOver: SessionHandOver;
   /** A GOAWAY came or went: no new requests of ours. */
   #isGoingAway = false;
   /** The last GOAWAY of a drain went: no new requests of the peer's. */
   #refusesStreams = false;
   #isClosed = false;
   #drainTimer: NodeJS.Timeout | undefined;
+  /** Payload of the PING that tells when the peer has seen the first GOAWAY of a drain; nobody can answer it before it is sent. */
+  readonly #drainPing = newPingPayload();
 
   /** @param socket a TLS socket after its handshake; the connection's from now on */
   constructor(socket: Socket, options: ConnectionOptions) {
@@ -92,13 +94,20 @@ export class Connection {
       isServer: this.#isServer,
       owner: this.#ownerOfStreams(),
       receiveWindow: settings.streamWindowBytes,
-      onIdle: () => this.#closeWhenIdle(),
+      onOver: (stream) => {
+        if (stream.connectionId !== undefined) this.handOver.forget(stream);
+        this.#closeWhenIdle();
+      },
+    });
+    this.handOver = new SessionHandOver({
+      isServer: this.#isServer,
+      openControl: (fields, onAnswer) => (this.isOpen ? this.request(fields, onAnswer) : undefined),
     });
     this.#incoming = this.#openIncoming();
     this.#keepalive = new Keepalive({
       intervalMs: settings.pingIntervalMs,
       timeoutMs: settings.pingTimeoutMs,
-      sendPing: () => this.#writer.control(pingFrame(KEEPALIVE_PING, false)),
+      sendPing: (payload) => this.#writer.control(pingFrame(payload, false)),
       onTimeout: () => this.close('no answer to PING'),
     });
     this.#greet();
@@ -114,13 +123,19 @@ export class Connection {
     return !this.#isGoingAway && !this.#isClosed && this.#streams.lastId < MAX_STREAM_ID - 2;
   }
 
+  /** Streams that carry somebody's bytes. */
   get streamCount(): number {
-    return this.#streams.size;
+    return this.#streams.size - this.#controlCount;
   }
 
-  /** Streams that the peer takes at a time. */
+  /** How many of them the peer takes at a time. */
   get maxStreams(): number {
-    return this.#incoming.peer.maxConcurrentStreams;
+    return this.#incoming.peer.maxConcurrentStreams - this.#controlCount;
+  }
+
+  get #controlCount(): number {
+    const { control } = this.handOver;
+    return control !== undefined && this.#streams.get(control.id) === control ? 1 : 0;
   }
 
   /**
@@ -162,7 +177,7 @@ export class Connection {
     this.#isGoingAway = true;
     if (this.#isServer) {
       this.#writer.control(goawayFrame(MAX_STREAM_ID, 'NO_ERROR'));
-      this.#writer.control(pingFrame(DRAIN_PING, false));
+      this.#writer.control(pingFrame(this.#drainPing, false));
       this.#drainTimer ??= setTimeout(() => this.#finishDrain(), DRAIN_PING_TIMEOUT_MS).unref();
     } else this.#finishDrain();
   }
@@ -185,14 +200,24 @@ export class Connection {
       writer: this.#writer,
       window: this.#window,
       refusesStreams: () => this.#refusesStreams,
-      onRequest: (stream, fields) => this.#options.onRequest?.(stream, fields),
+      onRequest: (stream, fields) => {
+        if (isControlRequest(fields)) this.#onControlRequest(stream);
+        else this.#options.onRequest?.(stream, fields);
+      },
       onGoaway: (lastStreamId, code) => this.#onGoaway(lastStreamId, code),
       onPong: (payload) => {
-        if (payload.equals(KEEPALIVE_PING)) this.#keepalive.answered();
-        else if (payload.equals(DRAIN_PING) && this.#isGoingAway) this.#finishDrain();
+        if (payload.equals(this.#drainPing)) this.#onDrainPong();
+        else this.#keepalive.answered(payload);
       },
       onPadding: (stream, bytes) => this.#credit(stream, bytes),
     });
+  }
+
+  /** One is enough. */
+  #onControlRequest(stream: TunnelStream): void {
+    const isTaken = this.handOver.control === undefined;
+    this.respond(stream, [[':status', isTaken ? '200' : '400']], !isTaken);
+    if (isTaken) this.handOver.acceptControl(stream);
   }
 
   #ownerOfStreams(): StreamOwner {
@@ -263,6 +288,10 @@ export class Connection {
     stream.uncredited = 0;
   }
 
+  #onDrainPong(): void {
+    if (this.#isGoingAway) this.#finishDrain();
+  }
+
   #finishDrain(): void {
     clearTimeout(this.#drainTimer);
     if (this.#refusesStreams || this.#isClosed) return;
@@ -273,7 +302,7 @@ export class Connection {
 
   #closeWhenIdle(): void {
     const mayEnd = this.#isServer ? this.#refusesStreams : this.#isGoingAway;
-    if (!mayEnd || this.#streams.size > 0 || this.#isClosed) return;
+    if (!mayEnd || this.#isClosed || this.streamCount > 0) return;
     this.#writer.flush();
     this.#lose('drained');
   }
@@ -283,6 +312,7 @@ export class Connection {
     this.#isClosed = true;
     clearTimeout(this.#drainTimer);
     this.#keepalive.stop();
+    this.handOver.lose();
     for (const stream of this.#streams.all()) this.#streams.drop(stream, `session lost: ${reason}`, true);
     const socket = this.#socket;
     const timer = setTimeout(() => socket.destroy(), CLOSE_TIMEOUT_MS).unref();

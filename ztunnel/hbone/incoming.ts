@@ -15,6 +15,7 @@ import {
 } from './frames.ts';
 import { HeaderBlocks, type HeaderList } from './header-block.ts';
 import type { Field } from './hpack-tables.ts';
+import { faultOfAnswer, faultOfRequest } from './message-faults.ts';
 import { applySettings, INITIAL_PEER_SETTINGS, type PeerSettings } from './peer-settings.ts';
 import type { ReceiveWindow } from './receive-window.ts';
 import type { TunnelStream } from './stream.ts';
@@ -132,7 +133,19 @@ export class Incoming {
         if (type === FRAME.PING) this.#onPing(flags, streamId, payload);
         else if (type === FRAME.SETTINGS) this.#onSettings(flags, streamId, payload);
         else if (type === FRAME.GOAWAY) this.#onGoaway(streamId, payload);
+        else if (type === FRAME.PRIORITY) this.#onPriority(streamId, payload);
     }
+  }
+
+  /** Priorities mean nothing here, and are checked all the same (RFC 9113, 6.3). */
+  #onPriority(streamId: number, payload: Buffer): void {
+    if (payload.length !== 5) throw new Http2Error('length of PRIORITY', 'FRAME_SIZE_ERROR');
+    if (streamId === CONNECTION) throw protocolError('PRIORITY without a stream');
+    dependsOn(streamId, payload, 0);
+  }
+
+  #checkPriority(flags: number, streamId: number, payload: Buffer): void {
+    if ((flags & FLAG.PRIORITY) !== 0) dependsOn(streamId, payload, (flags & FLAG.PADDED) === 0 ? 0 : 1);
   }
 
   #onHeaderFrame(type: number, flags: number, streamId: number, payload: Buffer): void {
@@ -140,20 +153,32 @@ export class Incoming {
     if (type === FRAME.CONTINUATION) this.#cheapFrames.count();
     const list = this.#headers.read(type, flags, streamId, payload);
     if (list === undefined) return;
+    if (type === FRAME.HEADERS) this.#checkPriority(flags, streamId, payload);
     const stream = this.#streams.isNew(streamId) ? undefined : this.#streams.find(streamId);
     if (stream === undefined) this.#onRequest(list);
     else if (this.#streams.isUnanswered(stream)) this.#onAnswer(stream, list);
-    else if (list.endStream) stream.receiveEnd();
+    else if (stream.hasReceivedEnd) this.#refuse(stream, 'STREAM_CLOSED');
+    else if (list.endStream && !list.fields.some(isPseudoField)) stream.receiveEnd();
     else this.#refuse(stream, 'PROTOCOL_ERROR');
   }
 
   #onRequest({ streamId, fields, endStream }: HeaderList): void {
-    // Headers for a stream that is over.
-    if (!this.#streams.isNew(streamId)) return;
+    if (!this.#streams.isNew(streamId)) {
+      // Trailers that crossed with the end of their stream are harmless; a second request is not.
+      if (fields.some(isPseudoField)) throw new Http2Error('a stream that is over', 'STREAM_CLOSED');
+      this.#resets.count();
+      return;
+    }
     if (this.#options.refusesStreams() || this.#streams.size >= this.#options.maxStreams) {
       this.#streams.lastId = streamId;
       this.#resets.count();
       this.#writer.control(resetFrame(streamId, 'REFUSED_STREAM'));
+      return;
+    }
+    if (faultOfRequest(fields) !== undefined) {
+      this.#streams.lastId = streamId;
+      this.#resets.count();
+      this.#writer.control(resetFrame(streamId, 'PROTOCOL_ERROR'));
       return;
     }
     const stream = this.#streams.open(streamId, this.peer.initialWindowSize);
@@ -165,6 +190,10 @@ export class Incoming {
     const isInterim = fields[0]?.[1].startsWith('1') === true && !endStream;
     if (isInterim) {
       this.#cheapFrames.count();
+      return;
+    }
+    if (faultOfAnswer(fields) !== undefined) {
+      this.#refuse(stream, 'PROTOCOL_ERROR');
       return;
     }
     if (endStream) stream.receiveEnd();
@@ -211,7 +240,10 @@ export class Incoming {
 
   #onSettings(flags: number, streamId: number, payload: Buffer): void {
     if (streamId !== CONNECTION) throw protocolError('SETTINGS on a stream');
-    if ((flags & FLAG.ACK) !== 0) return;
+    if ((flags & FLAG.ACK) !== 0) {
+      if (payload.length > 0) throw new Http2Error('length of the answer to SETTINGS', 'FRAME_SIZE_ERROR');
+      return;
+    }
     const previous = this.peer;
     this.peer = applySettings(previous, payload);
     this.#writer.maxFrameSize = this.peer.maxFrameSize;
@@ -237,6 +269,17 @@ export class Incoming {
     this.#writer.control(resetFrame(stream.id, code));
     this.#streams.drop(stream, `the peer broke the protocol: ${code}`, false);
   }
+}
+
+/** @throws Http2Error for a stream that depends on itself (RFC 7540, 5.3.1) */
+function dependsOn(streamId: number, payload: Buffer, at: number): void {
+  if (payload.length < at + 5) throw new Http2Error('priority cut short', 'FRAME_SIZE_ERROR');
+  if ((payload.readUInt32BE(at) & MAX_STREAM_ID) === streamId)
+    throw protocolError('a stream that depends on itself');
+}
+
+function isPseudoField([name]: Field): boolean {
+  return name.startsWith(':');
 }
 
 function protocolError(message: string): Http2Error {
