@@ -6,8 +6,8 @@ export interface StreamTableOptions {
   readonly owner: StreamOwner;
   /** What each stream may be sent before its reader reads. */
   readonly receiveWindow: number;
-  /** The last stream is over. */
-  readonly onIdle: () => void;
+  /** A stream is over. */
+  readonly onOver: (stream: TunnelStream) => void;
 }
 
 /** The open streams of a connection, and which have been. Clients open odd ones; a server opens none. */
@@ -80,7 +80,7 @@ export class StreamTable {
   /** The stream is over; nobody is told. */
   forget(stream: TunnelStream): void {
     this.#streams.delete(stream.id);
-    if (this.#streams.size === 0) this.#options.onIdle();
+    this.#options.onOver(stream);
   }
 
   /** The stream is over before its end, and whoever has to do with it is told. */

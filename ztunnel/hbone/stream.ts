@@ -32,6 +32,15 @@ export type Answer =
 
 type Direction = 'open' | 'ending' | 'ended';
 
+/** Whoever has given a stream up hears nothing more of it. */
+const NOBODY: LegEvents = {
+  onData: () => undefined,
+  onEnd: () => undefined,
+  onDrain: () => undefined,
+  onFinish: () => undefined,
+  onAbort: () => undefined,
+};
+
 /**
  * One CONNECT stream, at either end. What is public beyond {@link Leg} is for the connection that owns it.
  */
@@ -62,6 +71,10 @@ export class TunnelStream implements Leg {
   #failure: string | undefined;
   /** Who waits for the answer to its request. */
   onAnswer: ((answer: Answer) => void) | undefined;
+  /** ID of the connection that it carries, where that can be handed over. */
+  connectionId: string | undefined;
+  #bytesWritten = 0;
+  #onFlushed: (() => void)[] | undefined;
 
   constructor(
     id: number,
@@ -89,6 +102,7 @@ export class TunnelStream implements Leg {
       this.#abortLocally('the peer takes no more data');
       return true;
     }
+    this.#bytesWritten += bytes.length;
     const sent = this.#queue.length === 0 ? this.#owner.sendNow(this, bytes) : 0;
     if (sent < bytes.length) this.#queue.push(bytes.subarray(sent));
     // Where there is no room for the next read, that waits, rather than being copied into the queue.
@@ -133,6 +147,43 @@ export class TunnelStream implements Leg {
     return this.#bytesRead;
   }
 
+  /** Bytes that were given to `write` so far. */
+  get bytesWritten(): number {
+    return this.#bytesWritten;
+  }
+
+  /** Of them, those that wait for room. */
+  get bytesQueued(): number {
+    return this.#queue.length;
+  }
+
+  /** Bytes that have come in and that its reader has not taken yet. */
+  get bytesWaiting(): number {
+    return this.#waiting.length;
+  }
+
+  /** Whether its own direction has ended, with END_STREAM on its way. */
+  get hasSentEnd(): boolean {
+    return this.#outgoing === 'ended';
+  }
+
+  /**
+   * Calls back once, perhaps at once, when all that was written is on its way, and the end if there was one: whatever is sent on
+   * any stream of the session after that arrives later. Never if the stream breaks before.
+   */
+  whenFlushed(callback: () => void): void {
+    if (this.#isFlushed) callback();
+    else (this.#onFlushed ??= []).push(callback);
+  }
+
+  /** Gives up a stream on which nothing is on the way: it ends, and nobody is told how. */
+  release(): void {
+    if (this.#isClosed) return;
+    this.#events = NOBODY;
+    this.end();
+    this.resume();
+  }
+
   /** Bytes of memory in which data waits, either way. */
   held(): number {
     return this.#queue.memory + this.#waiting.memory;
@@ -155,6 +206,7 @@ export class TunnelStream implements Leg {
   /** To be called when what was taken is on its way. Whether the stream waits for more room still. */
   sent(end: boolean): boolean {
     if (end) this.#finish();
+    if (this.#onFlushed !== undefined) this.#tellFlushed();
     if (!this.#isFull || this.#queue.length > LOW_WATER) return false;
     this.#isFull = !this.#owner.isRoomy();
     if (!this.#isFull) this.#events?.onDrain();
@@ -219,7 +271,19 @@ export class TunnelStream implements Leg {
     events?.onAbort(reason);
   }
 
+  get #isFlushed(): boolean {
+    return this.#queue.length === 0 && this.#outgoing !== 'ending';
+  }
+
+  #tellFlushed(): void {
+    if (!this.#isFlushed || this.#isClosed) return;
+    const callbacks = this.#onFlushed ?? [];
+    this.#onFlushed = undefined;
+    for (const callback of callbacks) callback();
+  }
+
   #drop(): void {
+    this.#onFlushed = undefined;
     this.#queue.clear();
     if (this.#waiting.length > 0) this.#owner.changeWaiting(-this.#waiting.length);
     this.#waiting.clear();

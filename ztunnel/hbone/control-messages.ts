@@ -1,0 +1,102 @@
+import { parseConnectionId } from './headers.ts';
+
+/** How one end of a tunnel has come to rest: nothing more is sent, unless the hand-over is given up. */
+export interface Rest {
+  /** Bytes that were sent on the stream, all in all. */
+  readonly sent: number;
+  /** The application's own end was sent, too: END_STREAM of before is a FIN. */
+  readonly fin: boolean;
+}
+
+/** What two ztunnels tell each other on the control stream of a session. IDs are those of connections. */
+export type ControlMessage =
+  /** This end goes away; it asks to hand these tunnels over. */
+  | { readonly kind: 'announce'; readonly ids: readonly string[] }
+  | ({ readonly kind: 'rested'; readonly id: string } & Rest)
+  /** Both ends rest, and the tunnel is handed over; END_STREAM of after means no more than that the stream is over. */
+  | { readonly kind: 'commit'; readonly id: string }
+  /** It is not handed over: both ends go on where they stopped. */
+  | { readonly kind: 'revert'; readonly id: string };
+
+/** Thrown for what is no message: nothing on the control stream can be trusted any more. */
+export class ControlError extends Error {
+  override readonly name = 'ControlError';
+}
+
+/** A session carries 200 streams at most; an ID has 32 digits. */
+const MAX_MESSAGE_BYTES = 16 * 1024;
+const MAX_IDS = 256;
+const LENGTH_BYTES = 4;
+
+/** Length of what follows in 4 bytes, big endian, then JSON. */
+export function encodeControlMessage(message: ControlMessage): Buffer {
+  const text = Buffer.from(JSON.stringify(message));
+  const frame = Buffer.alloc(LENGTH_BYTES + text.length);
+  frame.writeUInt32BE(text.length, 0);
+  text.copy(frame, LENGTH_BYTES);
+  return frame;
+}
+
+/** Takes messages out of the bytes of a control stream, in whatever pieces they come. */
+export class ControlReader {
+  #pending: Buffer = Buffer.alloc(0);
+
+  /**
+   * Messages that are complete now. Those of a kind that is not known are passed over: a later make may have more to say.
+   * @throws ControlError
+   */
+  read(bytes: Buffer): readonly ControlMessage[] {
+    const messages: ControlMessage[] = [];
+    let rest = this.#pending.length === 0 ? bytes : Buffer.concat([this.#pending, bytes]);
+    while (rest.length >= LENGTH_BYTES) {
+      const length = rest.readUInt32BE(0);
+      if (length > MAX_MESSAGE_BYTES) throw new ControlError(`a message of ${length} bytes`);
+      if (rest.length < LENGTH_BYTES + length) break;
+      const message = decode(rest.subarray(LENGTH_BYTES, LENGTH_BYTES + length));
+      if (message !== undefined) messages.push(message);
+      rest = rest.subarray(LENGTH_BYTES + length);
+    }
+    // A copy: the bytes are the caller's again.
+    this.#pending = Buffer.from(rest);
+    return messages;
+  }
+}
+
+function decode(bytes: Buffer): ControlMessage | undefined {
+  const value = parse(bytes);
+  if (typeof value !== 'object' || value === null) throw new ControlError('a message that is no object');
+  const { kind, id, ids, sent, fin } = value as Readonly<Record<string, unknown>>;
+  switch (kind) {
+    case 'announce':
+      return { kind, ids: idsOf(ids) };
+    case 'rested':
+      if (!Number.isSafeInteger(sent) || Number(sent) < 0 || typeof fin !== 'boolean')
+        throw new ControlError('a rest that is none');
+      return { kind, id: idOf(id), sent: Number(sent), fin };
+    case 'commit':
+    case 'revert':
+      return { kind, id: idOf(id) };
+    default:
+      if (typeof kind !== 'string') throw new ControlError('a message of no kind');
+      return undefined;
+  }
+}
+
+function parse(bytes: Buffer): unknown {
+  try {
+    return JSON.parse(bytes.toString());
+  } catch (cause) {
+    throw new ControlError('a message that is not JSON', { cause });
+  }
+}
+
+function idsOf(value: unknown): readonly string[] {
+  if (!Array.isArray(value) || value.length > MAX_IDS) throw new ControlError('no list of IDs, or too many');
+  return value.map(idOf);
+}
+
+function idOf(value: unknown): string {
+  const id = parseConnectionId(typeof value === 'string' ? value : undefined);
+  if (id === undefined) throw new ControlError('an ID that is none');
+  return id;
+}
