@@ -51,8 +51,9 @@ export class Parked {
     const { patienceMs = PATIENCE_MS, limit = LIMIT, onUnclaimed } = this.#options;
     const { id } = connection;
     for (const claiming of this.#claims.get(id) ?? []) {
-      if (claiming.claimant !== connection.claimant) claiming.answer({ kind: 'refused' });
-      else return claiming.answer({ kind: 'claimed', connection });
+      const isTheirs = claiming.claimant === connection.claimant;
+      claiming.answer(isTheirs ? { kind: 'claimed', connection } : { kind: 'refused' });
+      if (isTheirs) return;
     }
     if (this.#waiting.size >= limit || this.#waiting.has(id)) {
       onUnclaimed(connection, 'full');

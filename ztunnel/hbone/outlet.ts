@@ -5,6 +5,13 @@ import { BATCH_BYTES, giveBack, takeBatch } from './batches.ts';
 const MAX_IN_FLIGHT = 4;
 /** Of them, how many are left when those who wait are called: to stop and go again costs system calls. */
 const CALL_AT = 1;
+
+/** Bytes that the socket has been given, and the batch that they lie in. */
+interface Flight {
+  readonly batch: Buffer;
+  readonly bytes: Buffer;
+}
+
 /**
  * Where bytes leave for a socket: gathered into batches, each written at once, in memory that is used again. Not a queue: while
  * four batches are on their way there is no room.
@@ -15,7 +22,8 @@ export class Outlet {
   readonly #onSent: (() => void) | undefined;
   #batch: Buffer | undefined;
   #size = 0;
-  #inFlight = 0;
+  /** Batches on their way, the oldest first. */
+  readonly #flying: Flight[] = [];
   /** Somebody was told that there is no room. */
   #isWaitedFor = false;
 
@@ -32,14 +40,14 @@ export class Outlet {
 
   /** Bytes that can be appended now, in one piece. */
   get room(): number {
-    if (this.#inFlight < MAX_IN_FLIGHT) return BATCH_BYTES - this.#size;
+    if (this.#flying.length < MAX_IN_FLIGHT) return BATCH_BYTES - this.#size;
     this.#isWaitedFor = true;
     return 0;
   }
 
   /** Whether so many bytes can be appended, with batches leaving as they fill. */
   hasRoomFor(bytes: number): boolean {
-    const isRoomy = (MAX_IN_FLIGHT - this.#inFlight) * BATCH_BYTES - this.#size >= bytes;
+    const isRoomy = (MAX_IN_FLIGHT - this.#flying.length) * BATCH_BYTES - this.#size >= bytes;
     this.#isWaitedFor ||= !isRoomy;
     return isRoomy;
   }
@@ -76,15 +84,23 @@ export class Outlet {
     const size = this.#size;
     this.#batch = undefined;
     this.#size = 0;
-    this.#inFlight += 1;
-    this.#socket.write(batch.subarray(0, size), () => this.#sent(batch));
+    const bytes = batch.subarray(0, size);
+    const flight = { batch, bytes };
+    this.#flying.push(flight);
+    this.#socket.write(bytes, () => this.#sent(flight));
   }
 
-  #sent(batch: Buffer): void {
-    giveBack(batch);
-    this.#inFlight -= 1;
+  /** What is on its way, and what waits to be; good until the next turn. */
+  pending(): readonly Buffer[] {
+    const flying = this.#flying.map(({ bytes }) => bytes);
+    return this.#batch === undefined ? flying : [...flying, this.#batch.subarray(0, this.#size)];
+  }
+
+  #sent(flight: Flight): void {
+    giveBack(flight.batch);
+    this.#flying.splice(this.#flying.indexOf(flight), 1);
     this.#onSent?.();
-    if (!this.#isWaitedFor || this.#inFlight > CALL_AT) return;
+    if (!this.#isWaitedFor || this.#flying.length > CALL_AT) return;
     this.#isWaitedFor = false;
     this.#onRoom();
   }

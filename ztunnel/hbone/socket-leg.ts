@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net';
 import { ByteQueue } from './byte-queue.ts';
+import type { DetachedSocket } from './detached-socket.ts';
 import type { Leg, LegEvents } from './leg.ts';
 import { Outlet } from './outlet.ts';
 import { readInto } from './read-into.ts';
@@ -9,6 +10,15 @@ import { atTurnEnd, currentTurn } from './turn.ts';
 const inlet: Buffer = Buffer.allocUnsafeSlow(128 * 1024);
 /** Bytes that are written at once, when they are the first of their turn. */
 const SMALL_BYTES = 4096;
+const NO_BYTES: Buffer = Buffer.alloc(0);
+
+/** What of a socket's handle Node.js shows nobody. */
+interface Handle {
+  readonly fd?: number;
+  /** Bytes that it was given to send, and of them those that the kernel has not taken yet. */
+  readonly bytesWritten?: number;
+  readonly writeQueueSize?: number;
+}
 
 /**
  * A TCP socket as one end of a splice. It must have been made with `allowHalfOpen`, and belongs to the leg.
@@ -25,12 +35,21 @@ export class SocketLeg implements Leg {
   /** Turn of the event loop in which bytes were last written. */
   #lastTurn = -1;
   #isFlushPlanned = false;
+  /** Nothing is read any more. */
+  #isStopped = false;
+  #canDetach = false;
+  #isDetached = false;
+  /** A few bytes that the kernel did not take at once. */
+  #small: Buffer | undefined;
   /** It broke before `start`. */
   #failure: string | undefined;
   #onFlushed: (() => void) | undefined;
 
-  constructor(socket: Socket) {
+  /** @param hasFinished its outgoing direction had ended when it was attached */
+  constructor(socket: Socket, hasFinished = false) {
     this.#socket = socket;
+    this.#hasFinished = hasFinished;
+    this.#isEnding = hasFinished;
     this.#outlet = new Outlet(
       socket,
       () => this.#onRoom(),
@@ -54,12 +73,48 @@ export class SocketLeg implements Leg {
     // A socket without a byte in it says that it has ended once, whether somebody reads it or not.
     if (socket.readableEnded) process.nextTick(onEnd);
     else socket.on('end', onEnd);
-    socket.on('finish', () => {
-      this.#hasFinished = true;
-      this.#events?.onFinish();
-    });
+    if (this.#hasFinished) process.nextTick(() => this.#events?.onFinish());
+    else {
+      socket.on('finish', () => {
+        this.#hasFinished = true;
+        this.#events?.onFinish();
+      });
+    }
     const onBytes = (bytes: Buffer): void => this.#events?.onData(bytes);
-    if (!readInto(socket, inlet, onBytes)) socket.on('data', onBytes);
+    this.#canDetach = readInto(socket, inlet, onBytes);
+    if (!this.#canDetach) socket.on('data', onBytes);
+  }
+
+  /**
+   * Its descriptor, if it can be detached now: it has been started and did not break. `closed`: both directions have ended, and
+   * it has none.
+   */
+  get descriptor(): number | 'closed' | undefined {
+    if (this.#hasEnded && this.#hasFinished) return 'closed';
+    const fd = this.#socket.destroyed ? undefined : handleOf(this.#socket)?.fd;
+    return this.#canDetach && !this.#isDetached && fd !== undefined && fd >= 0 ? fd : undefined;
+  }
+
+  /** Reads nothing more, whatever it is told; what was read has been handed on. It can be written into still. */
+  stop(): void {
+    this.#isStopped = true;
+    this.#socket.pause();
+  }
+
+  /**
+   * Lets go of a socket that has a `descriptor`: nothing is sent by that, no event comes after, and the leg does nothing more. To
+   * be called with its other end stopped, too.
+   * @param fd a duplicate of the descriptor, which is what goes on
+   */
+  detach(fd: number | undefined): DetachedSocket {
+    this.stop();
+    this.#isDetached = true;
+    this.#events = undefined;
+    this.#outlet.flush();
+    const unsent = this.#unsent();
+    this.#waiting.clear();
+    this.#socket.destroy();
+    return { fd, hasEnded: this.#hasEnded, hasFinished: this.#hasFinished, unsent };
   }
 
   /** A few bytes that are the first in a turn leave at once; what else comes in that turn leaves together, at its end. */
@@ -68,7 +123,9 @@ export class SocketLeg implements Leg {
     const isFirst = this.#lastTurn !== turn;
     this.#lastTurn = turn;
     if (isFirst && bytes.length <= SMALL_BYTES && this.#socket.writableLength === 0 && this.#outlet.isEmpty) {
-      this.#socket.write(Buffer.from(bytes), this.#onFlushed && (() => this.#noteSent()));
+      const copy = Buffer.from(bytes);
+      this.#socket.write(copy, this.#onFlushed && (() => this.#noteSent()));
+      this.#small = this.#socket.writableLength > 0 ? copy : undefined;
       return true;
     }
     const taken = this.#waiting.length === 0 ? this.#outlet.append(bytes) : 0;
@@ -88,6 +145,7 @@ export class SocketLeg implements Leg {
   }
 
   abort(): void {
+    if (this.#isDetached) return;
     this.#events = undefined;
     this.#waiting.clear();
     if (this.#hasEnded && this.#hasFinished) this.#socket.destroy();
@@ -99,7 +157,7 @@ export class SocketLeg implements Leg {
   }
 
   resume(): void {
-    this.#socket.resume();
+    if (!this.#isStopped) this.#socket.resume();
   }
 
   bytesRead(): number {
@@ -109,6 +167,17 @@ export class SocketLeg implements Leg {
   /** Calls back whenever the network has all that has been written so far. To be called before the first write. */
   whenFlushed(callback: () => void): void {
     this.#onFlushed = callback;
+  }
+
+  /** A copy of what has been written and is not the kernel's yet. */
+  #unsent(): Buffer {
+    const handle = handleOf(this.#socket);
+    const sent = (handle?.bytesWritten ?? 0) - (handle?.writeQueueSize ?? 0);
+    const left = handle === undefined ? 0 : this.#socket.bytesWritten - sent;
+    const written = [this.#small ?? NO_BYTES, ...this.#outlet.pending()];
+    const waiting = Buffer.allocUnsafeSlow(this.#waiting.length);
+    this.#waiting.take(waiting, 0, waiting.length);
+    return Buffer.concat([lastOf(written, left), waiting]);
   }
 
   #noteSent(): void {
@@ -149,4 +218,14 @@ export class SocketLeg implements Leg {
     this.#waiting.clear();
     events?.onAbort(reason);
   }
+}
+
+function handleOf(socket: Socket): Handle | undefined {
+  return (socket as Socket & { readonly _handle?: Handle | null })._handle ?? undefined;
+}
+
+/** The last so many bytes: what comes before is the kernel's, of which nobody has been told yet. */
+function lastOf(buffers: readonly Buffer[], bytes: number): Buffer {
+  const all = Buffer.concat(buffers);
+  return all.subarray(all.length - bytes);
 }

@@ -15,6 +15,8 @@ export type SpliceEnd =
 export interface Splice {
   /** Resets both ends. */
   readonly cut: (reason: string) => void;
+  /** Forgets both ends, which somebody else has by now: nobody is told of an end. */
+  readonly release: () => void;
   /** Bytes from downstream to upstream, and back, so far. */
   readonly bytes: () => { readonly received: number; readonly sent: number };
 }
@@ -58,6 +60,9 @@ export function splice(downstream: Leg, upstream: Leg, onEnd: (end: SpliceEnd) =
       finish({ kind: 'cut', reason });
       downstream.abort();
       upstream.abort();
+    },
+    release: () => {
+      isOver = true;
     },
     bytes: () => ({ received: downstream.bytesRead(), sent: upstream.bytesRead() }),
   };
