@@ -91,6 +91,8 @@ export interface Exchange {
   /** Set by whoever serves it. `onClose` is called once: done, or given up by the client (`complete` false). */
   onDrain: (() => void) | undefined;
   onClose: ((complete: boolean) => void) | undefined;
+  /** Bytes of memory in which its bodies wait, either way; those of its connection apart. */
+  readonly held: () => number;
   /** Bytes of bodies so far. */
   readonly bytesReceived: () => number;
   readonly bytesSent: () => number;
@@ -100,6 +102,8 @@ export interface Exchange {
 
 /** One end of an upgraded connection. */
 export interface ByteTunnel {
+  /** Bytes of memory in which data waits, either way; those of a connection of HTTP that it was made of apart. */
+  readonly held: () => number;
   readonly start: (events: {
     readonly onData: (chunk: Buffer) => void;
     readonly onEnd: () => void;

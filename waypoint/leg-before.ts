@@ -38,4 +38,8 @@ export abstract class LegBefore implements TunnelLeg {
   bytesRead(): number {
     return this.leg.bytesRead();
   }
+
+  held(): number {
+    return this.leg.held?.() ?? 0;
+  }
 }

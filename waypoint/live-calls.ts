@@ -1,5 +1,7 @@
-/** A request, or connection, that is under way. */
-export interface LiveCall {
+import type { Holder, Ledger } from './memory/ledger.ts';
+
+/** A request, or connection, that is under way; it holds memory. */
+export interface LiveCall extends Holder {
   /** Asks again whether its caller may, and ends it if not. */
   readonly recheck: () => void;
 }
@@ -11,8 +13,13 @@ const SLICE = 1_000;
 
 /** All that is under way: looked at again when policies change, as nobody is let in for ever. */
 export class LiveCalls {
+  readonly #ledger: Ledger;
   readonly #all = new Set<LiveCall>();
   #timer: NodeJS.Timeout | undefined;
+
+  constructor(ledger: Ledger) {
+    this.#ledger = ledger;
+  }
 
   get size(): number {
     return this.#all.size;
@@ -20,11 +27,13 @@ export class LiveCalls {
 
   add(call: LiveCall): void {
     this.#all.add(call);
+    this.#ledger.add(call);
   }
 
   /** It is over. Harmless for one that is not there. */
   delete(call: LiveCall): void {
     this.#all.delete(call);
+    this.#ledger.delete(call);
   }
 
   /** Policies, or whom they are for, have changed. */

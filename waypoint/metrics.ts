@@ -16,6 +16,14 @@ export interface GaugeSources {
   /** Copies of requests: those under way, and all so far that were sent or left out. */
   readonly mirrors: () => { readonly active: number; readonly sent: number; readonly dropped: number };
   readonly xds: () => readonly TypeCounts[];
+  readonly memory: () => MemoryFigures;
+}
+
+/** What is held for callers, what it may be at most, and how many had to go for it. */
+export interface MemoryFigures {
+  readonly heldBytes: number;
+  readonly budgetBytes: number;
+  readonly shedCount: number;
 }
 
 /** The metrics of one waypoint: Istio's names and labels, ours with the prefix `tulle_`. */
@@ -141,11 +149,21 @@ function countRoute(record: RequestRecord, families: RouteFamilies): void {
   }
 }
 
-function gauges({ sessions, tunnels, upstream, mirrors, xds }: GaugeSources): string {
+function gauges({ sessions, tunnels, upstream, mirrors, xds, memory }: GaugeSources): string {
   const counts = xds();
+  const { heldBytes, budgetBytes, shedCount } = memory();
   const { active, sent, dropped } = mirrors();
   return [
     gaugeText('tulle_waypoint_sessions', 'HBONE sessions of callers.', [{ value: sessions() }]),
+    gaugeText('tulle_waypoint_held_bytes', 'Memory that callers have something waiting in.', [
+      { value: heldBytes },
+    ]),
+    gaugeText('tulle_waypoint_held_bytes_max', 'The budget for that.', [{ value: budgetBytes }]),
+    counterText(
+      'tulle_waypoint_shed_total',
+      'Requests, tunnels and sessions that were ended for the budget.',
+      [{ value: shedCount }],
+    ),
     gaugeText('tulle_waypoint_tunnels', 'Tunnels that are open.', [{ value: tunnels() }]),
     gaugeText(
       'tulle_waypoint_upstream_connections',

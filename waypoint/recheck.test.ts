@@ -5,6 +5,7 @@ import { eventually } from '#test/kit/eventually.ts';
 import { SocketLeg } from '#ztunnel/hbone/socket-leg.ts';
 import { connectionPair, OK, request, SETTINGS, socketPair } from '#ztunnel/hbone/testing.ts';
 import type { Verdict } from '#ztunnel/policy/verdict.ts';
+import { roomyLedger } from './memory/testing.ts';
 import type { Cluster, Fault, Frontend, WaypointConfig } from './model.ts';
 import type { RequestRecord } from './request-record.ts';
 import { createServeDeps, type ServeDeps } from './serve-deps.ts';
@@ -75,6 +76,7 @@ function depsFor(to: Cluster, faults: readonly Fault[] = []): ServeDeps {
     clusters: new Map([[to.name, to]]),
   };
   return createServeDeps({
+    ledger: roomyLedger(),
     config: () => config,
     upstream,
     identity: () => WAYPOINT,

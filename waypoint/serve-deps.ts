@@ -3,6 +3,7 @@ import type { Identity } from '#certs/identity.ts';
 import type { Verdict } from '#ztunnel/policy/verdict.ts';
 import type { Caller } from './exchange.ts';
 import { LiveCalls } from './live-calls.ts';
+import type { Ledger } from './memory/ledger.ts';
 import type { Frontend, WaypointConfig } from './model.ts';
 import type { RequestRecord } from './request-record.ts';
 import type { AuthorizedRequest } from './route/decide-request.ts';
@@ -32,6 +33,8 @@ export interface ServeOptions {
   readonly record: (record: RequestRecord) => void;
   /** Gets each TCP connection when it is open (or has come to nothing), with what is known of it then. */
   readonly opened?: (record: RequestRecord) => void;
+  /** Counts what is held for callers. */
+  readonly ledger: Ledger;
   /** From 0 up to 1. Default: `Math.random`. */
   readonly random?: () => number;
 }
@@ -55,8 +58,8 @@ export function createServeDeps(options: ServeOptions): ServeDeps {
     balancer,
     weights: new SmoothWeights(random),
     faults: createFaultCounts(),
-    mirrors: createMirrors(options.upstream, balancer),
-    live: new LiveCalls(),
+    mirrors: createMirrors(options.upstream, balancer, options.ledger),
+    live: new LiveCalls(options.ledger),
   };
 }
 

@@ -5,6 +5,7 @@ import { type TemporaryAuthority, temporaryAuthority } from '#certs/testing.ts';
 import { eventually } from '#test/kit/eventually.ts';
 import { fieldOf } from '#ztunnel/hbone/headers.ts';
 import { SETTINGS } from '#ztunnel/hbone/testing.ts';
+import { roomyLedger } from './memory/testing.ts';
 import type { Cluster, Fault, ForwardAction, Frontend, Route, WaypointConfig } from './model.ts';
 import type { RequestRecord } from './request-record.ts';
 import { createServeDeps, keepOnlyConfigured, type ServeDeps } from './serve-deps.ts';
@@ -113,6 +114,7 @@ function use(
   closers.push(() => upstream.close());
   config = configOf(routes, clusters, frontend);
   deps = createServeDeps({
+    ledger: roomyLedger(),
     config: () => config,
     upstream,
     identity: () => WAYPOINT,

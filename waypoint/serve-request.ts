@@ -1,5 +1,6 @@
 import type { Exchange, HeaderList } from './exchange.ts';
 import type { LiveCall } from './live-calls.ts';
+import { ownerOf, REQUEST_BYTES, sizeOfHeaders } from './memory/costs.ts';
 import type { Endpoint } from './model.ts';
 import {
   type AuthorizedRequest,
@@ -16,6 +17,7 @@ import { timerMs } from './timer.ts';
 import { abortReply, DENIED, replyTo } from './upstream/decided-reply.ts';
 import { whyDenied } from './upstream/denial.ts';
 import { isExtendedConnect, keyOfWebSocket, NO_ACCEPT } from './upstream/extended-connect.ts';
+import { OVERLOADED } from './upstream/failure-reply.ts';
 import type { ForwardPlan, TryFault } from './upstream/forward-plan.ts';
 import { Forwarding } from './upstream/forwarding.ts';
 import { formatReply, type LocalReply, sendReply } from './upstream/local-reply.ts';
@@ -65,6 +67,7 @@ class Service implements LiveCall {
   start(): void {
     this.#exchange.onClose = (isComplete) => this.#onClose(isComplete);
     this.#deps.live.add(this);
+    this.#deps.ledger.note(sizeOfHeaders(this.#exchange.head.headers));
     const decision = this.#decide();
     if (!('route' in decision)) {
       this.#act(decision);
@@ -80,17 +83,35 @@ class Service implements LiveCall {
     else this.#delay = setTimeout(() => this.#act(decision), timerMs(faults.delayMs));
   }
 
+  get owner(): string {
+    return ownerOf(this.#exchange.downstream.caller);
+  }
+
+  held(): number {
+    const { head } = this.#exchange;
+    const size = REQUEST_BYTES + sizeOfHeaders(head.headers) + head.target.length;
+    return size + this.#exchange.held() + (this.#forwarding?.held() ?? 0);
+  }
+
+  shed(why: string): void {
+    this.#end(OVERLOADED, why, 'OM');
+  }
+
   recheck(): void {
     const asked = this.#asked;
     if (asked === undefined) return;
     const frontend = this.#deps.config().frontends.named(asked.frontend.name) ?? asked.frontend;
     const denied = frontend.refuse ?? this.#whyDenied({ ...asked, frontend });
-    if (denied === undefined) return;
-    const why = `no longer allowed: ${denied}`;
-    if (this.#forwarding !== undefined) this.#forwarding.cut(DENIED, why);
+    if (denied !== undefined) this.#end(DENIED, `no longer allowed: ${denied}`, 'LR');
+  }
+
+  /** Answers so if there is no answer yet, else resets. */
+  #end(reply: LocalReply, why: string, flag: 'LR' | 'OM'): void {
+    if (this.#forwarding !== undefined) this.#forwarding.cut(reply, why, flag);
     else if (this.#delay !== undefined) {
       this.#stopDelay();
-      this.#reply(DENIED, why);
+      if (flag === 'OM') this.#log.flag(flag);
+      this.#reply(reply, why);
     }
   }
 

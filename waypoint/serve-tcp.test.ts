@@ -7,6 +7,7 @@ import { fieldOf } from '#ztunnel/hbone/headers.ts';
 import { SocketLeg } from '#ztunnel/hbone/socket-leg.ts';
 import { SETTINGS, socketPair } from '#ztunnel/hbone/testing.ts';
 import type { Verdict } from '#ztunnel/policy/verdict.ts';
+import { roomyLedger } from './memory/testing.ts';
 import type { Cluster, Frontend, TcpRoute, WaypointConfig } from './model.ts';
 import type { RequestRecord } from './request-record.ts';
 import { createServeDeps } from './serve-deps.ts';
@@ -70,6 +71,7 @@ async function connect(
   const upstream = createUpstream({ svid: () => undefined, settings: SETTINGS, ...options.upstream });
   const records: RequestRecord[] = [];
   const deps = createServeDeps({
+    ledger: roomyLedger(),
     config: () => config,
     upstream,
     identity: () => WAYPOINT,

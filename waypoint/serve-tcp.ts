@@ -3,6 +3,7 @@ import { type Splice, type SpliceEnd, splice } from '#ztunnel/hbone/splice.ts';
 import type { Downstream } from './exchange.ts';
 import { HeldLeg } from './held-leg.ts';
 import type { LiveCall } from './live-calls.ts';
+import { CONNECTION_BYTES, ownerOf } from './memory/costs.ts';
 import type { Cluster, Endpoint } from './model.ts';
 import type { RequestRecord, ResponseFlag } from './request-record.ts';
 import { decideStream, type StreamDecision } from './route/decide-stream.ts';
@@ -34,6 +35,8 @@ interface Story {
   endpoint: Endpoint | undefined;
   attempts: number;
   details: string;
+  /** Why, should it be cut. */
+  cutFlag: ResponseFlag;
 }
 
 /**
@@ -50,19 +53,28 @@ export async function serveTcp(tunnel: TcpTunnel, deps: ServeDeps): Promise<void
     endpoint: undefined,
     attempts: 0,
     details: '',
+    cutFlag: 'LR',
   };
   const gone = new AbortController();
   const leg = new HeldLeg(tunnel.leg, () =>
     gone.abort({ flag: 'DC', why: 'the caller left' } satisfies Ended),
   );
   let joined: Splice | undefined;
+  let upstream: Connected | undefined;
+  const cut = (flag: ResponseFlag, why: string): void => {
+    if (joined === undefined) gone.abort({ flag, why } satisfies Ended);
+    else {
+      story.cutFlag = flag;
+      joined.cut(why);
+    }
+  };
   const call: LiveCall = {
+    owner: ownerOf(tunnel.downstream.caller),
+    held: () => CONNECTION_BYTES + leg.held() + (upstream?.leg.held?.() ?? 0),
+    shed: (why) => cut('OM', why),
     recheck: () => {
       const denied = whyNotNow(story, deps);
-      if (denied === undefined) return;
-      const why = `no longer allowed: ${denied}`;
-      if (joined === undefined) gone.abort({ flag: 'LR', why } satisfies Ended);
-      else joined.cut(why);
+      if (denied !== undefined) cut('LR', `no longer allowed: ${denied}`);
     },
   };
   deps.live.add(call);
@@ -70,15 +82,16 @@ export async function serveTcp(tunnel: TcpTunnel, deps: ServeDeps): Promise<void
     deps.live.delete(call);
     deps.record(recordOf(story, bytes));
   };
-  const upstream = await connect(story, deps, gone.signal);
+  upstream = await connect(story, deps, gone.signal);
   deps.opened(recordOf(story, NOTHING));
   if (upstream === undefined) {
     leg.abort();
     over(NOTHING);
     return;
   }
+  const { release } = upstream;
   joined = splice(leg, upstream.leg, (end) => {
-    upstream.release();
+    release();
     noteEnd(story, end);
     over(joined?.bytes() ?? NOTHING);
   });
@@ -162,7 +175,7 @@ function fail(story: Story, details: string, flag?: ResponseFlag): undefined {
 function noteEnd(story: Story, end: SpliceEnd): void {
   if (end.kind === 'complete') return;
   story.details = end.reason;
-  if (end.kind === 'cut') story.flags.push('LR');
+  if (end.kind === 'cut') story.flags.push(story.cutFlag);
   else story.flags.push(end.side === 'upstream' ? 'UC' : 'DC');
 }
 

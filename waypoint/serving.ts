@@ -4,6 +4,7 @@ import type { Svid } from '#certs/svid.ts';
 import type { ConnectionSettings } from '#ztunnel/hbone/connection.ts';
 import type { Verdict } from '#ztunnel/policy/verdict.ts';
 import type { Caller, Exchange } from './exchange.ts';
+import type { Ledger } from './memory/ledger.ts';
 import type { Frontend, WaypointConfig } from './model.ts';
 import type { RequestRecord } from './request-record.ts';
 import { createServeDeps, keepOnlyConfigured } from './serve-deps.ts';
@@ -17,6 +18,7 @@ export interface ServingOptions {
   readonly authorize: (frontend: Frontend, caller: Caller, authority: HostPort) => Verdict;
   readonly identity: Identity;
   readonly svid: () => Svid | undefined;
+  readonly ledger: Ledger;
   readonly hbone: ConnectionSettings;
   readonly onRecord: (record: RequestRecord) => void;
   /** Gets each TCP connection when it is open, or has come to nothing. */
@@ -40,11 +42,17 @@ export interface Serving {
 }
 
 export function createServing(options: ServingOptions): Serving {
-  const { config, authorize, identity, svid, hbone, onRecord, onOpened, sockets } = options;
-  const upstream = createUpstream({ svid, settings: hbone, ...sockets });
+  const { config, authorize, identity, svid, ledger, hbone, onRecord, onOpened, sockets } = options;
+  const upstream = createUpstream({
+    svid,
+    settings: hbone,
+    onBytes: (bytes) => ledger.note(bytes),
+    ...sockets,
+  });
   const deps = createServeDeps({
     config,
     upstream,
+    ledger,
     identity: () => identity,
     authorize: (frontend, caller, _request, authority) => authorize(frontend, caller, authority),
     record: onRecord,

@@ -100,6 +100,13 @@ export const SETTING_FLAGS: readonly SettingFlag[] = [
     description: 'life of certificates that are asked for',
   },
   {
+    flag: 'memory-budget',
+    argument: 'SIZE',
+    variable: 'MEMORY_BUDGET',
+    usual: '256Mi',
+    description: 'memory in which something may wait for callers; beyond it, who holds most is shed',
+  },
+  {
     flag: 'drain',
     argument: 'DURATION',
     variable: 'DRAIN_DURATION',

@@ -37,6 +37,8 @@ export interface WaypointSettings {
   readonly ports: { readonly admin: number; readonly metrics: number; readonly readiness: number };
   /** How long certificates are asked for. */
   readonly secretTtlMs: number;
+  /** What may be held for callers, in bytes: beyond it, who holds most is shed. */
+  readonly memoryBytes: number;
   /** How long requests and connections may go on after a stop was asked for. */
   readonly drainMs: number;
   /** Absent: to standard output. */
@@ -54,6 +56,9 @@ export class WaypointSettingsError extends Error {
 
 /** Address of the control plane inside the namespaces of a mesh on one machine. */
 const STATE_CONTROL_PLANE = 'https://10.240.0.2:15012';
+
+/** With less, a few requests with bodies would be too much. */
+const MIN_MEMORY_BYTES = 16 * 1024 * 1024;
 
 /** Flags by name without dashes, as far as they were given. */
 export type GivenFlags = ReadonlyMap<string, string>;
@@ -105,6 +110,7 @@ function read(settings: Settings): WaypointSettings {
       readiness: numberIn(settings, '--readiness-port', 15_021),
     },
     secretTtlMs: durationMs(settings, '--secret-ttl', 86_400_000),
+    memoryBytes: memoryBytes(settings, value('memory-budget') ?? '256Mi'),
     drainMs: durationMs(settings, '--drain', 25_000),
     ...(accessLog !== undefined && { accessLog }),
     ...(adminSocket !== undefined && { adminSocket }),
@@ -140,6 +146,17 @@ function numberIn(settings: Settings, name: string, otherwise: number): number {
   if (/^\d{1,5}$/.test(value) && Number(value) <= 65_535) return Number(value);
   settings.faults.push(`${name}: ${JSON.stringify(value)} is not a number from 0 to 65535`);
   return otherwise;
+}
+
+/** `256Mi`, `1Gi`: from 16Mi. */
+function memoryBytes(settings: Settings, value: string): number {
+  const [, digits, unit] = /^(\d{1,5})(Mi|Gi)$/.exec(value) ?? [];
+  const bytes = Number(digits) * (unit === 'Gi' ? 1024 : 1) * 1024 * 1024;
+  if (bytes >= MIN_MEMORY_BYTES) return bytes;
+  settings.faults.push(
+    `--memory-budget: ${JSON.stringify(value)} is not a size from 16Mi, such as 256Mi or 1Gi`,
+  );
+  return MIN_MEMORY_BYTES;
 }
 
 function listenAddress(settings: Settings, value: string): HostPort {

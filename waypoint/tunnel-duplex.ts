@@ -2,10 +2,13 @@ import { Duplex } from 'node:stream';
 import type { HostPort } from '#api/address.ts';
 import type { ErrorCode } from '#ztunnel/hbone/error.ts';
 import type { Leg } from '#ztunnel/hbone/leg.ts';
+import { heldInStream } from './memory/costs.ts';
 
 /** What is wrapped: a CONNECT stream, or another end of a splice. */
 export interface TunnelLeg extends Omit<Leg, 'abort'> {
   readonly abort: (code?: ErrorCode) => void;
+  /** Bytes of memory in which data waits, either way; absent where there is little. */
+  readonly held?: () => number;
 }
 
 export interface TunnelDuplexOptions {
@@ -13,6 +16,8 @@ export interface TunnelDuplexOptions {
   readonly remote?: HostPort;
   /** Bytes that wait for a slow reader before the tunnel is asked to wait. Default 64 KiB. */
   readonly highWaterMark?: number;
+  /** Told of all that comes in. */
+  readonly onBytes?: ((bytes: number) => void) | undefined;
 }
 
 /** Why a tunnel broke: `code` is that of a socket, for those who take it for one. */
@@ -33,6 +38,7 @@ const COALESCE_BYTES = 16 * 1024;
 export class TunnelDuplex extends Duplex {
   readonly #leg: TunnelLeg;
   readonly #remote: HostPort | undefined;
+  readonly #onBytes: ((bytes: number) => void) | undefined;
   #onRoom: (() => void) | undefined;
   #onFinished: (() => void) | undefined;
   #hasFinished = false;
@@ -46,6 +52,7 @@ export class TunnelDuplex extends Duplex {
     super({ allowHalfOpen: true, highWaterMark, emitClose: true });
     this.#leg = leg;
     this.#remote = options.remote;
+    this.#onBytes = options.onBytes;
     leg.start({
       onData: (bytes) => this.#receive(bytes),
       onEnd: () => this.push(null),
@@ -68,6 +75,11 @@ export class TunnelDuplex extends Duplex {
 
   get remoteFamily(): string | undefined {
     return this.#remote && (this.#remote.ip.includes(':') ? 'IPv6' : 'IPv4');
+  }
+
+  /** Bytes of memory in which data waits, either way, here and in the tunnel. */
+  get held(): number {
+    return heldInStream(this) + (this.#leg.held?.() ?? 0);
   }
 
   get bytesRead(): number {
@@ -152,6 +164,7 @@ export class TunnelDuplex extends Duplex {
 
   #receive(bytes: Buffer): void {
     this.#timer?.refresh();
+    this.#onBytes?.(bytes.length);
     // The tunnel's memory is used again.
     if (!this.push(Buffer.from(bytes))) this.#leg.pause();
   }

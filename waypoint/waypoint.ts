@@ -12,13 +12,15 @@ import type { Svid } from '#certs/svid.ts';
 import { createSvidManager, type SvidManager } from '#certs/svid-manager.ts';
 import { createAccessLogWriter } from '#ztunnel/access-log-writer.ts';
 import type { ConnectionSettings } from '#ztunnel/hbone/connection.ts';
+import { watchWaiting } from '#ztunnel/hbone/memory-budget.ts';
 import { formatRefusedTunnel, formatRequestRecord, RequestLogWriter } from './access-log.ts';
 import type { AdminView } from './admin.ts';
 import { Configuration } from './configuration.ts';
 import { HboneListener } from './downstream/hbone-listener.ts';
 import { DEFAULT_LIMITS, type DownstreamLimits } from './downstream/limits.ts';
 import { type RefusedTunnel, Tunnels } from './downstream/tunnels.ts';
-import { createMetrics, type WaypointMetrics } from './metrics.ts';
+import { Ledger, type Shed } from './memory/ledger.ts';
+import { createMetrics, type MemoryFigures, type WaypointMetrics } from './metrics.ts';
 import type { Cluster } from './model.ts';
 import type { RequestRecord } from './request-record.ts';
 import { RouteCounts } from './route-counts.ts';
@@ -38,9 +40,12 @@ export interface WaypointOptions {
   readonly sockets?: ServingOptions['sockets'];
 }
 
-/** As a ztunnel has it: fact sheet ambient-wire.md, 1.2. */
+/**
+ * As a ztunnel has it (fact sheet ambient-wire.md, 1.2), but for the window of a stream: as much is kept of what is not read, and a
+ * waypoint stands between many.
+ */
 export const HBONE_SETTINGS: ConnectionSettings = {
-  streamWindowBytes: 4 * 1024 * 1024,
+  streamWindowBytes: 512 * 1024,
   connectionWindowBytes: 16 * 1024 * 1024,
   frameBytes: 1024 * 1024,
   pingIntervalMs: 10_000,
@@ -54,6 +59,8 @@ export class Waypoint {
   readonly svids: SvidManager;
   readonly #options: WaypointOptions;
   readonly #counts = new RouteCounts();
+  readonly #ledger: Ledger;
+  readonly #unwatch: () => void;
   readonly #log: RequestLogWriter;
   readonly #serving: Serving;
   readonly #tunnels: Tunnels;
@@ -66,6 +73,8 @@ export class Waypoint {
   constructor(options: WaypointOptions) {
     const { settings, logger } = options;
     this.#options = options;
+    this.#ledger = new Ledger({ budgetBytes: settings.memoryBytes, onShed: (shed) => this.#onShed(shed) });
+    this.#unwatch = watchWaiting((bytes) => this.#ledger.note(bytes));
     this.configuration = new Configuration((config) => {
       this.#counts.follow(config);
       this.#serving.follow(config);
@@ -76,6 +85,7 @@ export class Waypoint {
       upstream: () => this.#serving.connections(),
       mirrors: () => this.#serving.mirrors(),
       xds: () => this.configuration.counts(),
+      memory: () => this.#memory(),
     });
     this.#log = new RequestLogWriter(
       createAccessLogWriter({
@@ -93,6 +103,7 @@ export class Waypoint {
         this.configuration.authorizations.authorize(frontend, caller, authority),
       identity: options.identity,
       svid: () => this.#svid(),
+      ledger: this.#ledger,
       hbone: HBONE_SETTINGS,
       onRecord: (record) => this.#record(record),
       onOpened: (record) => this.metrics.opened(record),
@@ -103,6 +114,7 @@ export class Waypoint {
       listen: settings.listen,
       tunnels: this.#tunnels,
       settings: HBONE_SETTINGS,
+      ledger: this.#ledger,
       svid: () => this.#svid(),
       onFailure: ({ remote, reason }) => {
         this.metrics.sessionFailed();
@@ -175,6 +187,8 @@ export class Waypoint {
     this.#listener.close('the waypoint ends');
     this.#serving.close();
     this.#tunnels[Symbol.dispose]();
+    this.#unwatch();
+    this.#ledger[Symbol.dispose]();
     this.svids.close();
     this.metrics.close();
     await this.#log.close();
@@ -192,6 +206,16 @@ export class Waypoint {
     this.metrics.record(record);
     this.#counts.add(record);
     this.#log.write(formatRequestRecord(record));
+  }
+
+  #onShed({ owner, holders, bytes }: Shed): void {
+    const fields = { caller: owner, holders, bytes, budget_bytes: this.#ledger.budgetBytes };
+    this.#options.logger.warn(fields, 'memory is short, the caller who holds most was shed');
+  }
+
+  #memory(): MemoryFigures {
+    const { heldBytes, budgetBytes, shedCount } = this.#ledger;
+    return { heldBytes, budgetBytes, shedCount };
   }
 
   #refused(refused: RefusedTunnel): void {
@@ -213,6 +237,7 @@ export class Waypoint {
         `k8s.cluster.name=${clusterId},k8s.namespace.name=${namespace},` +
         `k8s.deployment.name=${name},service.name=${name},service.version=latest`,
       limits: { ...DEFAULT_LIMITS, ...limits },
+      ledger: this.#ledger,
     });
   }
 
@@ -298,6 +323,7 @@ export class Waypoint {
       sessions: this.#listener.sessionCount,
       tunnels: this.#listener.streamCount,
       upstream: this.#serving.connections(),
+      memory: this.#memory(),
       serves: [...new Set([...this.configuration.current.frontends.all()].map(({ service }) => service))],
       xds: this.configuration.counts().map(({ type, held, rejected }) => ({
         type,

@@ -5,12 +5,16 @@ import type { Svid } from '#certs/svid.ts';
 import { canonicalIp } from '#ztunnel/hbone/authority.ts';
 import type { ConnectionSettings } from '#ztunnel/hbone/connection.ts';
 import { createHboneServer, type HboneServer, type ServerSession } from '#ztunnel/hbone/server.ts';
+import { ownerOf, SESSION_BYTES, STREAM_BYTES } from '../memory/costs.ts';
+import type { Ledger } from '../memory/ledger.ts';
+import { Handshakes } from './handshakes.ts';
 import type { Tunnels } from './tunnels.ts';
 
 export interface HboneListenerOptions {
   readonly listen: HostPort;
   readonly tunnels: Tunnels;
   readonly settings: ConnectionSettings;
+  readonly ledger: Ledger;
   /** The waypoint's own, newest first choice; undefined: it has none that is valid. */
   readonly svid: () => Svid | undefined;
   /** A connection that came to nothing, or a fault of our own; for the log. */
@@ -20,6 +24,9 @@ export interface HboneListenerOptions {
 const HANDSHAKE_TIMEOUT_MS = 10_000;
 const KEEPALIVE_MS = 180_000;
 const SOCKET_BUFFER_BYTES = 256 * 1024;
+/** Connections at a time whose peers have not proven yet who they are: in all, and from one address. */
+const MAX_HANDSHAKES = 1_024;
+const MAX_HANDSHAKES_PER_ADDRESS = 256;
 
 /** Port 15008: takes callers' sessions. */
 export class HboneListener {
@@ -28,6 +35,7 @@ export class HboneListener {
   readonly #sessions = new Set<ServerSession>();
   /** For the SVID that is current; made anew when that is renewed. */
   #hbone: HboneServer | undefined;
+  readonly #handshakes = new Handshakes(MAX_HANDSHAKES, MAX_HANDSHAKES_PER_ADDRESS);
   #onSessionsChange: (() => void) | undefined;
 
   constructor(options: HboneListenerOptions) {
@@ -88,6 +96,11 @@ export class HboneListener {
   #accept(socket: Socket): void {
     // Until a session listens, and for what it does not hear after its end.
     socket.on('error', () => undefined);
+    if (!this.#handshakes.begin(socket)) {
+      this.#report(socket, 'too many handshakes at a time');
+      socket.destroy();
+      return;
+    }
     const svid = this.#options.svid();
     if (svid === undefined) {
       this.#report(socket, 'the waypoint has no certificate');
@@ -104,6 +117,8 @@ export class HboneListener {
       settings,
       handshakeTimeoutMs: HANDSHAKE_TIMEOUT_MS,
       onSession: (session) => {
+        this.#handshakes.end(session.socket);
+        this.#hold(session);
         this.#sessions.add(session);
         // It was accepted before the port was closed.
         if (!this.#server.listening) session.connection.drain();
@@ -120,6 +135,21 @@ export class HboneListener {
         else tunnels.serve(session, stream, fields, remote);
       },
     });
+  }
+
+  /** Its tunnels are accounted for apart. */
+  #hold({ connection, peer, socket }: ServerSession): void {
+    const address = remoteOf(socket);
+    if (address === undefined) return;
+    const { ledger } = this.#options;
+    const holder = {
+      owner: ownerOf({ identity: peer, address }),
+      held: () => SESSION_BYTES + connection.streamCount * STREAM_BYTES + socket.writableLength,
+      shed: (why: string) => connection.close(why, 'ENHANCE_YOUR_CALM'),
+    };
+    ledger.note(SESSION_BYTES);
+    ledger.add(holder);
+    socket.once('close', () => ledger.delete(holder));
   }
 
   #report(socket: Socket, reason: string): void {

@@ -8,6 +8,7 @@ import type {
   HeaderList,
   RequestHead,
 } from '../exchange.ts';
+import { heldForReader, heldForWriter } from '../memory/costs.ts';
 import { firstValue } from '../route/headers.ts';
 import { readTrailers } from './request-head.ts';
 import { MAY_NOT_BE_SENT } from './sent-text.ts';
@@ -138,6 +139,11 @@ export class Http1Exchange implements Exchange {
       },
       onClosed: (complete) => this.#close(complete),
     });
+  }
+
+  held(): number {
+    const { request, response } = this.#options;
+    return this.#isUpgraded ? 0 : heldForReader(request) + heldForWriter(response);
   }
 
   bytesReceived(): number {

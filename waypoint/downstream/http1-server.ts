@@ -1,6 +1,8 @@
 import { createServer, type IncomingMessage, type Server, ServerResponse, STATUS_CODES } from 'node:http';
 import type { Duplex } from 'node:stream';
 import type { Downstream, Exchange } from '../exchange.ts';
+import { HTTP1_BYTES, ownerOf } from '../memory/costs.ts';
+import type { Ledger } from '../memory/ledger.ts';
 import type { RequestRecord } from '../request-record.ts';
 import { TunnelDuplex } from '../tunnel-duplex.ts';
 import { Http1Connection, headOf } from './http1-connection.ts';
@@ -11,6 +13,7 @@ import { type RefusedRequest, refusalRecord } from './refusal.ts';
 export interface HttpServerOptions {
   readonly limits: DownstreamLimits;
   readonly watch: Watch;
+  readonly ledger: Ledger;
   /** Answers a request. Never throws. */
   readonly serveRequest: (exchange: Exchange) => void;
   /** Of requests that were refused here, which nobody else hears of. */
@@ -84,11 +87,31 @@ export function createHttp1Tunnels(options: HttpServerOptions): Http1Tunnels {
         onRefused: (refused: RefusedRequest) => options.onRecord(refusalRecord(downstream, refused)),
       });
       connection.noteBytes(0); // the first have come
-      leg.onBytes = (bytes) => connection.noteBytes(bytes);
+      leg.onBytes = (bytes) => {
+        connection.noteBytes(bytes);
+        options.ledger.note(bytes);
+      };
+      holdTunnel(options.ledger, socket, downstream, HTTP1_BYTES);
       connections.set(socket, connection);
       server.emit('connection', socket);
     },
   };
+}
+
+/** What waits in a tunnel is its caller's; who is shed is reset. */
+export function holdTunnel(
+  ledger: Ledger,
+  socket: TunnelDuplex,
+  { caller }: Downstream,
+  ownBytes: number,
+): void {
+  const holder = {
+    owner: ownerOf(caller),
+    held: () => ownBytes + socket.held,
+    shed: () => socket.destroy(),
+  };
+  ledger.add(holder);
+  socket.on('close', () => ledger.delete(holder));
 }
 
 /** Events in which node:http lets go of a connection. */

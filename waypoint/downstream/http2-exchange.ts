@@ -9,6 +9,7 @@ import type {
   HeaderList,
   RequestHead,
 } from '../exchange.ts';
+import { heldInStream } from '../memory/costs.ts';
 import { readTrailers } from './request-head.ts';
 import { MAY_NOT_BE_SENT } from './sent-text.ts';
 import { socketTunnel } from './socket-tunnel.ts';
@@ -126,6 +127,10 @@ export class Http2Exchange implements Exchange {
       },
       reset: () => this.abort(),
     });
+  }
+
+  held(): number {
+    return heldInStream(this.#stream);
   }
 
   bytesReceived(): number {

@@ -6,8 +6,9 @@ import {
   type ServerOptions,
 } from 'node:http2';
 import type { Downstream } from '../exchange.ts';
+import { HTTP2_BYTES } from '../memory/costs.ts';
 import { TunnelDuplex } from '../tunnel-duplex.ts';
-import type { HttpServerOptions } from './http1-server.ts';
+import { type HttpServerOptions, holdTunnel } from './http1-server.ts';
 import { Http2Exchange } from './http2-exchange.ts';
 import { type DownstreamLimits, MAX_HEAD_BYTES, type Watched } from './limits.ts';
 import type { PeekedLeg } from './peeked-leg.ts';
@@ -61,6 +62,8 @@ export function createHttp2Tunnels(options: HttpServerOptions): Http2Tunnels {
     accept: (leg, downstream) => {
       const socket = new TunnelDuplex(leg, { remote: downstream.caller.address });
       socket.on('error', () => undefined);
+      leg.onBytes = (bytes) => options.ledger.note(bytes);
+      holdTunnel(options.ledger, socket, downstream, HTTP2_BYTES);
       const session = performServerHandshake(socket, OPTIONS);
       session.setLocalWindowSize(CONNECTION_WINDOW_BYTES);
       const connection = new Http2Connection(session, options.limits);

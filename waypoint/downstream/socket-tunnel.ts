@@ -9,6 +9,8 @@ export interface TunnelCounts {
   readonly onClosed: (complete: boolean) => void;
   /** How it is reset; absent: by destroying it. */
   readonly reset?: () => void;
+  /** Bytes of memory in which its data waits, where that is not counted elsewhere. */
+  readonly held?: () => number;
 }
 
 /**
@@ -62,6 +64,7 @@ export function socketTunnel(stream: Duplex, first: Buffer | undefined, counts: 
       if (counts.reset === undefined) stream.destroy();
       else counts.reset();
     },
+    held: counts.held ?? (() => 0),
     pause: () => stream.pause(),
     resume: () => stream.resume(),
   };

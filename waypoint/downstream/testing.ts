@@ -10,6 +10,8 @@ import type { Field } from '#ztunnel/hbone/hpack-tables.ts';
 import type { Answer, TunnelStream } from '#ztunnel/hbone/stream.ts';
 import { SETTINGS } from '#ztunnel/hbone/testing.ts';
 import type { Exchange, HeaderList } from '../exchange.ts';
+import type { Ledger } from '../memory/ledger.ts';
+import { roomyLedger } from '../memory/testing.ts';
 import type { Frontend, FrontendIndex } from '../model.ts';
 import type { RequestRecord } from '../request-record.ts';
 import type { TcpTunnel } from '../serve-tcp.ts';
@@ -77,6 +79,7 @@ export async function listen(
   options: {
     readonly limits?: Partial<DownstreamLimits>;
     readonly serveRequest?: (exchange: Exchange) => void;
+    readonly ledger?: Ledger;
   } = {},
 ): Promise<TestListener> {
   const [svid, clientSvid] = await Promise.all([ca.svid(WAYPOINT), ca.svid(WEB)]);
@@ -88,6 +91,7 @@ export async function listen(
     tcp: [],
   };
   let isDraining = false;
+  const ledger = options.ledger ?? roomyLedger();
   const tunnels = new Tunnels({
     frontends,
     serveRequest: (exchange) => {
@@ -110,11 +114,13 @@ export async function listen(
     isDraining: () => isDraining,
     baggage: 'k8s.namespace.name=pay',
     limits: { ...DEFAULT_LIMITS, ...options.limits },
+    ledger,
   });
   const listener = new HboneListener({
     listen: { ip: '127.0.0.1', port: 0 },
     tunnels,
     settings: SETTINGS,
+    ledger,
     svid: () => svid,
     onFailure: ({ reason }) => seen.failures.push(reason),
   });
@@ -148,6 +154,7 @@ export async function listen(
     },
     [Symbol.asyncDispose]: async () => {
       tunnels[Symbol.dispose]();
+      ledger[Symbol.dispose]();
       listener.close('the test is over');
       await listener.untilIdle();
     },

@@ -3,6 +3,7 @@ import type { Field } from '#ztunnel/hbone/hpack-tables.ts';
 import type { ServerSession } from '#ztunnel/hbone/server.ts';
 import type { TunnelStream } from '#ztunnel/hbone/stream.ts';
 import type { Caller, Downstream, Exchange } from '../exchange.ts';
+import type { Ledger } from '../memory/ledger.ts';
 import type { FrontendIndex } from '../model.ts';
 import type { RequestRecord } from '../request-record.ts';
 import type { TcpTunnel } from '../serve-tcp.ts';
@@ -34,6 +35,7 @@ export interface TunnelsOptions {
   /** What the waypoint says of itself in its 200. */
   readonly baggage: string;
   readonly limits: DownstreamLimits;
+  readonly ledger: Ledger;
 }
 
 /** How often what is open is looked at. */
@@ -49,11 +51,11 @@ export class Tunnels implements Disposable {
   readonly #http2: Http2Tunnels;
 
   constructor(options: TunnelsOptions) {
-    const { limits } = options;
+    const { limits, ledger } = options;
     this.#options = options;
     this.#watch = new Watch(Math.min(LOOK_MS, limits.headMs / 4, limits.requestIdleMs / 4));
     const { serveRequest, onRecord } = options;
-    const http = { limits, watch: this.#watch, serveRequest, onRecord };
+    const http = { limits, watch: this.#watch, ledger, serveRequest, onRecord };
     this.#http1 = createHttp1Tunnels(http);
     this.#http2 = createHttp2Tunnels(http);
   }

@@ -26,7 +26,7 @@ export interface Shed {
 const HIGH_SHARE = 0.9;
 const LOW_SHARE = 0.75;
 /** Also without anything coming in: what is held may change its form. */
-const LOOK_MS = 1_000;
+const LOOK_MS = 250;
 
 /**
  * What a process holds for its callers, in total: the sum of its holders. Nothing is counted for each piece of data: what has come

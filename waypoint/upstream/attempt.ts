@@ -65,6 +65,8 @@ export interface Attempt {
   readonly end: (trailers: HeaderList) => void;
   /** Gives it up; no event comes after. Harmless when it is over. */
   readonly abort: () => void;
+  /** Bytes of memory in which its bodies wait, either way. */
+  readonly held: () => number;
   /** Stops and goes on reading the answer. */
   readonly pause: () => void;
   readonly resume: () => void;

@@ -1,5 +1,6 @@
 import type { Duplex } from 'node:stream';
 import type { LegEvents } from '#ztunnel/hbone/leg.ts';
+import { heldInStream } from '../memory/costs.ts';
 import type { TunnelLeg } from '../tunnel-duplex.ts';
 
 /** A stream that is no TCP socket as one end of a splice: TLS inside a tunnel. It belongs to the leg. */
@@ -68,6 +69,10 @@ export class DuplexLeg implements TunnelLeg {
 
   bytesRead(): number {
     return this.#bytesRead;
+  }
+
+  held(): number {
+    return heldInStream(this.#stream);
   }
 
   #lose(reason: string): void {

@@ -62,5 +62,11 @@ const REPLIES: Readonly<Record<AttemptFailure['kind'], Row>> = {
 
 /** No endpoint is healthy. */
 export const NO_ENDPOINT: LocalReply = { status: 503, body: 'no healthy upstream' };
+/** There is no memory for it. */
+export const OVERLOADED: LocalReply = {
+  status: 503,
+  body: 'overloaded',
+  headers: ['x-envoy-local-overloaded', 'true'],
+};
 /** The request, or its last try, took too long. */
 export const TIMED_OUT: LocalReply = { status: 504, body: 'upstream request timeout' };

@@ -45,7 +45,7 @@ export class Forwarding {
   /** The last try met a connection that was being closed: others that have been idle may be no better. */
   #isFreshOnly = false;
   /** Once it is an upgraded connection. */
-  #cutTunnel: ((reason: string) => void) | undefined;
+  #upgraded: JoinedTunnel | undefined;
   #slow: RateLimit | undefined;
   #kbps: number;
   readonly #startedAt: number = performance.now();
@@ -85,18 +85,25 @@ export class Forwarding {
   }
 
   /** It must not go on, for a reason of our own: answers so if there is no answer yet, else resets. */
-  cut(reply: LocalReply, why: string): void {
-    this.#cutTunnel?.(why);
+  cut(reply: LocalReply, why: string, flag: 'LR' | 'OM' = 'LR'): void {
+    this.#upgraded?.cut(why, flag);
     if (this.#isOver) return;
+    if (flag === 'OM') this.#log.flag(flag);
     if (!this.#hasResponded) {
       this.#giveUp(reply, why);
       return;
     }
     const attempt = this.#attempt;
-    this.#log.flag('LR');
+    this.#log.flag(flag);
     this.#log.details = why;
     this.#break();
     attempt?.abort();
+  }
+
+  /** Bytes of memory in which bodies wait on the way to the application, and from there. */
+  held(): number {
+    const upgraded = this.#upgraded?.held() ?? 0;
+    return upgraded + (this.#attempt?.held() ?? 0) + this.#body.held() + (this.#slow?.held() ?? 0);
   }
 
   #begin(): void {
@@ -317,7 +324,7 @@ export class Forwarding {
     const ofConnection = isHttp2 ? [] : ['connection', 'Upgrade', 'upgrade', upgrade];
     const kept = this.#plan.answer(this.#log.status, headers, upgraded.endpoint);
     const answer = [...ofConnection, ...kept];
-    this.#cutTunnel = joinUpgraded(this.#exchange, upgraded.tunnel, answer, {
+    this.#upgraded = joinUpgraded(this.#exchange, upgraded.tunnel, answer, {
       log: this.#log,
       onOver: () => endTry?.(),
     });
@@ -364,22 +371,37 @@ interface Upgraded {
   readonly endpoint: Endpoint;
 }
 
+/** An upgraded connection, both ends of it. */
+interface JoinedTunnel {
+  readonly cut: (reason: string, flag: 'LR' | 'OM') => void;
+  readonly held: () => number;
+}
+
 /** Both ends speak another protocol from now on: its bytes go both ways until they end, or break. */
 function joinUpgraded(
   exchange: Exchange,
   upstream: ByteTunnel,
   answer: HeaderList,
   { log, onOver }: { readonly log: RequestLog; readonly onOver: () => void },
-): (reason: string) => void {
-  return joinTunnels(exchange.upgrade(log.status, answer), upstream, (end) => {
+): JoinedTunnel {
+  const downstream = exchange.upgrade(log.status, answer);
+  let cutFlag: 'LR' | 'OM' = 'LR';
+  const cut = joinTunnels(downstream, upstream, (end) => {
     onOver();
     if (end.kind === 'aborted') {
       log.flag(end.side === 'upstream' ? 'UC' : 'DC');
       log.details = end.reason;
     } else if (end.kind === 'cut') {
-      log.flag('LR');
+      log.flag(cutFlag);
       log.details = end.reason;
     }
     log.finish();
   });
+  return {
+    cut: (reason, flag) => {
+      cutFlag = flag;
+      cut(reason);
+    },
+    held: () => downstream.held() + upstream.held(),
+  };
 }

@@ -85,6 +85,7 @@ export class Http1Connection {
       abort: () => {
         if (this.#current === exchange) this.close();
       },
+      held: () => (this.#current === exchange ? (this.#leg.held?.() ?? 0) : 0),
       pause: () => {
         if (this.#current === exchange) this.#leg.pause();
       },

@@ -73,7 +73,7 @@ export class Http2Pool {
     this.#wires.open(target, ['h2'], this.#connecting.signal).then(
       (wire) => {
         this.#connecting = undefined;
-        const connection = new Http2Connection(asDuplex(wire, target.address), {
+        const connection = new Http2Connection(asDuplex(wire, target.address, this.#wires.onBytes), {
           onRoom: (each) => this.#serve(each, target),
           onClose: (each) => this.#onClose(each, target),
           onGone: (each) => this.#all.delete(each),

@@ -1,6 +1,7 @@
 import { type ClientHttp2Session, type ClientHttp2Stream, connect, constants } from 'node:http2';
 import type { Duplex } from 'node:stream';
 import type { HeaderList } from '../exchange.ts';
+import { heldInStream } from '../memory/costs.ts';
 import type { Attempt, AttemptFailure, AttemptHandlers, UpstreamRequest } from './attempt.ts';
 
 export interface Http2Options {
@@ -162,6 +163,10 @@ class Http2Attempt implements Attempt {
   abort(): void {
     this.#handlers = undefined;
     if (!this.#stream.closed) this.#stream.close(NGHTTP2_CANCEL);
+  }
+
+  held(): number {
+    return heldInStream(this.#stream);
   }
 
   pause(): void {

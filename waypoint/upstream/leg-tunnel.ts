@@ -43,6 +43,10 @@ export class LegTunnel implements ByteTunnel {
     this.#leg.abort();
   }
 
+  held(): number {
+    return this.#leg.held?.() ?? 0;
+  }
+
   pause(): void {
     this.#leg.pause();
   }

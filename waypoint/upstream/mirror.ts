@@ -1,5 +1,7 @@
 import type { HostPort } from '#api/address.ts';
 import type { Caller, RequestHead } from '../exchange.ts';
+import { ownerOf, REQUEST_BYTES } from '../memory/costs.ts';
+import type { Holder, Ledger } from '../memory/ledger.ts';
 import type { Cluster } from '../model.ts';
 import type { Attempt, AttemptHandlers, UpstreamRequest } from './attempt.ts';
 import type { Balancer } from './balance.ts';
@@ -30,7 +32,7 @@ export interface MirrorContext {
   readonly downstream: Pick<RequestHead, 'protocol'>;
 }
 
-export function createMirrors(upstream: Upstream, balancer: Balancer): Mirrors {
+export function createMirrors(upstream: Upstream, balancer: Balancer, ledger: Ledger): Mirrors {
   let active = 0;
   let sent = 0;
   let dropped = 0;
@@ -45,10 +47,12 @@ export function createMirrors(upstream: Upstream, balancer: Balancer): Mirrors {
       active += 1;
       sent += 1;
       const endTry = balancer.begin(cluster, endpoint);
-      const copy = new MirrorCopy(() => {
+      const copy = new MirrorCopy(ownerOf(caller), () => {
         active -= 1;
         endTry();
+        ledger.delete(copy);
       });
+      ledger.add(copy);
       const protocol = protocolOf(cluster, request, downstream);
       const target = { caller, endpoint, address: addressOf(endpoint, authority), cluster };
       copy.begin(upstream.send(protocol, target, request, copy.handlers));
@@ -59,14 +63,16 @@ export function createMirrors(upstream: Upstream, balancer: Balancer): Mirrors {
 
 const NONE: ReadonlySet<string> = new Set();
 
-class MirrorCopy implements BodyCopy {
+class MirrorCopy implements BodyCopy, Holder {
+  readonly owner: string;
   readonly #onOver: () => void;
   readonly #timer: NodeJS.Timeout;
   #attempt: Attempt | undefined;
   #waiting = 0;
   #isOver = false;
 
-  constructor(onOver: () => void) {
+  constructor(owner: string, onOver: () => void) {
+    this.owner = owner;
     this.#onOver = onOver;
     this.#timer = setTimeout(() => this.#giveUp(), TIMEOUT_MS).unref();
   }
@@ -105,6 +111,14 @@ class MirrorCopy implements BodyCopy {
   }
 
   abort(): void {
+    this.#giveUp();
+  }
+
+  held(): number {
+    return REQUEST_BYTES + (this.#attempt?.held() ?? 0);
+  }
+
+  shed(): void {
     this.#giveUp();
   }
 

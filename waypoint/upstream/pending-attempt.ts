@@ -1,4 +1,5 @@
 import type { HeaderList } from '../exchange.ts';
+import { heldInPieces } from '../memory/costs.ts';
 import type { Attempt, AttemptFailure, AttemptHandlers, UpstreamRequest } from './attempt.ts';
 
 /** Bytes of a body that are kept for a connection that is being made; the writer waits from then on. */
@@ -43,6 +44,7 @@ export class PendingAttempt implements Attempt {
     for (const chunk of this.#chunks) hasRoom = real.write(chunk);
     const wasFull = this.#size >= HIGH_WATER;
     this.#chunks = [];
+    this.#size = 0;
     if (this.#trailers !== undefined) real.end(this.#trailers);
     else if (wasFull && hasRoom) this.#handlers.onDrain();
     return true;
@@ -75,6 +77,10 @@ export class PendingAttempt implements Attempt {
       this.#chunks = [];
       this.#gaveUp.abort();
     }
+  }
+
+  held(): number {
+    return this.#real === undefined ? heldInPieces(this.#size, this.#chunks.length) : this.#real.held();
   }
 
   pause(): void {

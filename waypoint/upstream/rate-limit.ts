@@ -29,6 +29,13 @@ export class RateLimit {
     return this.#waiting.length === 0 && !this.#isBlocked;
   }
 
+  /** Bytes that wait. */
+  held(): number {
+    let bytes = 0;
+    for (const { length } of this.#waiting) bytes += length;
+    return bytes;
+  }
+
   /** Ends after what waits. */
   end(onEnd: () => void): void {
     if (this.#waiting.length === 0) onEnd();

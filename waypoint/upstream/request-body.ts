@@ -1,4 +1,5 @@
 import type { BodySource, HeaderList } from '../exchange.ts';
+import { heldInPieces } from '../memory/costs.ts';
 import type { Attempt } from './attempt.ts';
 
 /** What of a body is kept for a retry, in bytes; a larger one can be sent only once. */
@@ -47,6 +48,11 @@ export class RequestBody {
    */
   canBeSentAgain(wasNeverSent: boolean): boolean {
     return this.#isKept && (wasNeverSent || this.#keptBytes <= REPLAY_BYTES);
+  }
+
+  /** Bytes of memory that what is kept takes. */
+  held(): number {
+    return heldInPieces(this.#isKept ? this.#keptBytes : 0, this.#kept.length);
   }
 
   /** Sends all that has come, and what will, to a try. The one before gets no more. */

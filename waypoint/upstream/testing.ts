@@ -314,6 +314,10 @@ export class MemoryExchange implements Exchange {
     if (this.status === 0 || this.trailers !== undefined) throw new TypeError(`${what} out of order`);
   }
 
+  held(): number {
+    return 0;
+  }
+
   bytesReceived(): number {
     return this.#received;
   }
@@ -349,6 +353,10 @@ export class MemoryTunnel implements ByteTunnel {
 
   abort(): void {
     this.isAborted = true;
+  }
+
+  held(): number {
+    return 0;
   }
 
   pause(): void {}

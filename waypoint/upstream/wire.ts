@@ -35,6 +35,8 @@ export interface WireDeps {
   readonly dial?: (to: HostPort) => Socket;
   /** Of the HBONE server in front of an endpoint. Default: its address, port 15008. */
   readonly hopOf?: (address: HostPort) => HostPort;
+  /** Told of bytes that come from applications and may have to wait here. */
+  readonly onBytes?: (bytes: number) => void;
 }
 
 /** A connection to an application, through whatever it takes to get there. */
@@ -51,6 +53,7 @@ export interface Wires {
    * @throws WireError
    */
   readonly open: (target: UpstreamTarget, alpn: readonly string[], signal: AbortSignal) => Promise<Wire>;
+  readonly onBytes: WireDeps['onBytes'];
   /** HBONE sessions that are open. */
   readonly sessions: () => number;
   /** Opens no more; what is open ends by itself. */
@@ -72,8 +75,9 @@ export function asLeg(wire: Wire): TunnelLeg {
   return wire.kind === 'leg' ? wire.leg : new DuplexLeg(wire.socket);
 }
 
-export function asDuplex(wire: Wire, remote: HostPort): Duplex {
-  return wire.kind === 'leg' ? new TunnelDuplex(wire.leg, { remote }) : wire.socket;
+/** @param onBytes told of what comes in, unless that is done already */
+export function asDuplex(wire: Wire, remote: HostPort, onBytes: WireDeps['onBytes']): Duplex {
+  return wire.kind === 'leg' ? new TunnelDuplex(wire.leg, { remote, onBytes }) : wire.socket;
 }
 
 export function createWires(deps: WireDeps): Wires {
@@ -98,11 +102,12 @@ export function createWires(deps: WireDeps): Wires {
         const leg = await openLeg(target, inTime);
         return tls === undefined
           ? { kind: 'leg', leg }
-          : await secure(leg, { target, tls, alpn, signal: inTime });
+          : await secure(leg, { target, tls, alpn, signal: inTime, onBytes: deps.onBytes });
       } catch (error) {
         throw wireError(error, target.address, signal, inTime);
       }
     },
+    onBytes: deps.onBytes,
     sessions: () => pool.size,
     close: () => pool.close(),
   };
@@ -173,10 +178,11 @@ async function secure(
     readonly tls: BackendTls;
     readonly alpn: readonly string[];
     readonly signal: AbortSignal;
+    readonly onBytes: WireDeps['onBytes'];
   },
 ): Promise<Wire> {
-  const { target, tls, alpn, signal } = options;
-  const duplex = new TunnelDuplex(leg, { remote: target.address });
+  const { target, tls, alpn, signal, onBytes } = options;
+  const duplex = new TunnelDuplex(leg, { remote: target.address, onBytes });
   const socket = connectTls({
     socket: duplex,
     servername: tls.serverName,
