@@ -10,7 +10,7 @@ import { policy, service, workload } from '#test/kit/resources.ts';
 import { type SubscribeOptions, subscribeWorkloadApi } from './client.ts';
 import { encodeResource } from './codec.ts';
 import type { SubscriptionState } from './delta-client.ts';
-import { DISCOVERY_SERVICE, encodeResourceField, encodeResponse } from './discovery.ts';
+import { DISCOVERY_SERVICE, decodeRequest, encodeResourceField, encodeResponse } from './discovery.ts';
 import type { DeltaDiscoveryRequest } from './gen/envoy/service/discovery/v3/discovery_pb.ts';
 import {
   ADDRESS_TYPE,
@@ -289,8 +289,8 @@ async function openRecorder(responses: () => readonly Buffer[]): Promise<Recorde
         implementation: {
           deltaAggregatedResources: (call: DiscoveryCall) => {
             recorder.metadata = call.metadata;
-            call.on('data', (request: DeltaDiscoveryRequest) => {
-              requests.push(request);
+            call.on('data', (bytes: Buffer) => {
+              requests.push(decodeRequest(bytes));
               if (requests.length === 2) for (const bytes of responses()) call.write(bytes);
             });
           },

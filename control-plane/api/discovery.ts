@@ -14,14 +14,14 @@ export const DELTA_METHOD: '/envoy.service.discovery.v3.AggregatedDiscoveryServi
 /** What every client asks for that wants all there is. */
 export const WILDCARD = '*';
 
-/** The service as grpc-js takes it; requests arrive decoded, responses are handed over encoded. */
+/** The service as grpc-js takes it; both ways messages are bytes. */
 export const DISCOVERY_SERVICE: ServiceDefinition<{ deltaAggregatedResources: UntypedHandleCall }> = {
   deltaAggregatedResources: {
     path: DELTA_METHOD,
     requestStream: true,
     responseStream: true,
-    requestSerialize: encodeRequest,
-    requestDeserialize: decodeRequest,
+    requestSerialize: (bytes: Buffer) => bytes,
+    requestDeserialize: (bytes: Buffer) => bytes,
     responseSerialize: (bytes: Buffer) => bytes,
     responseDeserialize: (bytes: Buffer) => bytes,
   },
@@ -33,7 +33,7 @@ export function encodeRequest(request: MessageInitShape<typeof DeltaDiscoveryReq
 }
 
 /** @throws Error for bytes that are no such message. */
-function decodeRequest(bytes: Uint8Array): DeltaDiscoveryRequest {
+export function decodeRequest(bytes: Uint8Array): DeltaDiscoveryRequest {
   return fromBinary(DeltaDiscoveryRequestSchema, bytes, { readUnknownFields: false });
 }
 

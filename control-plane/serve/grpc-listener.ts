@@ -5,16 +5,14 @@ import {
   logVerbosity,
   Server,
   ServerCredentials,
-  ServerInterceptingCall,
-  type ServerInterceptor,
   type ServiceDefinition,
   setLogVerbosity,
-  status,
   type UntypedServiceImplementation,
 } from '@grpc/grpc-js';
 import type { Logger } from 'pino';
+import { type CallLimits, createCallGuard } from './call-guard.ts';
 import type { CallerTokens } from './caller-tokens.ts';
-import { createRefusalLog } from './refusal-log.ts';
+import { type ConnectionLimits, createConnectionGuard } from './connection-guard.ts';
 
 /** The address cannot be listened on; the message says why and what to do. */
 export class ListenError extends Error {
@@ -60,11 +58,16 @@ export async function listenGrpc(options: {
   readonly certificate: ServerCertificate;
   readonly services: readonly GrpcService[];
   readonly tokens: CallerTokens;
+  /** Of callers and connections; what is not there is by default. */
+  readonly limits?: CallLimits & ConnectionLimits;
   readonly logger: Logger;
 }): Promise<GrpcListener> {
   setLogVerbosity(logVerbosity.NONE); // What matters is logged here; it would write to the console.
+  const { tokens, logger, limits = {} } = options;
+  const connections = createConnectionGuard(limits);
+  const calls = createCallGuard({ tokens, connections, limits, logger });
   const server = new Server({
-    interceptors: [requireToken(options.tokens, options.logger)],
+    interceptors: [calls.interceptor],
     'grpc.max_receive_message_length': LONGEST_REQUEST_BYTES,
     'grpc.max_send_message_length': -1,
     'grpc.max_concurrent_streams': 100,
@@ -80,6 +83,7 @@ export async function listenGrpc(options: {
   const sockets = new Set<Socket>();
   const listener = createServer({ noDelay: true }, (socket: Socket) => {
     sockets.add(socket);
+    connections.opened(socket);
     socket.on('close', () => sockets.delete(socket));
     injector.injectConnection(socket);
   });
@@ -90,6 +94,7 @@ export async function listenGrpc(options: {
     port: typeof address === 'object' && address !== null ? address.port : options.port,
     setCertificate: (certificate) => credentials.set(certificate),
     [Symbol.asyncDispose]: async () => {
+      calls[Symbol.dispose]();
       const closed = once(listener, 'close');
       listener.close();
       server.forceShutdown();
@@ -124,25 +129,6 @@ function contextOptions({ keyPem, chainPem }: ServerCertificate): SecureContextO
     minVersion: 'TLSv1.3',
     ecdhCurve: 'X25519MLKEM768:X25519:P-256',
   };
-}
-
-function requireToken(tokens: CallerTokens, logger: Logger): ServerInterceptor {
-  const refusals = createRefusalLog(logger);
-  return (method, call) =>
-    new ServerInterceptingCall(call, {
-      start: (next) =>
-        next({
-          onReceiveMetadata: (metadata, pass) => {
-            const caller = tokens.authenticate(metadata);
-            if (caller.kind !== 'refused') {
-              pass(metadata);
-              return;
-            }
-            refusals.write({ peer: call.getPeer(), method: method.path, reason: caller.reason });
-            call.sendStatus({ code: status.UNAUTHENTICATED, details: caller.reason });
-          },
-        }),
-    });
 }
 
 async function listen(listener: NetServer, host: string, port: number): Promise<void> {

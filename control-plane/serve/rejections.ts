@@ -1,3 +1,4 @@
+import { keptText } from './kept-text.ts';
 import type { ServedResource } from './served-view.ts';
 
 /** A client's words are kept up to this length. */
@@ -27,7 +28,7 @@ export function readRejections(
   const mentioned = reasons.size > 0 ? [] : resources.filter(({ name }) => mentions(error, name));
   const rejected = mentioned.length > 0 ? mentioned : resources;
   const found = reasons.size > 0 ? reasons : new Map(rejected.map((resource) => [resource, error]));
-  return new Map([...found].map(([resource, reason]) => [resource, reason.slice(0, LONGEST_MESSAGE)]));
+  return new Map([...found].map(([resource, reason]) => [resource, keptText(reason, LONGEST_MESSAGE)]));
 }
 
 /** Whether `name: ` is in the message, and not as the end of another name. */

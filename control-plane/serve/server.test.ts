@@ -243,7 +243,7 @@ test('a million names, endless nonces and garbage end one client, and no other',
 
   using garbage = open(server);
   garbage.call.write(Buffer.from([0xff, 0xff, 0xff]));
-  expect(await garbage.ended).toMatchObject({ code: status.INTERNAL });
+  expect(await garbage.ended).toMatchObject({ code: status.INVALID_ARGUMENT });
 
   server.publish(workload({}), workload({ name: 'later' }));
   await eventually('the good one goes on', () => good.responses.length === 3);

@@ -2,6 +2,7 @@ import { Metadata, type ServiceDefinition, status, type UntypedServiceImplementa
 import type { Logger } from 'pino';
 import { DISCOVERY_SERVICE } from '#api/discovery.ts';
 import { SECRET_TYPE } from '#api/envoy/types.ts';
+import { type Budget, createBudget } from './caller-budget.ts';
 import { type Caller, type CallerTokens, formatCaller } from './caller-tokens.ts';
 import { MeshSecrets } from './mesh-secrets.ts';
 import type { ServedSnapshot } from './served-snapshot.ts';
@@ -58,8 +59,15 @@ export interface DiscoveryServer {
 export interface DiscoveryLimits {
   /** Names that one subscription may hold. Default 200 000. */
   readonly maxNames?: number;
+  /** Characters of names that all streams of one caller may have the server hold. Default 32 Mi. */
+  readonly maxCharacters?: number;
   /** Streams of one caller: a restarting ztunnel has two for a while, a waypoint one for each replica. Default 64. */
   readonly maxStreams?: number;
+  /**
+   * Milliseconds of the processor that the requests of one caller may take at once, and each second after that. A ztunnel with 200 000
+   * resources that comes back takes half a second. Default 5000 and 200.
+   */
+  readonly processorMs?: { readonly most: number; readonly perSecond: number };
 }
 
 /** Nothing: for a waypoint whose Gateway is gone. */
@@ -69,6 +77,7 @@ const NO_VIEW: ServedView = {};
 interface Connections {
   readonly caller: Caller;
   readonly streams: Set<ClientStream>;
+  readonly processor: Budget;
   lastSeen: readonly SubscriptionStatus[];
 }
 
@@ -81,6 +90,8 @@ export function createDiscoveryServer(options: {
   const { tokens, logger } = options;
   const maxNames = options.limits?.maxNames ?? 200_000;
   const maxStreams = options.limits?.maxStreams ?? 64;
+  const maxCharacters = options.limits?.maxCharacters ?? 32 * 1024 * 1024;
+  const processorMs = options.limits?.processorMs ?? { most: 5000, perSecond: 200 };
   const connections = new Map<string, Connections>();
   const secrets = new MeshSecrets();
   let snapshot: ServedSnapshot | undefined;
@@ -88,9 +99,16 @@ export function createDiscoveryServer(options: {
 
   const connectionsOf = (caller: Caller): Connections => {
     const key = formatCaller(caller);
-    const known = connections.get(key) ?? { caller, streams: new Set(), lastSeen: [] };
-    connections.set(key, known);
-    return known;
+    const known = connections.get(key);
+    if (known) return known;
+    const made = {
+      caller,
+      streams: new Set<ClientStream>(),
+      processor: createBudget(processorMs),
+      lastSeen: [],
+    };
+    connections.set(key, made);
+    return made;
   };
 
   const accept = (call: DiscoveryCall): void => {
@@ -104,16 +122,23 @@ export function createDiscoveryServer(options: {
     const ofCaller = connectionsOf(caller);
     const { streams } = ofCaller;
     const log = logger.child(loggedName(caller));
-    if (streams.size >= maxStreams) {
-      const details = `${formatCaller(caller)} has ${streams.size} streams open`;
-      log.warn({ peer, reason: details }, 'client refused');
-      call.emit('error', { code: status.RESOURCE_EXHAUSTED, details });
+    const full = reasonAgainstAnother(ofCaller, maxStreams);
+    if (full !== undefined) {
+      log.warn({ peer, reason: full }, 'client refused');
+      call.emit('error', { code: status.RESOURCE_EXHAUSTED, details: full });
       return;
     }
     const stream: ClientStream = new ClientStream({
       call,
       caller,
       maxNames,
+      processor: ofCaller.processor,
+      excess: () => {
+        const characters = [...streams].reduce((sum, each) => sum + each.characters, 0);
+        return characters > maxCharacters
+          ? `the resource names of this client have more than ${maxCharacters} characters, in ${streams.size} streams`
+          : undefined;
+      },
       view: snapshot && viewFor(snapshot, caller),
       logger: log,
       onClose: () => {
@@ -158,6 +183,16 @@ export function createDiscoveryServer(options: {
     hasAcked: (caller, type, name) =>
       newest(connections.get(formatCaller(caller)))?.hasAcked(type, name) ?? false,
   };
+}
+
+function reasonAgainstAnother(
+  { caller, streams, processor }: Connections,
+  maxStreams: number,
+): string | undefined {
+  if (streams.size >= maxStreams) return `${formatCaller(caller)} has ${streams.size} streams open`;
+  return processor.isSpent()
+    ? `the requests of ${formatCaller(caller)} take too much time; wait some seconds`
+    : undefined;
 }
 
 function viewOf(snapshot: ServedSnapshot, caller: Caller): ServedView {

@@ -111,6 +111,11 @@ export class Session {
     return answer;
   }
 
+  /** Characters of the names that are kept because the client has said them. */
+  get characters(): number {
+    return [...this.#subscriptions.values()].reduce((sum, { characters }) => sum + characters, 0);
+  }
+
   /** What was not planned so that something else can come before it; undefined: nothing. */
   get holdback(): Holdback | undefined {
     if (this.#awaitsPolicyRequest) return { waitsFor: 'policy-request', longestMs: POLICY_GRACE_MS };

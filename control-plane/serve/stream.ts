@@ -1,15 +1,18 @@
 import { type ServerDuplexStream, status } from '@grpc/grpc-js';
 import type { Logger } from 'pino';
-import { encodeResponse } from '#api/discovery.ts';
+import { decodeRequest, encodeResponse } from '#api/discovery.ts';
 import type { DeltaDiscoveryRequest } from '#api/gen/envoy/service/discovery/v3/discovery_pb.ts';
 import { NODE_AGENT } from '#api/node-description.ts';
+import { type Budget, processorMs } from './caller-budget.ts';
 import type { Caller } from './caller-tokens.ts';
+import { keptText } from './kept-text.ts';
+import { excessOf } from './request-shape.ts';
 import type { ServedType, ServedView } from './served-view.ts';
 import { NODE_ORDER, type PlannedResponse, Session, WAYPOINT_ORDER } from './session.ts';
 import type { SubscriptionRequest, SubscriptionStatus } from './subscription.ts';
 
-/** A bidirectional call as grpc-js hands it over: requests decoded, responses encoded. */
-export type DiscoveryCall = ServerDuplexStream<DeltaDiscoveryRequest, Buffer>;
+/** A bidirectional call as grpc-js hands it over: messages are bytes. */
+export type DiscoveryCall = ServerDuplexStream<Buffer, Buffer>;
 
 /** What kinds of callers there are, and what each may ask for. */
 const ORDERS: Readonly<Record<Caller['kind'], readonly ServedType[]>> = {
@@ -20,12 +23,18 @@ const ORDERS: Readonly<Record<Caller['kind'], readonly ServedType[]>> = {
 /** Of what a client says that it is called, so much is kept. */
 const LONGEST_ID = 300;
 
+/** The longest names that the mesh itself makes have some 700 bytes; an Envoy says some 50 KiB of itself. */
+const REQUEST_LIMITS = { longestName: 2048, largestNode: 1024 * 1024 };
+
 /** One client's stream: its requests into the session, the session's responses onto the wire. */
 export class ClientStream {
   readonly #caller: Caller;
   readonly #call: DiscoveryCall;
   readonly #session: Session;
   readonly #logger: Logger;
+  readonly #maxNames: number;
+  readonly #processor: Budget;
+  readonly #excess: () => string | undefined;
   #view: ServedView | undefined;
   #isBlocked = false;
   #isOpen = true;
@@ -37,6 +46,10 @@ export class ClientStream {
     readonly call: DiscoveryCall;
     readonly caller: Caller;
     readonly maxNames: number;
+    /** Milliseconds of the processor that requests of the caller may take, on all of its streams. */
+    readonly processor: Budget;
+    /** What the caller has the server hold too much of, on all of its streams; undefined: nothing. */
+    readonly excess: () => string | undefined;
     /** What the caller sees; undefined: nothing yet, it waits. */
     readonly view: ServedView | undefined;
     /** Its lines say whose stream it is. */
@@ -46,9 +59,12 @@ export class ClientStream {
     this.#caller = options.caller;
     this.#call = options.call;
     this.#session = new Session({ order: ORDERS[options.caller.kind], maxNames: options.maxNames });
+    this.#maxNames = options.maxNames;
+    this.#processor = options.processor;
+    this.#excess = options.excess;
     this.#view = options.view;
     this.#logger = options.logger;
-    this.#call.on('data', (request: DeltaDiscoveryRequest) => this.#receive(request));
+    this.#call.on('data', (bytes: Buffer) => this.#receive(bytes));
     this.#call.on('drain', () => {
       this.#isBlocked = false;
       this.#flush();
@@ -84,6 +100,11 @@ export class ClientStream {
     return this.#view !== undefined && this.#session.hasAnsweredAll(this.#view);
   }
 
+  /** Characters of the names that are kept because the client has said them. */
+  get characters(): number {
+    return this.#session.characters;
+  }
+
   /** By type. */
   status(): readonly SubscriptionStatus[] {
     return this.#session.status();
@@ -111,14 +132,35 @@ export class ClientStream {
     this.#call.emit('error', { code, details });
   }
 
-  #receive(request: DeltaDiscoveryRequest): void {
+  #receive(bytes: Buffer): void {
     if (!this.#isOpen) return;
+    const began = processorMs();
+    this.#answer(bytes);
+    this.#processor.spend(processorMs() - began);
+    if (this.#processor.isSpent())
+      this.refuse(
+        status.RESOURCE_EXHAUSTED,
+        'the requests of this client take too much time; wait some seconds',
+      );
+  }
+
+  #answer(bytes: Buffer): void {
+    const excess = excessOf(bytes, { ...REQUEST_LIMITS, maxNames: this.#maxNames });
+    if (excess !== undefined) {
+      this.refuse(status.RESOURCE_EXHAUSTED, excess);
+      return;
+    }
+    const request = decode(bytes);
+    if (request === undefined) {
+      this.refuse(status.INVALID_ARGUMENT, 'not a DeltaDiscoveryRequest');
+      return;
+    }
     const admission = admit(this.#caller, request);
     if (admission.kind === 'refused') {
       this.refuse(admission.code, admission.details);
       return;
     }
-    this.#id ??= (request.node?.id ?? '').slice(0, LONGEST_ID);
+    this.#id ??= keptText(request.node?.id ?? '', LONGEST_ID);
     this.#request(admission.type, request);
   }
 
@@ -135,7 +177,9 @@ export class ClientStream {
       this.refuse(status.RESOURCE_EXHAUSTED, error instanceof Error ? error.message : String(error));
       return;
     }
-    this.#flush();
+    const excess = this.#excess();
+    if (excess === undefined) this.#flush();
+    else this.refuse(status.RESOURCE_EXHAUSTED, excess);
   }
 
   #flush(): void {
@@ -178,6 +222,14 @@ export class ClientStream {
       },
       'resources sent',
     );
+  }
+}
+
+function decode(bytes: Buffer): DeltaDiscoveryRequest | undefined {
+  try {
+    return decodeRequest(bytes);
+  } catch {
+    return undefined;
   }
 }
 

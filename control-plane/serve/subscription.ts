@@ -1,4 +1,5 @@
 import { WILDCARD } from '#api/discovery.ts';
+import { NameSet } from './name-set.ts';
 import { readRejections } from './rejections.ts';
 import {
   type Changes,
@@ -58,11 +59,12 @@ export class Subscription {
   readonly #maxNames: number;
   #isFirst = true;
   #wantsAll = false;
-  readonly #names = new Set<string>();
+  readonly #names = new NameSet();
   /** Names to be answered, whether they changed or not. */
-  readonly #owed = new Set<string>();
+  readonly #owed = new NameSet();
   #owesAll = false;
   #initialVersions: Map<string, string> = new Map();
+  #initialCharacters = 0;
   #synced: ServedView | undefined;
   /** What the client held from before the stream: the resources of that view but those. */
   #carried: { readonly view: ServedView; readonly except: Set<string> } | undefined;
@@ -77,6 +79,11 @@ export class Subscription {
   /** Responses that the client has not answered. */
   get unanswered(): number {
     return this.#unanswered.size;
+  }
+
+  /** Characters of the names and versions that are kept because the client has said them. */
+  get characters(): number {
+    return this.#names.characters + this.#owed.characters + this.#initialCharacters;
   }
 
   /** Whether the client has rejected something as it still is. */
@@ -104,6 +111,8 @@ export class Subscription {
     const answer = this.#isFirst ? 'none' : this.#takeAnswer(request.nonce, request.error);
     if (this.#isFirst) {
       this.#initialVersions = new Map(request.initialVersions);
+      for (const [name, version] of this.#initialVersions)
+        this.#initialCharacters += name.length + version.length;
       this.#wantsAll = request.subscribe.length === 0;
       this.#owesAll = true;
       this.#isFirst = false;
@@ -131,6 +140,7 @@ export class Subscription {
     for (const { name } of this.#carried ? changes.updated : []) this.#carried?.except.add(name);
     this.#synced = view;
     this.#initialVersions = new Map();
+    this.#initialCharacters = 0;
     this.#owed.clear();
     this.#owesAll = false;
     for (const name of changes.removed) this.#rejected.delete(name);
@@ -218,7 +228,7 @@ export class Subscription {
     const wanted = this.#wantsAll
       ? [...resources.values()]
       : [...this.#names].flatMap((name) => resources.get(name) ?? []);
-    const names = this.#wantsAll ? new Set([...held.keys(), ...this.#names]) : this.#names;
+    const names = new Set(this.#wantsAll ? [...held.keys(), ...this.#names] : this.#names);
     return {
       updated: wanted.filter((resource) => held.get(resource.name) !== resource.version),
       removed: [...names].filter((name) => !resources.has(name)),

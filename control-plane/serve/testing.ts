@@ -5,7 +5,9 @@ import pino, { type Logger } from 'pino';
 import { ENVOY_TYPES, type EnvoyType } from '#api/envoy/types.ts';
 import type { Resource } from '#api/resource.ts';
 import { openAuthority } from '#certs/authority.ts';
+import type { CallLimits } from './call-guard.ts';
 import { openCallerTokens } from './caller-tokens.ts';
+import type { ConnectionLimits } from './connection-guard.ts';
 import { type GrpcListener, type GrpcService, listenGrpc } from './grpc-listener.ts';
 import { type ServedSnapshot, serveSnapshot, type WaypointInput } from './served-snapshot.ts';
 import { createDiscoveryServer, type DiscoveryLimits, type DiscoveryServer } from './server.ts';
@@ -56,7 +58,7 @@ export async function openTestServer(
     /** Where it listens; its certificate is for `localhost` and 127.0.0.1 whatever this is. Default 127.0.0.1. */
     readonly host?: string;
     readonly port?: number;
-    readonly limits?: DiscoveryLimits;
+    readonly limits?: DiscoveryLimits & CallLimits & ConnectionLimits;
     readonly services?: readonly GrpcService[];
   } = {},
 ): Promise<TestServer> {
@@ -84,6 +86,7 @@ export async function openTestServer(
     certificate: { keyPem, chainPem: chainPem.join('') },
     services: options.services ?? [discovery],
     tokens: callerTokens,
+    limits: options.limits ?? {},
     logger,
   });
   let resources: readonly Resource[] = [];
