@@ -173,7 +173,7 @@ export class TunnelStream implements Leg {
    */
   whenFlushed(callback: () => void): void {
     if (this.#isFlushed) callback();
-    else (this.#onFlushed ??= []).push(callback);
+    else this.#onFlushed = [...(this.#onFlushed ?? []), callback];
   }
 
   /** Gives up a stream on which nothing is on the way: it ends, and nobody is told how. */
