@@ -1,6 +1,7 @@
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
+import { CliError } from '../cli-error.ts';
 import type { FabricNode } from './fabric.ts';
 import type { NamedPort } from './names.ts';
 import type { ProcessId } from './process-id.ts';
@@ -34,6 +35,19 @@ export interface PodRecord {
   readonly ready?: boolean | undefined;
 }
 
+/** A process of the mesh that `tulle up` has started. */
+export interface RecordedProcess {
+  /** `ztunnel/n1`. */
+  readonly name: string;
+  readonly process: ProcessId;
+  /** Which start of it this is. */
+  readonly instance: number;
+  /** See `fingerprint.ts`. */
+  readonly fingerprint: string;
+  /** Whether it is the one that does the work, and not one that gets ready or drains. */
+  readonly serves: boolean;
+}
+
 /**
  * What has been made on this host, in fabric.json: for the next `up`, which takes over what still lives, and for `down`. A
  * record of another boot of the machine counts for nothing.
@@ -43,8 +57,7 @@ export interface Inventory {
   readonly nodes: readonly FabricNode[];
   /** Namespaces of the fabric that are complete. */
   readonly namespaces: readonly string[];
-  /** Processes of the mesh by name: `ztunnel/n1`. */
-  readonly processes: readonly { readonly name: string; readonly process: ProcessId }[];
+  readonly processes: readonly RecordedProcess[];
   readonly pods: readonly PodRecord[];
 }
 
@@ -73,7 +86,16 @@ const INVENTORY = z.object({
   bootId: z.string(),
   nodes: z.array(z.object({ name: z.string(), number: z.number(), external: z.boolean() })),
   namespaces: z.array(z.string()),
-  processes: z.array(z.object({ name: z.string(), process: PROCESS })),
+  processes: z.array(
+    z.object({
+      name: z.string(),
+      process: PROCESS,
+      // Absent in what an earlier version wrote: such processes are ended.
+      instance: z.number().default(0),
+      fingerprint: z.string().default(''),
+      serves: z.boolean().default(false),
+    }),
+  ),
   pods: z.array(
     POD_FIELDS.and(
       z.object({
@@ -96,11 +118,32 @@ export function emptyInventory(): Inventory {
   return { bootId: bootId(), nodes: [], namespaces: [], processes: [], pods: [] };
 }
 
-/** What an earlier run wrote; empty when there is nothing, or nothing of this boot. */
+/**
+ * What an earlier run wrote; empty when there is nothing, or nothing of this boot.
+ * @throws InventoryError when it cannot be read
+ */
 export function loadInventory(state: StateFolder): Inventory {
-  const parsed = INVENTORY.safeParse(readJson(inventoryFile(state)));
-  return parsed.success && parsed.data.bootId === bootId() ? parsed.data : emptyInventory();
+  const file = inventoryFile(state);
+  if (!existsSync(file)) return emptyInventory();
+  const { data, error } = INVENTORY.safeParse(readJson(file));
+  if (data !== undefined) return data.bootId === bootId() ? data : emptyInventory();
+  throw new InventoryError(
+    `${file} is damaged (${z.prettifyError(error).replaceAll('\n', ' ')}), and what this mesh has running cannot be told without it; tulle down --state ${state.path} ends and removes all of it, by name; then tulle up starts anew, with the same certificates, tokens and configuration`,
+  );
 }
+
+/** The same, for who goes by names where it cannot be read. */
+export function loadInventoryIfWhole(state: StateFolder): Inventory {
+  try {
+    return loadInventory(state);
+  } catch (error) {
+    if (error instanceof InventoryError) return emptyInventory();
+    throw error;
+  }
+}
+
+/** The inventory is there and cannot be read. */
+export class InventoryError extends CliError {}
 
 export function saveInventory(state: StateFolder, inventory: Inventory): void {
   writeAtomic(inventoryFile(state), `${JSON.stringify(inventory, undefined, 1)}\n`);

@@ -146,7 +146,7 @@ export function waypointProcess(settings: ProcessSettings, replica: ReplicaRef):
   const socketOf = (instance: number): string => waypointSocket(state, replica, index, instance);
   return {
     name: replicaProcessName(replica),
-    logFile: logFile(state, `waypoint-${namespace}-${name}-${index}`),
+    logFile: logFile(state, `waypoint-${podFileName(replicaPod(replica))}`),
     cgroup: join(cgroupRoot(state.mesh), 'processes', `waypoint-${podFileName(replicaPod(replica))}`),
     hostNetnsFd: settings.hostNetnsFd,
     command: (instance) => [

@@ -60,6 +60,7 @@ function sources(changes: Partial<StatusSources> = {}): StatusSources {
       process('ztunnel/n1', { state: { kind: 'running', pid: 11 } }),
     ],
     workers: 1,
+    supervisor: [],
     waypoints: { wanted: [], replicas: [], problems: [] },
     pods: [],
     enrolment: new Map(),

@@ -77,6 +77,8 @@ export interface StatusSources extends WorkloadSources {
   /** Byte workers of each ztunnel. */
   readonly workers: number;
   readonly waypoints: WaypointsReport;
+  /** What the supervisor itself cannot do now. */
+  readonly supervisor: readonly { readonly message: string; readonly effect: string }[];
 }
 
 /** Puts the parts together. */
@@ -93,6 +95,7 @@ export function composeStatus(sources: StatusSources): MeshStatus {
       restarts: process?.restarts ?? 0,
     },
     problems: [
+      ...sources.supervisor.map((problem) => ownProblem(problem)),
       ...processProblems(sources),
       ...waypointProblems(sources.waypoints, controlPlane?.waypoints ?? []),
       ...(controlPlane?.problems ?? []),
@@ -161,6 +164,10 @@ function processProblems(sources: StatusSources): readonly StatusProblem[] {
       : 'what was configured last stays in force';
     return [{ object: name, position: '', path: '', message, severity: 'error', effect }];
   });
+}
+
+function ownProblem({ message, effect }: StatusSources['supervisor'][number]): StatusProblem {
+  return { object: 'tulle up', position: '', path: '', message, severity: 'error', effect };
 }
 
 function processReport(sources: StatusSources, name: string): ProcessReport | undefined {

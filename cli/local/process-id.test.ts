@@ -1,7 +1,8 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { expect, test } from 'vitest';
-import { endProcess, findProcess, getProcess, isAlive, signalProcess } from './process-id.ts';
+import { findProcess, getProcess, isAlive, sessionOf } from './process-id.ts';
+import { endProcess, signalProcess } from './process-signal.ts';
 
 test('a running process is found and alive', () => {
   expect(isAlive(getProcess(process.pid))).toBe(true);
@@ -23,4 +24,13 @@ test('a process that takes no notice of SIGTERM is killed', async () => {
   await endProcess(getProcess(child.pid ?? 0), 100);
   expect(await exited).toEqual([null, 'SIGKILL']);
   expect(findProcess(child.pid ?? 0)).toBeUndefined();
+});
+
+test('a process in a session of its own is its first', async () => {
+  const child = spawn('sleep', ['60'], { detached: true });
+  await once(child, 'spawn');
+  expect(sessionOf(child.pid ?? 0)).toBe(child.pid);
+  expect(signalProcess(getProcess(child.pid ?? 0), 'SIGKILL')).toBe(true);
+  await once(child, 'exit');
+  expect(sessionOf(child.pid ?? 0)).toBeUndefined();
 });

@@ -8,7 +8,10 @@ export interface ProcessId {
   readonly startTime: number;
 }
 
-/** Identifies a running process; undefined when there is none of that number, or only a zombie. */
+/**
+ * Identifies a running process; undefined when there is none of that number, or only a zombie.
+ * @throws Error when /proc cannot be read
+ */
 export function findProcess(pid: number): ProcessId | undefined {
   const fields = statFields(pid);
   return fields === undefined || fields[0] === 'Z' || fields[0] === 'X'
@@ -26,16 +29,21 @@ export function getProcess(pid: number): ProcessId {
   return found;
 }
 
-/** Whether this very process still runs. */
-export function isAlive(process: ProcessId): boolean {
-  return findProcess(process.pid)?.startTime === process.startTime;
+/**
+ * Whether this very process still runs. Where that cannot be read, as without a free descriptor, a process of that number is
+ * taken for it: nothing is given up for dead that may live.
+ */
+export function isAlive({ pid, startTime }: ProcessId): boolean {
+  try {
+    return findProcess(pid)?.startTime === startTime;
+  } catch {
+    return hasNumber(pid);
+  }
 }
 
-/** Signals this very process; false when it is gone. */
-export function signalProcess(target: ProcessId, signal: NodeJS.Signals): boolean {
-  if (!isAlive(target)) return false;
+function hasNumber(pid: number): boolean {
   try {
-    return process.kill(target.pid, signal);
+    return process.kill(pid, 0);
   } catch {
     return false;
   }
@@ -51,14 +59,6 @@ export async function waitForEnd(process: ProcessId, timeoutMs: number): Promise
   return true;
 }
 
-/** Ends a process: SIGTERM, and SIGKILL when it has not ended in time. */
-export async function endProcess(process: ProcessId, graceMs: number): Promise<void> {
-  if (!signalProcess(process, 'SIGTERM')) return;
-  if (await waitForEnd(process, graceMs)) return;
-  signalProcess(process, 'SIGKILL');
-  await waitForEnd(process, 5_000);
-}
-
 /**
  * Whether the terminal sends its Ctrl-C to this process by itself, and so to everything in its group: then nobody has to
  * pass it on.
@@ -66,6 +66,15 @@ export async function endProcess(process: ProcessId, graceMs: number): Promise<v
 export function isInForeground(pid: number): boolean {
   const fields = statFields(pid);
   return fields !== undefined && Number(fields[4]) !== 0 && fields[2] === fields[5];
+}
+
+/**
+ * The process that began the session of a process, by number; undefined when there is none of that number.
+ * @throws Error when /proc cannot be read
+ */
+export function sessionOf(pid: number): number | undefined {
+  const session = statFields(pid)?.[3];
+  return session === undefined ? undefined : Number(session);
 }
 
 /** Fields of /proc/PID/stat from the third (state) on; the second, the name, may hold anything. */
@@ -76,7 +85,9 @@ function statFields(pid: number): readonly string[] | undefined {
       .slice(text.lastIndexOf(')') + 2)
       .trim()
       .split(' ');
-  } catch {
-    return undefined;
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'ENOENT' || code === 'ESRCH') return undefined;
+    throw error;
   }
 }

@@ -1,23 +1,32 @@
-import { realpathSync } from 'node:fs';
+import { existsSync, realpathSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { CliError } from '../cli-error.ts';
 import { nodeAddress } from './addresses.ts';
+import { cgroupRoot } from './cgroups.ts';
 import { prepareBpffs } from './ebpf.ts';
 import { buildFabric, type FabricNode } from './fabric.ts';
 import { refuseBrokenPolicies } from './first-configuration.ts';
 import { stopSignal } from './foreground.ts';
-import { emptyInventory, loadInventory, type PodRecord, saveInventory } from './inventory.ts';
+import {
+  emptyInventory,
+  loadInventory,
+  loadInventoryIfWhole,
+  type PodRecord,
+  type RecordedProcess,
+  saveInventory,
+} from './inventory.ts';
 import { lockForUp } from './lock.ts';
 import { formatWorkloadRef, podNetns } from './names.ts';
 import { listNamespaces } from './network-namespace.ts';
 import { checkSocketPaths, environmentFilePath, numberNodes, writeNodeFiles } from './node-files.ts';
-import { isAlive } from './process-id.ts';
+import { getProcess, isAlive } from './process-id.ts';
 import { failedStart } from './start-failure.ts';
 import { createStateFolder, type StateFolder } from './state-folder.ts';
 import { formatProblem } from './status-text.ts';
 import { Supervisor } from './supervisor.ts';
-import { endOrphans, removeMesh, sweepPods } from './sweep.ts';
+import { endStrays, removeMesh, sweepPods } from './sweep.ts';
 import { requireCapabilities, requireIpv6, requireTools } from './system-tool.ts';
+import { replicaOf, replicaProcessName } from './waypoint-plan.ts';
 
 /** What `tulle up` is told. */
 export interface MeshOptions {
@@ -48,7 +57,7 @@ export async function runMesh(options: MeshOptions): Promise<void> {
   try {
     const supervisor = await prepare(state, { ...options, files });
     try {
-      await supervisor.start();
+      await supervisor.start(stop.signal);
       if (await waitUntilReady(supervisor, stop.signal)) {
         console.log('mesh ready');
         await followProblems(supervisor, stop.signal);
@@ -68,33 +77,60 @@ async function prepare(
   options: MeshOptions & { readonly files: readonly string[] },
 ): Promise<Supervisor> {
   await refuseBrokenPolicies(state, options.files);
-  const before = loadInventory(state);
+  const before = hasRemains(state) ? loadInventory(state) : loadInventoryIfWhole(state);
   const nodes = numberNodes(options.nodes, before.nodes);
   checkSocketPaths(state, nodes);
   console.log(`state ${state.path} (on this host: ${state.mesh}-...)`);
-  await endOrphans(state, before);
-  const adopted = before.pods.filter((pod) => canAdopt(state, pod, nodes));
+  const running = before.processes.filter(({ process }) => isAlive(process));
+  await endStrays(
+    state,
+    running.map(({ process }) => process),
+  );
+  const adopted = before.pods
+    .filter((pod) => canAdopt(state, pod, nodes, running))
+    .map((pod) => (pod.waypoint === undefined ? pod : { ...pod, runner: getProcess(process.pid) }));
   await sweepPods(state, adopted);
-  saveInventory(state, { ...before, processes: [], pods: adopted });
+  saveInventory(state, { ...before, processes: running, pods: adopted });
   const namespaces = await buildFabric(state.mesh, nodes, new Set(before.namespaces));
-  saveInventory(state, { ...emptyInventory(), nodes, namespaces, pods: adopted });
+  saveInventory(state, { ...emptyInventory(), nodes, namespaces, processes: running, pods: adopted });
   writeNodeFiles(state, nodes, options.svidTtl);
   for (const node of nodes)
     console.log(`node ${node.name} ${nodeAddress(node.number).v4}${describeExternal(state, node)}`);
-  for (const pod of adopted) console.log(`workload ${formatWorkloadRef(pod)} still runs`);
+  for (const { name, serves, process } of running) {
+    if (serves) console.log(`process ${name} still runs (pid ${process.pid})`);
+  }
+  for (const pod of adopted.filter(({ waypoint }) => waypoint === undefined)) {
+    console.log(`workload ${formatWorkloadRef(pod)} still runs`);
+  }
   const { files, svidTtl, capture } = options;
   const missing = capture === 'nftables' ? undefined : prepareBpffs();
   if (missing !== undefined) console.log(`no capture by eBPF: ${missing}`);
-  return new Supervisor({ state, nodes, namespaces, adopted, files, svidTtl, capture });
+  return new Supervisor({ state, nodes, namespaces, adopted, running, files, svidTtl, capture });
 }
 
 function describeExternal(state: StateFolder, node: FabricNode): string {
   return node.external ? ` (external: start its ztunnel with ${environmentFilePath(state, node)})` : '';
 }
 
-function canAdopt(state: StateFolder, pod: PodRecord, nodes: readonly FabricNode[]): boolean {
+/** Whether an earlier mesh has left anything on this host: after a crash of the host itself there is nothing. */
+function hasRemains({ mesh }: StateFolder): boolean {
+  return listNamespaces(mesh).length > 0 || existsSync(cgroupRoot(mesh));
+}
+
+/** Whether a workload's `run` lives, or a waypoint's process, and its place is there. */
+function canAdopt(
+  state: StateFolder,
+  pod: PodRecord,
+  nodes: readonly FabricNode[],
+  running: readonly RecordedProcess[],
+): boolean {
+  const replica = replicaOf(pod);
+  const lives =
+    replica === undefined
+      ? isAlive(pod.runner)
+      : running.some(({ name, serves }) => serves && name === replicaProcessName(replica));
   return (
-    isAlive(pod.runner) &&
+    lives &&
     nodes.some(({ name }) => name === pod.node) &&
     listNamespaces(state.mesh).includes(podNetns(state.mesh, pod))
   );
@@ -138,7 +174,7 @@ async function shutDown(state: StateFolder, supervisor: Supervisor): Promise<voi
   stopHurrying();
   const living = supervisor.pods.list().filter(({ runner }) => isAlive(runner));
   if (living.length === 0) {
-    await removeMesh(state, loadInventory(state));
+    await removeMesh(state, loadInventoryIfWhole(state));
     console.log('mesh stopped');
     return;
   }

@@ -1,10 +1,10 @@
-import { type ChildProcess, spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { closeSync, openSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { CliError } from '../cli-error.ts';
-import { inCgroup, makeCgroup } from './cgroups.ts';
-import { findProcess, type ProcessId } from './process-id.ts';
+import { makeCgroup } from './cgroups.ts';
+import { fingerprintOf } from './fingerprint.ts';
+import { adoptInstance, type Instance, launchInstance } from './instance.ts';
+import type { RecordedProcess } from './inventory.ts';
+import type { ProcessId } from './process-id.ts';
 
 /** A process of the mesh that is to run all the time. */
 export interface ProcessSpec {
@@ -23,15 +23,6 @@ export interface ProcessSpec {
   readonly isReady: (instance: number) => Promise<boolean>;
   /** Socket on which the nth instance takes commands, and the link that leads to that of the one which serves. */
   readonly socket?: { readonly link: string; readonly pathOf: (instance: number) => string };
-}
-
-/** One start of the process. */
-interface Instance {
-  readonly number: number;
-  readonly child: ChildProcess;
-  readonly process: ProcessId | undefined;
-  readonly startedAt: number;
-  readonly ended: Promise<string>;
 }
 
 /** What a process is doing, for `status`. */
@@ -56,6 +47,8 @@ export class SupervisedProcess {
   #restarts = 0;
   #crashes = 0;
   #lastEnd = '';
+  /** Milliseconds since the epoch. */
+  #downSince = Date.now();
   #pause: AbortController | undefined;
   /** All that have not ended: the current one, one that is getting ready, one that drains. */
   readonly #live = new Set<Instance>();
@@ -68,7 +61,7 @@ export class SupervisedProcess {
   }
 
   get state(): ProcessState {
-    if (this.#current !== undefined) return { kind: 'running', pid: this.#current.child.pid ?? 0 };
+    if (this.#current !== undefined) return { kind: 'running', pid: this.#current.process?.pid ?? 0 };
     return this.#wanted ? { kind: 'crashed', how: this.#lastEnd } : { kind: 'stopped' };
   }
 
@@ -82,14 +75,35 @@ export class SupervisedProcess {
     return this.#lastEnd;
   }
 
+  /** Since when it has not run, in milliseconds since the epoch; undefined while it runs. */
+  get downSince(): number | undefined {
+    return this.#current === undefined ? this.#downSince : undefined;
+  }
+
   /** Number of the running instance. */
   get instance(): number | undefined {
     return this.#current?.number;
   }
 
-  /** The running process, as the inventory records it. */
+  /** The running process. */
   get process(): ProcessId | undefined {
     return this.#current?.process;
+  }
+
+  /** All of its processes that have not ended, as the inventory records them. */
+  get recorded(): readonly RecordedProcess[] {
+    return [...this.#live].flatMap((instance) => {
+      const { number, process, fingerprint } = instance;
+      const serves = instance === this.#current;
+      return process === undefined
+        ? []
+        : [{ name: this.spec.name, process, instance: number, fingerprint, serves }];
+    });
+  }
+
+  /** Whether what runs is not what would be started now: an earlier `tulle up` has started it with other code or settings. */
+  get isOutdated(): boolean {
+    return this.#current !== undefined && this.#current.fingerprint !== this.#fingerprint();
   }
 
   /** Starts it unless it is meant to run already. */
@@ -100,10 +114,28 @@ export class SupervisedProcess {
     this.#launchCurrent();
   }
 
+  /**
+   * Takes over what an earlier supervisor left running, as it is: the one that served goes on, what it was to replace or was
+   * replaced by is ended. Nothing happens when none of it served.
+   */
+  adopt(processes: readonly RecordedProcess[]): void {
+    this.#instances = Math.max(this.#instances, ...processes.map(({ instance }) => instance));
+    for (const { instance: number, process, fingerprint, serves } of processes) {
+      const instance = this.#track(adoptInstance(number, process, fingerprint));
+      if (!serves) void this.#end(instance);
+      else {
+        this.#wanted = true;
+        this.#current = instance;
+        this.#watch(instance);
+      }
+    }
+  }
+
   /** Ends it and leaves it stopped; resolves when it is gone. */
   async stop(): Promise<void> {
     this.#wanted = false;
     this.#pause?.abort();
+    if (this.#current !== undefined) this.#downSince = Date.now();
     this.#current = undefined;
     await Promise.all([...this.#live].map((instance) => this.#end(instance)));
     this.#onChange();
@@ -135,14 +167,14 @@ export class SupervisedProcess {
 
   /**
    * Starts a second instance beside the first, and ends the first when the second is ready: there is always one that serves.
-   * @throws CliError when the second does not get ready; the first stays then.
+   * One that has crashed, or is stopped, is started without waiting for its turn.
+   * @throws CliError when the new one does not get ready; a first one stays then.
    */
   async replace(): Promise<void> {
-    if (this.#current === undefined) {
-      this.start();
-      return;
-    }
-    const next = this.#launch(this.#current.number);
+    const first = this.#current;
+    if (first === undefined) return await this.#startNow();
+    const next = this.#launch(first.number);
+    this.#onChange();
     const problem = await this.#waitUntilReady(next);
     if (problem !== undefined) {
       await this.#end(next);
@@ -157,6 +189,19 @@ export class SupervisedProcess {
     if (old !== undefined) await this.#end(old);
   }
 
+  async #startNow(): Promise<void> {
+    this.#pause?.abort();
+    this.#wanted = true;
+    this.#crashes = 0;
+    this.#launchCurrent();
+    const problem = this.#current && (await this.#waitUntilReady(this.#current));
+    if (problem !== undefined) {
+      throw new CliError(
+        `${this.spec.name} ${problem}; it is tried again by itself (see ${this.spec.logFile})`,
+      );
+    }
+  }
+
   #launchCurrent(): void {
     const instance = this.#launch();
     this.#current = instance;
@@ -169,13 +214,15 @@ export class SupervisedProcess {
     void instance.ended.then(async (how) => {
       if (this.#current !== instance) return;
       this.#current = undefined;
+      this.#downSince = Date.now();
       this.#lastEnd = how;
       this.#onChange();
       if (performance.now() - instance.startedAt > PEACE_MS) this.#crashes = 0;
       const pauseMs = Math.min(FIRST_PAUSE_MS * 2 ** this.#crashes++, LONGEST_PAUSE_MS);
-      this.#pause = new AbortController();
-      await delay(pauseMs, undefined, { signal: this.#pause.signal }).catch(() => undefined);
-      if (!this.#wanted || this.#current !== undefined) return;
+      const pause = new AbortController();
+      this.#pause = pause;
+      await delay(pauseMs, undefined, { signal: pause.signal }).catch(() => undefined);
+      if (pause.signal.aborted || !this.#wanted || this.#current !== undefined) return;
       this.#restarts++;
       this.#launchCurrent();
     });
@@ -183,25 +230,18 @@ export class SupervisedProcess {
 
   #launch(predecessor?: number): Instance {
     const number = ++this.#instances;
-    const log = openSync(this.spec.logFile, 'a', 0o600);
-    const [file = '', ...args] = inCgroup(this.spec.cgroup, this.spec.command(number, predecessor));
-    // A session of its own: Ctrl-C in the terminal is the supervisor's to handle.
-    const child = spawn(file, args, {
-      stdio: ['ignore', log, log, this.spec.hostNetnsFd],
-      env: this.spec.env,
-      detached: true,
-    });
-    closeSync(log);
-    const instance: Instance = {
-      number,
-      child,
-      process: child.pid === undefined ? undefined : findProcess(child.pid),
-      startedAt: performance.now(),
-      ended: describeEnd(child),
-    };
+    const command = this.spec.command(number, predecessor);
+    return this.#track(launchInstance({ ...this.spec, number, command, fingerprint: this.#fingerprint() }));
+  }
+
+  #track(instance: Instance): Instance {
     this.#live.add(instance);
     void instance.ended.then(() => this.#live.delete(instance));
     return instance;
+  }
+
+  #fingerprint(): string {
+    return fingerprintOf(this.spec.command(0), this.spec.env);
   }
 
   async #waitUntilReady(instance: Instance): Promise<string | undefined> {
@@ -220,19 +260,9 @@ export class SupervisedProcess {
   }
 
   async #end(instance: Instance): Promise<void> {
-    const timer = setTimeout(() => instance.child.kill('SIGKILL'), this.spec.graceMs);
-    instance.child.kill('SIGTERM');
+    const timer = setTimeout(() => instance.signal('SIGKILL'), this.spec.graceMs);
+    instance.signal('SIGTERM');
     await instance.ended;
     clearTimeout(timer);
-  }
-}
-
-/** `ended with exit code 1`, `was killed by SIGSEGV`. */
-async function describeEnd(child: ChildProcess): Promise<string> {
-  try {
-    const [code, signal] = (await once(child, 'exit')) as [number | null, NodeJS.Signals | null];
-    return signal === null ? `ended with exit code ${code}` : `was killed by ${signal}`;
-  } catch (error) {
-    return `did not start: ${error instanceof Error ? error.message : String(error)}`;
   }
 }

@@ -2,16 +2,19 @@ import { closeSync, existsSync, mkdirSync, openSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { ControlPlaneStatus } from '#control-plane/status.ts';
+import { CliError, describeError } from '../cli-error.ts';
 import { callSocket } from '../unix-http.ts';
 import { signalCgroup } from './cgroups.ts';
 import { readNodeEnrolment } from './enrolment.ts';
 import type { FabricNode } from './fabric.ts';
-import { emptyInventory, type PodRecord, saveInventory } from './inventory.ts';
+import { emptyInventory, type PodRecord, type RecordedProcess, saveInventory } from './inventory.ts';
 import { serveJson } from './json-server.ts';
+import { boundLogs } from './log-files.ts';
 import { hostNameServers, meshProcesses, type ProcessSettings } from './mesh-processes.ts';
 import { composeStatus, type MeshStatus, pendingParts, type StatusSources } from './mesh-status.ts';
 import type { WorkloadRef } from './names.ts';
 import { Pods } from './pods.ts';
+import { endProcess } from './process-signal.ts';
 import { SocketLinks } from './socket-links.ts';
 import { controlPlaneSocket, nodeRunFolder, type StateFolder, supervisorSocket } from './state-folder.ts';
 import { SupervisedProcess } from './supervised-process.ts';
@@ -23,6 +26,12 @@ import { Waypoints } from './waypoints.ts';
 
 /** Time that waypoints have when there is no ztunnel any more. */
 const WAYPOINT_LAST_MS = 1_000;
+/** Time that the control plane has to make the roots. */
+const BUNDLE_TIMEOUT_MS = 30_000;
+/** Time that processes have to drain which are no part of the mesh any more. */
+const OTHERS_GRACE_MS = 10_000;
+/** How often logs are looked at, and what could not be written is tried again. */
+const UPKEEP_MS = 5_000;
 
 /** What a supervisor takes over: a fabric that stands, and workloads that live. */
 export interface SupervisorOptions {
@@ -31,6 +40,8 @@ export interface SupervisorOptions {
   /** Namespaces of the fabric. */
   readonly namespaces: readonly string[];
   readonly adopted: readonly PodRecord[];
+  /** Processes of the mesh that live. */
+  readonly running: readonly RecordedProcess[];
   readonly files: readonly string[];
   readonly svidTtl: string;
   readonly capture: ProcessSettings['capture'];
@@ -47,6 +58,10 @@ export class Supervisor {
   readonly #links = new SocketLinks();
   #report: ControlPlaneStatus | undefined;
   #closeSocket: (() => Promise<void>) | undefined;
+  #renewing: Promise<void> = Promise.resolve();
+  #saveFailure: string | undefined;
+  #logFailure: string | undefined;
+  readonly #upkeep: NodeJS.Timeout;
 
   /** Starts nothing yet: see {@link start}. Ended by {@link stop}. */
   constructor(options: SupervisorOptions) {
@@ -71,6 +86,7 @@ export class Supervisor {
       onChange: () => this.#save(),
       onGone: (process) => this.#links.forget(process),
     });
+    this.#upkeep = setInterval(() => this.#lookAfter(), UPKEEP_MS);
   }
 
   /** What the mesh cannot do without: all processes but those of waypoints. */
@@ -82,17 +98,23 @@ export class Supervisor {
     return this.#pods;
   }
 
-  /** Starts every process and the socket. */
-  async start(): Promise<void> {
-    const { state, nodes, adopted } = this.#options;
+  /**
+   * Takes over the processes that live, starts all others, and the socket.
+   * @throws CliError when the authority is not there in time, or the signal aborts before.
+   */
+  async start(stop: AbortSignal): Promise<void> {
+    const { state, nodes, adopted, running } = this.#options;
     for (const { name } of nodes) {
       mkdirSync(nodeRunFolder(state, name), { recursive: true, mode: 0o700 });
       mkdirSync(join(state.path, 'logs', name), { recursive: true, mode: 0o700 });
     }
-    // Of an earlier mesh: this one's control plane says what it wants.
-    rmSync(wantedWaypointsFile(state), { force: true });
     this.#pods.adopt(adopted);
-    await this.#startProcesses();
+    for (const process of this.#processes) {
+      process.adopt(running.filter(({ name }) => name === process.spec.name));
+    }
+    this.#waypoints.adopt(adopted, running);
+    this.#endOthers(running);
+    await this.#startProcesses(stop);
     this.#waypoints.follow();
     const routes = supervisorRoutes({
       state,
@@ -102,15 +124,57 @@ export class Supervisor {
       status: () => this.status(),
     });
     this.#closeSocket = await serveJson(supervisorSocket(state), routes);
+    this.#renewing = this.#renew();
+  }
+
+  /** Ends those that nobody has taken over, as of a node that is no more. */
+  #endOthers(running: readonly RecordedProcess[]): void {
+    const taken = new Set(
+      this.#allProcesses().flatMap((one) => one.recorded.map(({ process }) => process.pid)),
+    );
+    for (const { process } of running) {
+      if (!taken.has(process.pid)) void endProcess(process, OTHERS_GRACE_MS);
+    }
   }
 
   /** The control plane first: the others verify it with the bundle of roots that it makes when there is none yet. */
-  async #startProcesses(): Promise<void> {
+  async #startProcesses(stop: AbortSignal): Promise<void> {
     const [controlPlane, ...others] = this.#processes;
-    controlPlane?.start();
-    const bundle = join(this.#options.state.path, 'ca', 'bundle.pem');
-    while (!existsSync(bundle) && controlPlane?.state.kind === 'running') await delay(10);
+    if (controlPlane === undefined) return;
+    if (controlPlane.isOutdated) await controlPlane.stop();
+    if (controlPlane.state.kind !== 'running') {
+      // Of an earlier mesh: this one's control plane says what it wants.
+      rmSync(wantedWaypointsFile(this.#options.state), { force: true });
+      controlPlane.start();
+    }
+    await this.#waitForBundle(controlPlane, stop);
+    const agents = others.filter((one) => !isZtunnel(one) && one.isOutdated);
+    // What a node agent has put in place stays while there is none.
+    await Promise.all(agents.map((agent) => agent.stop()));
     for (const process of others) process.start();
+    this.#save();
+  }
+
+  async #waitForBundle(controlPlane: SupervisedProcess, stop: AbortSignal): Promise<void> {
+    const bundle = join(this.#options.state.path, 'ca', 'bundle.pem');
+    const deadline = performance.now() + BUNDLE_TIMEOUT_MS;
+    while (!existsSync(bundle) && controlPlane.state.kind === 'running' && !stop.aborted) {
+      if (performance.now() > deadline) {
+        const { spec } = controlPlane;
+        throw new CliError(
+          `${spec.name} has not made ${bundle} within ${BUNDLE_TIMEOUT_MS / 1000} s (log: ${spec.logFile})`,
+        );
+      }
+      await delay(10);
+    }
+  }
+
+  /** What carries traffic and runs other code or settings than would be started now is replaced, without a gap. */
+  async #renew(): Promise<void> {
+    const outdated = this.#processes.filter((one) => isZtunnel(one) && one.isOutdated);
+    const results = await Promise.allSettled(outdated.map((one) => one.replace()));
+    const failed = results.flatMap((one) => (one.status === 'rejected' ? [describeError(one.reason)] : []));
+    for (const message of [...failed, ...(await this.#waypoints.renew())]) console.log(`problem: ${message}`);
   }
 
   /** `status -o json`. */
@@ -129,7 +193,7 @@ export class Supervisor {
    */
   async stop(): Promise<void> {
     await this.#closeSocket?.();
-    const isZtunnel = (one: SupervisedProcess): boolean => one.spec.name.startsWith('ztunnel/');
+    clearInterval(this.#upkeep);
     const ztunnels = this.#processes.filter(isZtunnel).map((process) => process.stop());
     const waypoints = this.#waypoints.stop();
     await Promise.all(ztunnels);
@@ -138,6 +202,7 @@ export class Supervisor {
     for (const { spec } of this.#waypoints.processes) signalCgroup(spec.cgroup, 'SIGKILL');
     await waypoints;
     await Promise.all(this.#processes.filter((one) => !isZtunnel(one)).map((process) => process.stop()));
+    await this.#renewing;
     this.#pods.close();
     closeSync(this.#hostNetnsFd);
   }
@@ -177,7 +242,21 @@ export class Supervisor {
       pods: this.#pods.list().map((record) => this.#pods.describe(record)),
       enrolment: new Map(nodes.map(({ name }) => [name, readNodeEnrolment(state, name)])),
       controlPlane: this.#report,
+      supervisor: this.#ownProblems(),
     };
+  }
+
+  #ownProblems(): StatusSources['supervisor'] {
+    const { failure } = this.#waypoints;
+    return [
+      ...(this.#saveFailure === undefined
+        ? []
+        : [{ message: this.#saveFailure, effect: 'the next tulle up would not know what runs now' }]),
+      ...(this.#logFailure === undefined
+        ? []
+        : [{ message: this.#logFailure, effect: 'logs grow, or older ones are lost' }]),
+      ...(failure === undefined ? [] : [{ message: failure, effect: 'waypoints stay as they are' }]),
+    ];
   }
 
   /** While it does not answer, what it said last stands. */
@@ -201,13 +280,30 @@ export class Supervisor {
     return !isThere && clients.filter(({ connected }) => connected).every(isSettled);
   }
 
+  /** Notes what there is, for the next `up`. Where it cannot, as on a full disk, that is said, and tried again. */
   #save(): void {
+    try {
+      this.#writeInventory();
+      this.#saveFailure = undefined;
+    } catch (error) {
+      this.#saveFailure = describeError(error);
+    }
+  }
+
+  #writeInventory(): void {
     const { state, nodes, namespaces } = this.#options;
     const all = this.#allProcesses();
-    const processes = all.flatMap(({ spec, process }) =>
-      process === undefined ? [] : [{ name: spec.name, process }],
-    );
+    const processes = all.flatMap(({ recorded }) => recorded);
     saveInventory(state, { ...emptyInventory(), nodes, namespaces, processes, pods: this.#pods.list() });
     for (const process of all) this.#links.follow(process);
   }
+
+  #lookAfter(): void {
+    if (this.#saveFailure !== undefined) this.#save();
+    this.#logFailure = boundLogs(join(this.#options.state.path, 'logs'));
+  }
+}
+
+function isZtunnel({ spec }: SupervisedProcess): boolean {
+  return spec.name.startsWith('ztunnel/');
 }

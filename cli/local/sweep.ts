@@ -1,18 +1,40 @@
 import { existsSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { removePins } from '#bpf/programs.ts';
-import { cgroupRoot, removeCgroup, signalCgroup, waitUntilEmpty } from './cgroups.ts';
+import { cgroupRoot, processesIn, removeCgroup, signalCgroup, waitUntilEmpty } from './cgroups.ts';
 import { ebpfPlace } from './ebpf.ts';
 import { type Inventory, inventoryFile } from './inventory.ts';
 import { fabricNetns, nodeNetns, podFileName, podNetns, podNetnsPrefix, type WorkloadRef } from './names.ts';
 import { deleteLink, deleteNamespaces, listNamespaces } from './network-namespace.ts';
-import { endProcess } from './process-id.ts';
+import { findProcess, type ProcessId, sessionOf } from './process-id.ts';
+import { endProcess } from './process-signal.ts';
 import type { StateFolder } from './state-folder.ts';
 
-/** Ends what an earlier `up` that was killed left running: every process of the mesh, none of the workloads'. */
-export async function endOrphans(state: StateFolder, inventory: Inventory): Promise<void> {
-  await Promise.all(inventory.processes.map(({ process }) => endProcess(process, 5_000)));
-  await removeCgroup(join(cgroupRoot(state.mesh), 'processes'));
+/** Time that a process nobody takes over has to end by itself. */
+const STRAY_GRACE_MS = 5_000;
+
+/**
+ * Ends what an earlier `up` that was killed left running and nobody takes over: every process of the mesh but those that are
+ * kept and their children; none of the workloads'.
+ */
+export async function endStrays(state: StateFolder, kept: readonly ProcessId[]): Promise<void> {
+  const folder = join(cgroupRoot(state.mesh), 'processes');
+  const keptSessions = new Set(kept.map(({ pid }) => pid));
+  const cgroups = existsSync(folder) ? readdirSync(folder, { withFileTypes: true }) : [];
+  await Promise.all(
+    cgroups
+      .filter((entry) => entry.isDirectory())
+      .map((entry) => endStraysIn(join(folder, entry.name), keptSessions)),
+  );
+}
+
+/** Every process that a supervisor starts begins a session. */
+async function endStraysIn(cgroup: string, keptSessions: ReadonlySet<number>): Promise<void> {
+  const strays = processesIn(cgroup).filter((pid) => !keptSessions.has(sessionOf(pid) ?? pid));
+  await Promise.all(
+    strays.flatMap((pid) => findProcess(pid) ?? []).map((process) => endProcess(process, STRAY_GRACE_MS)),
+  );
+  if (processesIn(cgroup).length === 0) await removeCgroup(cgroup);
 }
 
 /** Removes what is left of workloads, but for those that are kept. */
@@ -49,7 +71,8 @@ export async function endWorkloads(state: StateFolder, graceMs: number): Promise
  * may be using the state. Returns the namespaces that were there.
  */
 export async function removeMesh(state: StateFolder, inventory: Inventory): Promise<readonly string[]> {
-  await endOrphans(state, inventory);
+  await endStrays(state, []);
+  await removeCgroup(join(cgroupRoot(state.mesh), 'processes'));
   const ebpf = ebpfPlace(state.mesh);
   await removeCgroup(ebpf.cgroup);
   const namespaces = listNamespaces(state.mesh);

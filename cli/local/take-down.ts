@@ -1,8 +1,8 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { CliError } from '../cli-error.ts';
-import { loadInventory } from './inventory.ts';
+import { loadInventoryIfWhole } from './inventory.ts';
 import { type Lock, lockHolder, takeLock } from './lock.ts';
-import { endProcess } from './process-id.ts';
+import { endProcess } from './process-signal.ts';
 import { findStateFolder, type StateFolder } from './state-folder.ts';
 import { endWorkloads, removeMesh } from './sweep.ts';
 
@@ -23,7 +23,7 @@ export async function takeMeshDown(stateDirectory: string): Promise<void> {
   if (up !== undefined) await endProcess(up, UP_GRACE_MS);
   const lock = await lockWhenFree(state);
   try {
-    const namespaces = await removeMesh(state, loadInventory(state));
+    const namespaces = await removeMesh(state, loadInventoryIfWhole(state));
     console.log(
       namespaces.length === 0 ? 'mesh is down' : `mesh is down: removed ${namespaces.length} namespaces`,
     );

@@ -1,4 +1,5 @@
 import type { FabricNode } from './fabric.ts';
+import type { PodRecord } from './inventory.ts';
 import type { WorkloadRef } from './names.ts';
 import type { WantedWaypoint } from './waypoint-files.ts';
 
@@ -42,6 +43,18 @@ export function replicaProcessName({ namespace, name, index }: ReplicaRef): stri
 /** Name of a replica's pod. */
 export function replicaPod({ namespace, name, index }: ReplicaRef): WorkloadRef {
   return { namespace, name: `${name}-${index}` };
+}
+
+/** The replica that a pod is the place of; undefined for a workload. */
+export function replicaOf({
+  namespace,
+  name: pod,
+  serviceAccount,
+  waypoint: name,
+}: Pick<PodRecord, 'namespace' | 'name' | 'serviceAccount' | 'waypoint'>): ReplicaRef | undefined {
+  if (name === undefined || !pod.startsWith(`${name}-`)) return undefined;
+  const index = Number(pod.slice(name.length + 1));
+  return Number.isInteger(index) ? { namespace, name, serviceAccount, index } : undefined;
 }
 
 /**

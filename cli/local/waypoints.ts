@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { CliError, describeError } from '../cli-error.ts';
 import { removeCgroup } from './cgroups.ts';
-import type { PodRecord } from './inventory.ts';
+import type { PodRecord, RecordedProcess } from './inventory.ts';
 import { type ProcessSettings, waypointProcess } from './mesh-processes.ts';
 import { formatWorkloadRef, type WorkloadRef } from './names.ts';
 import type { PodRequest, Pods } from './pods.ts';
@@ -21,7 +21,9 @@ import {
   type ReplicaPlace,
   type ReplicaRef,
   replicaKey,
+  replicaOf,
   replicaPod,
+  replicaProcessName,
 } from './waypoint-plan.ts';
 import { waypointLabels, waypointPorts } from './waypoint-pod.ts';
 import { ReadinessWatch } from './waypoint-readiness.ts';
@@ -67,6 +69,7 @@ export class Waypoints {
   /** Why a replica could not be made or taken away, until that succeeds. */
   readonly #problems = new Map<string, WaypointProblem>();
   #unusable: readonly WaypointProblem[] = [];
+  #failure: string | undefined;
   readonly #retryAt = new Map<string, number>();
   /** Nodes of replicas whose pods are being made. */
   readonly #places = new Map<string, ReplicaPlace>();
@@ -79,6 +82,22 @@ export class Waypoints {
   /** Runs nothing yet: see {@link follow}. */
   constructor(options: WaypointsOptions) {
     this.#options = options;
+  }
+
+  /** Takes over the replicas that an earlier `up` left running, pods and processes, as they are. */
+  adopt(records: readonly PodRecord[], running: readonly RecordedProcess[]): void {
+    for (const record of records) {
+      const ref = replicaOf(record);
+      const own = ref === undefined ? [] : running.filter(({ name }) => name === replicaProcessName(ref));
+      if (ref !== undefined && own.length > 0) this.#run(ref, record, own);
+    }
+  }
+
+  /** Replaces those that run other code or settings than would be started now; says of each that does not get ready. */
+  async renew(): Promise<readonly string[]> {
+    const outdated = this.replicas.filter(({ process }) => process.isOutdated);
+    const results = await Promise.allSettled(outdated.map(({ process }) => process.replace()));
+    return results.flatMap((one) => (one.status === 'rejected' ? [describeError(one.reason)] : []));
   }
 
   /** Follows the file until {@link stop}. */
@@ -108,9 +127,26 @@ export class Waypoints {
     return [...this.#unusable, ...this.#problems.values()];
   }
 
-  /** Reads what is wanted now, and begins to make it so. Nothing happens before {@link follow} and after {@link stop}. */
+  /**
+   * Reads what is wanted now, and begins to make it so. Nothing happens before {@link follow} and after {@link stop}. Where that
+   * cannot be, as without descriptors, it is said, and tried again.
+   */
   sync(): void {
     if (this.#timer === undefined) return;
+    try {
+      this.#sync();
+      this.#failure = undefined;
+    } catch (error) {
+      this.#failure = describeError(error);
+    }
+  }
+
+  /** Why what is wanted cannot be followed; undefined: it is. */
+  get failure(): string | undefined {
+    return this.#failure;
+  }
+
+  #sync(): void {
     const { state } = this.#options.settings;
     const wanted = readWantedWaypoints(state);
     if (wanted === undefined) return;
@@ -186,13 +222,14 @@ export class Waypoints {
     }
   }
 
-  #run(ref: ReplicaRef, record: PodRecord): void {
+  #run(ref: ReplicaRef, record: PodRecord, running: readonly RecordedProcess[] = []): void {
     const { settings, pods, onChange } = this.#options;
     const key = replicaKey(ref);
     const supervised = new SupervisedProcess(waypointProcess(settings, ref), () => {
       this.#watches.get(key)?.look();
       onChange();
     });
+    supervised.adopt(running);
     this.#replicas.set(key, { ref, record, process: supervised });
     this.#watches.set(
       key,

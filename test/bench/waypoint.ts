@@ -132,7 +132,7 @@ async function openSide(name: Side['name']): Promise<Side> {
     60_000,
   ).catch(async (cause: unknown) => {
     const logs =
-      stock === undefined ? mesh.logOf(`waypoint-ours-waypoint-0`) : readFileSync(stock.log, 'utf8');
+      stock === undefined ? mesh.logOf(`waypoint-ours_waypoint-0`) : readFileSync(stock.log, 'utf8');
     throw new Error(`${name} never answered:\n${logs.slice(-4000)}`, { cause });
   });
   return {

@@ -1,0 +1,170 @@
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { endProcess, runCommand } from '#test/kit/command.ts';
+import { eventually } from '#test/kit/eventually.ts';
+import { type Mesh, openMesh } from '#test/kit/mesh.ts';
+import { loadCommand, serverCommand } from '#test/kit/programs/programs.ts';
+import { namespaceYaml, peerAuthenticationYaml, serviceYaml } from '#test/kit/yaml.ts';
+
+/** `tulle up` is killed, alone or with all of the mesh, and another one goes on with what is left. */
+let mesh: Mesh;
+
+const WAYPOINT = `apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: waypoint, namespace: shop}
+spec:
+  gatewayClassName: tulle-waypoint
+  listeners: [{name: mesh, port: 15008, protocol: HBONE}]
+---
+`;
+
+const ROUTED = `apiVersion: v1
+kind: Service
+metadata: {name: routed, namespace: shop, labels: {istio.io/use-waypoint: waypoint}}
+spec: {selector: {app: catalog}, ports: [{name: http, port: 8080, appProtocol: http}]}
+---
+`;
+
+beforeAll(async () => {
+  const strict = peerAuthenticationYaml('shop', 'default', '{mtls: {mode: STRICT}}');
+  const services = serviceYaml('shop', 'catalog') + ROUTED + WAYPOINT;
+  mesh = await openMesh({
+    files: { 'mesh.yaml': namespaceYaml('shop', true) + namespaceYaml('out', false) + services + strict },
+  });
+  await mesh.run(
+    {
+      namespace: 'shop',
+      name: 'catalog-1',
+      node: 'n2',
+      labels: { app: 'catalog' },
+      command: serverCommand('c'),
+    },
+    true,
+  );
+  await mesh.run({ namespace: 'out', name: 'stranger', node: 'n1', command: ['sleep', 'infinity'] }, false);
+});
+
+afterAll(async () => {
+  await mesh?.[Symbol.asyncDispose]();
+});
+
+interface Outcome {
+  readonly ok: number;
+  readonly failed: number;
+  readonly errors: readonly string[];
+  readonly longestMs: number;
+}
+type Outcomes = Readonly<Record<'short' | 'keepAlive' | 'long', Outcome>>;
+
+/** Steady load from a pod of node n1 while something happens, and how it went. */
+async function underLoad(
+  name: string,
+  host: string,
+  happen: (moreCalls: (n: number) => Promise<void>) => Promise<void>,
+): Promise<Outcomes> {
+  const file = join(mesh.directory, `${name}.json`);
+  const command = loadCommand(`http://${host}:8080/`, 'catalog.shop:9000', file);
+  const load = await mesh.run({ namespace: 'shop', name, node: 'n1', command }, true);
+  const calls = (): number => (JSON.parse(readFileSync(`${file}.live`, 'utf8')) as Outcomes).short.ok;
+  await eventually('the load runs', () => calls() > 20, 30_000);
+  await happen(async (n) => {
+    const start = calls();
+    await eventually(`${n} more calls`, () => calls() >= start + n, 30_000);
+  });
+  await endProcess(load.child);
+  return JSON.parse(readFileSync(file, 'utf8')) as Outcomes;
+}
+
+function print(what: string, outcomes: Outcomes): void {
+  const lines = Object.entries(outcomes).map(
+    ([kind, { ok, failed, longestMs }]) =>
+      `${what} ${kind}: ${ok} ok, ${failed} failed, longest stall ${longestMs} ms\n`,
+  );
+  process.stdout.write(lines.join(''));
+}
+
+/** Numbers of all processes of the mesh, by name. */
+async function processesOf(): Promise<ReadonlyMap<string, number>> {
+  const { controlPlane, nodes, waypoints } = await mesh.status();
+  return new Map([
+    ['control-plane', controlPlane.pid],
+    ...nodes.map(({ name, ztunnel }) => [`ztunnel/${name}`, ztunnel?.pid ?? 0] as const),
+    ...waypoints.flatMap(({ replicas }) => replicas.map(({ name, pid }) => [name, pid ?? 0] as const)),
+  ]);
+}
+
+test.each(['catalog.shop', 'routed.shop'])(
+  'a killed tulle up fails and cuts nothing of %s, twice in a row, and the next one takes its processes over',
+  async (host) => {
+    const before = await processesOf();
+    const outcomes = await underLoad(`adopted-${host.split('.')[0]}`, host, async (moreCalls) => {
+      for (let time = 0; time < 2; time++) {
+        await endProcess(mesh.up, 'SIGKILL');
+        await moreCalls(50);
+        await mesh.upAgain();
+        await moreCalls(100);
+      }
+    });
+    print(host, outcomes);
+    expect(Object.values(outcomes).flatMap(({ errors }) => errors)).toEqual([]);
+    expect(await processesOf()).toEqual(before);
+  },
+);
+
+test('what was taken over is supervised: it comes back when it dies, and can be restarted and stopped', async () => {
+  const ztunnelOf = async () => (await mesh.status()).nodes.find(({ name }) => name === 'n1')?.ztunnel;
+  const first = (await ztunnelOf())?.pid ?? 0;
+  process.kill(first, 'SIGKILL');
+  await mesh.until('another one is ready', ({ nodes }) => {
+    const found = nodes.find(({ name }) => name === 'n1')?.ztunnel;
+    return found?.ready === true && found.pid !== first && found.restarts === 1;
+  });
+  expect((await mesh.tulle('restart', 'ztunnel/n2')).code).toBe(0);
+  expect((await mesh.tulle('stop', 'control-plane')).code).toBe(0);
+  expect((await mesh.tulle('start', 'control-plane')).code).toBe(0);
+});
+
+test('other settings replace what runs, and fail no new connection', async () => {
+  const before = await processesOf();
+  const outcomes = await underLoad('renewed', 'catalog.shop', async (moreCalls) => {
+    await endProcess(mesh.up, 'SIGKILL');
+    process.env['LOG_LEVEL'] = 'debug';
+    await mesh.upAgain().finally(() => delete process.env['LOG_LEVEL']);
+    await eventually('all processes are others', async () => {
+      const now = await processesOf();
+      return [...now].every(([name, pid]) => pid > 0 && pid !== before.get(name));
+    });
+    await moreCalls(100);
+  });
+  print('other settings', outcomes);
+  expect(outcomes.short.errors).toEqual([]);
+});
+
+test('with all of the mesh killed its strict pods are closed, until the next up has started it again', async () => {
+  const [catalog] = (await mesh.status()).workloads.filter(({ name }) => name === 'catalog-1');
+  const stranger = (await mesh.status()).workloads.find(({ name }) => name === 'stranger');
+  const callFrom = async (netns: string, url: string): Promise<string> =>
+    (await runCommand(['ip', 'netns', 'exec', netns, 'curl', '-sS', '-m', '2', url])).stdout;
+  const url = `http://${catalog?.addresses[0] ?? ''}:8080/`;
+  const processes = join(`${catalog?.cgroup ?? ''}`, '../../processes');
+  await endProcess(mesh.up, 'SIGKILL');
+  for (const name of readdirSync(processes, { withFileTypes: true })) {
+    if (!name.isDirectory()) continue;
+    const pids = readFileSync(join(processes, name.name, 'cgroup.procs'), 'utf8')
+      .split('\n')
+      .filter(Boolean);
+    for (const pid of pids) process.kill(Number(pid), 'SIGKILL');
+  }
+  expect(await callFrom(catalog?.netns ?? '', 'http://127.0.0.1:8080/')).not.toBe('');
+  expect(await callFrom(stranger?.netns ?? '', url)).toBe('');
+  await mesh.upAgain();
+  expect(await callFrom(stranger?.netns ?? '', url)).toBe('');
+  await mesh.run({ namespace: 'shop', name: 'web-1', node: 'n1', command: ['sleep', 'infinity'] }, true);
+  for (const host of ['catalog.shop', 'routed.shop']) {
+    await eventually('calls work again', async () => {
+      const call = ['curl', '-sSf', '-m', '3', `http://${host}:8080/`];
+      return (await mesh.exec('shop/web-1', call)).code === 0;
+    });
+  }
+});
