@@ -44,7 +44,7 @@ const TABLE: readonly { readonly files: RegExp; readonly may: readonly RegExp[] 
     files: /^ztunnel\/hand-over\//,
     may: [
       /^ztunnel\/(hand-over|capture)\//,
-      /^ztunnel\/(http-listener|connection-record|hbone\/detached-socket)\.ts$/,
+      /^ztunnel\/(http-listener|connection-record|worker-messages|hbone\/detached-socket)\.ts$/,
       /^control-plane\/api\//,
     ],
   },

@@ -8,6 +8,8 @@ export function formatAccessRecord(record: AccessRecord): string | undefined {
   switch (record.event) {
     case 'opened':
     case 'progress':
+    case 'left':
+    case 'joined':
       return undefined;
     case 'failed':
       return JSON.stringify({

@@ -34,10 +34,11 @@ export interface PeerWorkload {
 
 /**
  * What there is to say about a connection, once when it opens, while it lives (`progress`, for metrics only, at most
- * once a second) and once when it closes. Bytes are what has come since the last record of the same connection.
+ * once a second) and once when it closes. One that changes hands `left` here and has `joined` there, which is for metrics only,
+ * too. Bytes are what has come since the last record of the same connection.
  */
 export interface AccessRecord {
-  readonly event: 'opened' | 'progress' | 'closed' | 'failed';
+  readonly event: 'opened' | 'progress' | 'left' | 'joined' | 'closed' | 'failed';
   readonly atMs: number;
   readonly direction: 'inbound' | 'outbound';
   readonly source: Peer;

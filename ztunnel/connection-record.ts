@@ -51,19 +51,50 @@ export interface ByteCounts {
 
 const NO_BYTES: ByteCounts = { received: 0, sent: 0 };
 
+/** A record so far, as it goes on in another thread or process. */
+export interface CarriedRecord {
+  readonly facts: ConnectionFacts;
+  readonly info: ConnectionInfo;
+  /** Milliseconds since 1970. */
+  readonly openedAtMs: number;
+  /** All bytes so far, which records have told. */
+  readonly told: ByteCounts;
+}
+
 /** Writes the records of one connection. */
 export class ConnectionRecord implements OpeningRecord {
   #facts: ConnectionFacts;
   readonly #records: Records;
-  readonly #openedAt = performance.now();
+  /** By the clock of this process. */
+  readonly #openedAt: number;
   #told = NO_BYTES;
   #isOpeningWritten = false;
 
-  /** The connection opens. */
-  constructor(facts: ConnectionFacts, records: Records) {
+  /** The connection opens; or one that is open already goes on here. */
+  constructor(facts: ConnectionFacts, records: Records, carried?: CarriedRecord) {
     this.#facts = facts;
     this.#records = records;
-    records.open(this);
+    this.#openedAt = performance.now() - Math.max(0, Date.now() - (carried?.openedAtMs ?? Infinity));
+    if (carried === undefined) {
+      records.open(this);
+      return;
+    }
+    this.#told = carried.told;
+    this.#isOpeningWritten = true;
+    this.#write('joined', carried.told, undefined);
+  }
+
+  /** All that has to be known of it to go on elsewhere. */
+  carry(bytes: ByteCounts, info: ConnectionInfo): CarriedRecord {
+    this.writeOpening();
+    this.progress(bytes);
+    const openedAtMs = Date.now() - (performance.now() - this.#openedAt);
+    return { facts: this.#facts, info, openedAtMs, told: bytes };
+  }
+
+  /** It goes on elsewhere. */
+  left(): void {
+    this.#write('left', this.#told, undefined);
   }
 
   writeOpening(): void {

@@ -1,9 +1,12 @@
 import {
+  type ByteCounts,
+  type CarriedRecord,
   type ConnectionFacts,
   type ConnectionInfo,
   ConnectionRecord,
   type Failure,
 } from './connection-record.ts';
+import type { CarriedConnection } from './hand-over/carried.ts';
 import type { Leg } from './hbone/leg.ts';
 import { type Splice, type SpliceEnd, splice } from './hbone/splice.ts';
 import type { Verdict } from './policy/verdict.ts';
@@ -23,7 +26,12 @@ export interface Opening {
   readonly permission?: Permission;
   /** Gives up what is under way, when it is cut before bytes flow. */
   readonly giveUp: () => void;
+  /** What of a connection of two sockets goes to another process with it; absent: it ends in this one, or as its tunnel does. */
+  readonly carriage?: Carriage;
 }
+
+/** What a connection of two sockets is taken up by, besides those and its record. */
+export type Carriage = Pick<CarriedConnection, 'kind' | 'podUid' | 'otherPodUid' | 'ends'>;
 
 /** What a connection is there by. */
 export interface Permission {
@@ -44,6 +52,10 @@ export class LiveConnection {
   readonly #registry: Connections;
   readonly #record: ConnectionRecord;
   #splice: Splice | undefined;
+  #ends: readonly [downstream: Leg, upstream: Leg] | undefined;
+  /** Bytes that others than the splice have carried. */
+  #earlier: ByteCounts;
+  #isSuspended = false;
   /** Why it is being cut. */
   #cause: Failure | undefined;
   #isOver = false;
@@ -51,10 +63,11 @@ export class LiveConnection {
   previous: LiveConnection | undefined;
   next: LiveConnection | undefined;
 
-  constructor(registry: Connections, opening: Opening, records: Records) {
+  constructor(registry: Connections, opening: Opening, records: Records, carried?: CarriedRecord) {
     this.#registry = registry;
     this.opening = opening;
-    this.#record = new ConnectionRecord(opening.facts, records);
+    this.#earlier = carried?.told ?? { received: 0, sent: 0 };
+    this.#record = new ConnectionRecord(opening.facts, records, carried);
   }
 
   get isOver(): boolean {
@@ -71,16 +84,47 @@ export class LiveConnection {
     });
   }
 
-  /** Both ends are there: copies bytes until they end. */
+  /** Both ends are there, or there again: copies bytes until they end. */
   carry(downstream: Leg, upstream: Leg): void {
-    if (this.#isOver) {
+    if (this.#isOver || this.#cause !== undefined) {
       downstream.abort();
       upstream.abort();
+      this.#end(this.#cause);
       return;
     }
+    this.#isSuspended = false;
+    this.#ends = [downstream, upstream];
     this.#splice = splice(downstream, upstream, (end) => this.#end(this.#cause ?? failureOf(end)));
     // It may have been over at once.
     if (this.#isOver) this.#splice = undefined;
+    else this.#registry.carries(this);
+  }
+
+  /** What bytes are copied between now. */
+  get ends(): readonly [downstream: Leg, upstream: Leg] | undefined {
+    return this.#splice === undefined ? undefined : this.#ends;
+  }
+
+  /**
+   * Takes it off its ends, which are the caller's from then on: nothing is copied, and whatever happens to it shows when it is
+   * carried again, or `leaves`. Undefined when it has no ends now.
+   */
+  suspend(): CarriedRecord | undefined {
+    if (this.#splice === undefined || this.#isOver) return undefined;
+    this.#earlier = this.#bytes();
+    this.#splice.release();
+    this.#splice = undefined;
+    this.#ends = undefined;
+    this.#isSuspended = true;
+    return this.#record.carry(this.#earlier, this.opening.info);
+  }
+
+  /** It goes on elsewhere, after it was suspended: that is no end. */
+  leave(): void {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    this.#record.left();
+    this.#registry.remove(this);
   }
 
   /** It did not come about. */
@@ -93,21 +137,27 @@ export class LiveConnection {
     if (this.#isOver) return;
     this.#cause = failure;
     if (this.#splice !== undefined) this.#splice.cut(failure.error);
-    else {
+    else if (!this.#isSuspended) {
       this.opening.giveUp();
       this.#end(failure);
     }
   }
 
   progress(): void {
-    if (this.#splice !== undefined && !this.#isOver) this.#record.progress(this.#splice.bytes());
+    if (this.#splice !== undefined && !this.#isOver) this.#record.progress(this.#bytes());
+  }
+
+  #bytes(): ByteCounts {
+    const { received, sent } = this.#splice?.bytes() ?? { received: 0, sent: 0 };
+    return { received: this.#earlier.received + received, sent: this.#earlier.sent + sent };
   }
 
   #end(failure: Failure | undefined): void {
     if (this.#isOver) return;
     this.#isOver = true;
-    this.#record.closed(this.#splice?.bytes() ?? { received: 0, sent: 0 }, failure);
+    this.#record.closed(this.#bytes(), failure);
     this.#splice = undefined;
+    this.#ends = undefined;
     this.#registry.remove(this);
   }
 }
@@ -127,13 +177,15 @@ export class Connections {
   #first: LiveConnection | undefined;
   #size = 0;
   #onChange: (() => void)[] = [];
+  #onCarried: ((connection: LiveConnection) => void) | undefined;
 
   constructor(records: Records) {
     this.#records = records;
   }
 
-  open(opening: Opening): LiveConnection {
-    const connection = new LiveConnection(this, opening, this.#records);
+  /** A connection has opened; or (`carried`) one goes on here that others had before. */
+  open(opening: Opening, carried?: CarriedRecord): LiveConnection {
+    const connection = new LiveConnection(this, opening, this.#records, carried);
     connection.next = this.#first;
     if (this.#first !== undefined) this.#first.previous = connection;
     this.#first = connection;
@@ -150,6 +202,17 @@ export class Connections {
     connection.next = undefined;
     this.#size -= 1;
     this.notify();
+  }
+
+  /** Bytes are copied now, or again. */
+  carries(connection: LiveConnection): void {
+    this.#onCarried?.(connection);
+  }
+
+  /** Calls back for each whose bytes are copied: those that are now, and from then on each at its turn. */
+  onCarried(callback: (connection: LiveConnection) => void): void {
+    this.#onCarried = callback;
+    for (const connection of this.#all()) if (connection.ends !== undefined) callback(connection);
   }
 
   /** Something that `until` may wait for has changed. */

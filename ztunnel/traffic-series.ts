@@ -34,6 +34,8 @@ export type TrafficCount = Exclude<keyof TrafficSeries, 'values'>;
  */
 export class TrafficTotals {
   readonly #series = new Map<string, TrafficSeries>();
+  /** How many of them each source has, by its identity. */
+  readonly #bySource = new Map<string, number>();
   /** Open connections by worker, then reporter. */
   readonly #open = new Map<number, Map<string, number>>();
 
@@ -76,6 +78,12 @@ export class TrafficTotals {
         break;
       case 'progress':
         break;
+      case 'joined':
+        this.#countOpen(worker, reporter, 1);
+        break;
+      case 'left':
+        this.#countOpen(worker, reporter, -1);
+        break;
       case 'closed':
         if (record.includesOpening === true) plain.opened += 1;
         else this.#countOpen(worker, reporter, -1);
@@ -93,16 +101,46 @@ export class TrafficTotals {
     this.#open.set(worker, counts);
   }
 
+  /** Counts it for the source. */
+  #mayAdd({ source }: AccessRecord): boolean {
+    const who = known(source.identity);
+    const count = this.#bySource.get(who) ?? 0;
+    if (this.#series.size >= MOST_SERIES || count >= MOST_SERIES_OF_SOURCE) return false;
+    this.#bySource.set(who, count + 1);
+    return true;
+  }
+
+  /** Together with all others of its reporter, flags and security. */
+  #otherSeries(record: AccessRecord, reporter: Reporter, flags: string): TrafficSeries {
+    const values = TRAFFIC_LABELS.map((label) => {
+      if (label === 'reporter') return reporter;
+      if (label === 'request_protocol') return 'tcp';
+      if (label === 'response_flags') return flags;
+      return label === 'connection_security_policy' ? record.security : OTHER;
+    });
+    const key = values.join('\n');
+    const series = this.#series.get(key) ?? newSeries(values);
+    this.#series.set(key, series);
+    return series;
+  }
+
   #seriesOf(record: AccessRecord, reporter: Reporter, flags: string): TrafficSeries {
     const values = labelValues(record, reporter, flags);
     const key = values.join('\n');
     const known = this.#series.get(key);
     if (known !== undefined) return known;
-    const series = { values, opened: 0, closed: 0, failed: 0, receivedBytes: 0, sentBytes: 0 };
+    if (!this.#mayAdd(record)) return this.#otherSeries(record, reporter, flags);
+    const series = newSeries(values);
     this.#series.set(key, series);
     return series;
   }
 }
+
+/** Sets of labels that are told apart: in all, and with one source. What a source says of itself is in them. */
+const MOST_SERIES = 20_000;
+const MOST_SERIES_OF_SOURCE = 2_000;
+/** What stands for all labels but a few of those beyond. */
+const OTHER = 'other';
 
 /** An end of a connection, as it reports. */
 export type Reporter = 'source' | 'destination';
@@ -116,6 +154,10 @@ export function reportersOf({ direction, security }: AccessRecord): readonly Rep
 const SOURCE: readonly Reporter[] = ['source'];
 const DESTINATION: readonly Reporter[] = ['destination'];
 const BOTH: readonly Reporter[] = ['source', 'destination'];
+
+function newSeries(values: readonly string[]): TrafficSeries {
+  return { values, opened: 0, closed: 0, failed: 0, receivedBytes: 0, sentBytes: 0 };
+}
 
 function labelValues(record: AccessRecord, reporter: Reporter, flags: string): readonly string[] {
   const { source, destination } = record;

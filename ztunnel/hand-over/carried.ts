@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import type { ByteCounts, ConnectionFacts, ConnectionInfo } from '../connection-record.ts';
+import type { CarriedRecord, ConnectionFacts, ConnectionInfo } from '../connection-record.ts';
 import type { DetachedSocket } from '../hbone/detached-socket.ts';
 
 /** Which end of what it is; `waypoint`: both ends of a tunnel through one, without a socket. */
@@ -12,16 +12,6 @@ const KINDS = ['outbound-tunnel', 'inbound-tunnel', 'passthrough', 'plaintext', 
  * it was, and why; or it was reset, and why.
  */
 export type HandOverOutcome = 'handed_over' | `drained_${string}` | `reset_${string}`;
-
-/** Its record so far: the one record of it goes on. */
-export interface CarriedRecord {
-  readonly facts: ConnectionFacts;
-  readonly info: ConnectionInfo;
-  /** Milliseconds since 1970. */
-  readonly openedAtMs: number;
-  /** All bytes so far, which records have told. */
-  readonly told: ByteCounts;
-}
 
 /** What policy is asked of a connection between two pods of one node, and who its ends have to be. */
 export interface CarriedEnds {
