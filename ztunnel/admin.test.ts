@@ -24,6 +24,7 @@ function view(fields: Partial<AdminView> = {}): AdminView {
   return {
     configDump: async () => ({ workloads: [] }),
     logLevel: () => 'info',
+    shortages: () => [],
     readiness: () => READY,
     metrics: { text: async () => '# EOF\n', contentType: 'application/openmetrics-text' },
     ...fields,

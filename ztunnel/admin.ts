@@ -1,11 +1,14 @@
 import { type HttpAnswer, type HttpRoute, jsonAnswer, textAnswer } from './http-listener.ts';
 import { getRoute, indexRoute, metricsRoutes } from './operator-routes.ts';
 import { type ReadinessFacts, readinessAnswer } from './readiness.ts';
+import type { ShortageState } from './shortages.ts';
 
 /** What the read-only endpoints show. */
 export interface AdminView {
   readonly configDump: () => Promise<object>;
   readonly logLevel: () => string;
+  /** What was refused lately for want of something. */
+  readonly shortages: () => readonly ShortageState[];
   readonly readiness: () => ReadinessFacts;
   readonly metrics: { readonly text: () => Promise<string>; readonly contentType: string };
 }
@@ -23,6 +26,7 @@ export interface AdminOrders {
 export function adminRoutes(view: AdminView): readonly HttpRoute[] {
   const routes: readonly HttpRoute[] = [
     getRoute('/config_dump', async () => jsonAnswer(200, await view.configDump())),
+    getRoute('/shortages', () => jsonAnswer(200, view.shortages())),
     getRoute('/logging', () => textAnswer(200, `current log level is ${view.logLevel()}\n`)),
   ];
   return [indexRoute('ztunnel', routes), ...routes];

@@ -1,5 +1,6 @@
 import { parseCidr } from '#api/address.ts';
 import { setRevoked } from '#certs/revoked.ts';
+import { descriptorLimit } from './capture/native.ts';
 import { OwnSockets, type OwnSocketsOptions } from './capture/own-sockets.ts';
 import { Connections, concerns } from './connections.ts';
 import { CONNECT_TIMEOUT_MS, type DataPath, type PodTarget, type ServedPod } from './data-path.ts';
@@ -8,13 +9,17 @@ import { lookUpHostname } from './dns/lookup.ts';
 import { connectHop } from './hbone/client.ts';
 import { Pool } from './hbone/pool.ts';
 import { KernelSplice } from './kernel-splice.ts';
+import { limitSockets } from './limited-sockets.ts';
+import { podLimits } from './limits.ts';
 import { PodIndex } from './pod-index.ts';
 import { PodListeners } from './pod-listeners.ts';
 import { openPodSockets, type PodSockets, type PodSocketsOptions } from './pod-sockets.ts';
 import { Rechecks } from './rechecks.ts';
 import { Records } from './records.ts';
+import { Shedding } from './shedding.ts';
 import { TableWaits } from './table-waits.ts';
 import { createTables } from './tables/store.ts';
+import { Turnstile } from './turnstile.ts';
 import type { FromWorker, OpenedListeners, PodInfo, ToWorker, WorkerConfig } from './worker-messages.ts';
 import { WorkerSvids } from './worker-svids.ts';
 
@@ -126,7 +131,7 @@ export class Carrier {
     const { openSockets, config } = this.#options;
     const sockets =
       openSockets?.(netnsFd) ?? openPodSockets(netnsFd, egressOf(config), this.#socketsOf(info));
-    const pod = { info, id: `${info.uid} ${this.#podsSoFar++}`, sockets };
+    const pod = this.#limited(info, sockets);
     const listeners = new PodListeners(this.#path, pod);
     const opened = listeners.open(netnsFd, offered);
     if (before !== undefined) this.#path.pods.remove(before.pod);
@@ -134,6 +139,22 @@ export class Carrier {
     this.#pods.set(info.uid, { pod, listeners });
     this.#watchSpliced();
     return opened;
+  }
+
+  #limited(info: PodInfo, sockets: PodSockets): ServedPod {
+    const { limits, shedding } = this.#path;
+    const name = `${info.namespace}/${info.name}`;
+    const turns = (): Turnstile =>
+      new Turnstile(limits.dials, () => {
+        const error = `${limits.dials} connections of pod ${name} are being made, and none came about in time`;
+        shedding.note('pod-dials', name, error);
+      });
+    return {
+      info,
+      id: `${info.uid} ${this.#podsSoFar++}`,
+      sockets: limitSockets(sockets, { pod: name, most: limits.sockets, shedding }),
+      dials: { inbound: turns(), outbound: turns() },
+    };
   }
 
   /** Which pods have asked for the kernel splice. When this process ends, they are left to its successor. */
@@ -166,11 +187,13 @@ export class Carrier {
     if (cut) {
       connections.cut(({ opening }) => concerns(opening, pod), REMOVED);
       listeners.cutSessions('the workload is gone');
+      this.#path.pool.release(pod.id);
       return;
     }
     const release = setTimeout(() => listeners.drainSessions(), RELEASE_MS);
     await connections.until(() => connections.countOf(pod) === 0 && listeners.isIdle);
     clearTimeout(release);
+    this.#path.pool.release(pod.id);
   }
 
   async #drain(deadlineMs: number): Promise<void> {
@@ -218,6 +241,8 @@ function openDataPath(
     connections: new Connections(records),
     pods: new PodIndex(),
     kernelSplice: new KernelSplice(config.bpf?.directory),
+    limits: config.limits ?? podLimits(Number(descriptorLimit()), 1),
+    shedding: new Shedding((reports) => send({ kind: 'shed', reports })),
     pool: openPool(config),
     resolveHostname: (hostname) => lookUpHostname(forwarder, hostname).catch(() => []),
   };

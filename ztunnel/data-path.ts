@@ -6,10 +6,14 @@ import type { Connections } from './connections.ts';
 import { canonicalIp } from './hbone/authority.ts';
 import type { Pool, PoolTarget } from './hbone/pool.ts';
 import type { KernelSplice } from './kernel-splice.ts';
+import type { LimitedSockets } from './limited-sockets.ts';
+import type { PodLimits } from './limits.ts';
 import type { PodIndex } from './pod-index.ts';
 import type { PodSockets } from './pod-sockets.ts';
+import type { Shedding } from './shedding.ts';
 import type { TableWaits } from './table-waits.ts';
 import type { MutableTables } from './tables/tables.ts';
+import type { Turnstile } from './turnstile.ts';
 import type { PodInfo, WorkerConfig } from './worker-messages.ts';
 import type { WorkerSvids } from './worker-svids.ts';
 
@@ -18,7 +22,9 @@ export interface ServedPod {
   readonly info: PodInfo;
   /** No other has it, not even one that comes back under the same uid. */
   readonly id: string;
-  readonly sockets: PodSockets;
+  readonly sockets: LimitedSockets;
+  /** Where connections that are made wait for their turn: to the pod's applications, and from it. */
+  readonly dials: { readonly inbound: Turnstile; readonly outbound: Turnstile };
 }
 
 /** A session of the pool starts in its caller's pod. */
@@ -36,6 +42,8 @@ export interface DataPath {
   readonly connections: Connections;
   readonly pods: PodIndex;
   readonly kernelSplice: KernelSplice;
+  readonly limits: PodLimits;
+  readonly shedding: Shedding;
   readonly record: (record: AccessRecord) => void;
   /** The addresses of a hostname outside the mesh; none when it has none, or nobody answers. Never rejects. */
   readonly resolveHostname: (hostname: string) => Promise<readonly Ip[]>;

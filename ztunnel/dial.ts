@@ -1,10 +1,12 @@
 import type { Socket } from 'node:net';
 import { hasCode } from './capture/native.ts';
+import { type Turnstile, TurnstileError } from './turnstile.ts';
 
 /** A TCP connection that did not come about. */
 export class DialError extends Error {
   override readonly name = 'DialError';
-  readonly code: 'TIMEOUT' | 'FAILED';
+  /** TURN: others were before it for all of that time. */
+  readonly code: 'TIMEOUT' | 'FAILED' | 'TURN';
 
   constructor(message: string, code: DialError['code'], cause?: unknown) {
     super(message, { cause });
@@ -16,12 +18,22 @@ export class DialError extends Error {
 export const GIVEN_UP: DialError = new DialError('connection given up', 'FAILED');
 
 /**
- * Waits until a socket is connected. When its source port turned out to be taken for this very destination, dials
+ * Waits for its turn, and then until a socket is connected. When its source port turned out to be taken for this very destination, dials
  * once more.
  * @param dial makes a socket that is connecting
  * @throws DialError
  */
-export async function dialled(dial: () => Socket, timeoutMs: number): Promise<Socket> {
+export async function dialled(dial: () => Socket, timeoutMs: number, turns?: Turnstile): Promise<Socket> {
+  if (turns === undefined) return dialNow(dial, timeoutMs);
+  try {
+    return await turns.run(() => dialNow(dial, timeoutMs), timeoutMs);
+  } catch (error) {
+    if (!(error instanceof TurnstileError)) throw error;
+    throw turnError(error);
+  }
+}
+
+async function dialNow(dial: () => Socket, timeoutMs: number): Promise<Socket> {
   try {
     return await connected(dial(), timeoutMs);
   } catch (error) {
@@ -50,6 +62,11 @@ function connected(socket: Socket, timeoutMs: number): Promise<Socket> {
     reject(GIVEN_UP);
   });
   return promise;
+}
+
+function turnError(cause: TurnstileError): DialError {
+  const why = `connection failed: too many connections of the pod are being made: ${cause.message}`;
+  return new DialError(why, 'TURN', cause);
 }
 
 /** Words of a stock ztunnel, for those who search logs for them. */

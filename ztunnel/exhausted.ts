@@ -2,11 +2,14 @@ import { readFileSync } from 'node:fs';
 import { formatHostPort, type HostPort, type Ip } from '#api/address.ts';
 import { descriptorLimit, hasCode, NativeError, withinNamespace } from './capture/native.ts';
 
-/** Ports or descriptors have run out; the message says which, of whom, how many there are, and what helps. */
+/** Ports, descriptors or memory have run out; the message says which, of whom, how many there are, and what helps. */
 export class ExhaustedError extends Error {
   override readonly name = 'ExhaustedError';
-  /** The system call's: EADDRNOTAVAIL for ports; EMFILE for descriptors of the process, ENFILE of the machine. */
-  readonly code: 'EADDRNOTAVAIL' | 'EMFILE' | 'ENFILE';
+  /**
+   * The system call's: EADDRNOTAVAIL for ports; EMFILE for descriptors of the process, ENFILE of the machine; ENOMEM and ENOBUFS for
+   * memory of the kernel. POD_SOCKETS: a pod has as many as one may have.
+   */
+  readonly code: 'EADDRNOTAVAIL' | 'EMFILE' | 'ENFILE' | 'ENOMEM' | 'ENOBUFS' | 'POD_SOCKETS';
 
   constructor(message: string, code: ExhaustedError['code'], cause: unknown) {
     super(message, { cause });
@@ -30,11 +33,17 @@ export function explainExhaustion(error: Error, attempt: Attempt): Error {
   if (hasCode(error, 'EADDRNOTAVAIL') && !(error instanceof NativeError)) {
     return new ExhaustedError(portsMessage(attempt), 'EADDRNOTAVAIL', error);
   }
+  const what = `no connection of ${attempt.from} to ${formatHostPort(attempt.to)} can be made`;
+  for (const code of MEMORY) {
+    if (hasCode(error, code)) return new ExhaustedError(`${what}: ${KERNEL_MEMORY}`, code, error);
+  }
   const descriptors = exhaustedDescriptors(error);
   if (descriptors === undefined) return error;
-  const what = `no connection of ${attempt.from} to ${formatHostPort(attempt.to)} can be made`;
   return new ExhaustedError(`${what}: ${descriptors}`, hasCode(error, 'EMFILE') ? 'EMFILE' : 'ENFILE', error);
 }
+
+const MEMORY = ['ENOMEM', 'ENOBUFS'] as const;
+const KERNEL_MEMORY = 'the kernel has no memory for it; see net.ipv4.tcp_mem, and what the cgroup may have';
 
 /** Whose descriptors have run out, and what helps; undefined when the error says nothing of the kind. */
 export function exhaustedDescriptors(error: unknown): string | undefined {

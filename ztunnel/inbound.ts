@@ -111,7 +111,7 @@ async function connect(call: KnownCall, target: Target): Promise<void> {
       application = pod.sockets.dial(target.address, callerFor(call, target));
       return application;
     };
-    const leg = new SocketLeg(await dialled(dial, CONNECT_TIMEOUT_MS));
+    const leg = new SocketLeg(await dialled(dial, CONNECT_TIMEOUT_MS, pod.dials.inbound));
     if (target.wantsProxyProtocol) leg.write(introduction(call, target));
     if (!live.isOver) accept(call);
     live.carry(stream, leg);

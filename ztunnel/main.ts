@@ -95,6 +95,7 @@ function viewOf(node: Node, logger: Logger): AdminView {
   return {
     configDump: () => node.configDump(),
     logLevel: () => logger.level,
+    shortages: () => node.shortages.list(),
     readiness: () => node.readiness(),
     metrics: node.metrics,
   };

@@ -3,6 +3,7 @@ import { Counter, Gauge, Histogram, type OpenMetricsContentType, type Registry }
 import type { SubscriptionMetrics } from '#api/delta-client.ts';
 import type { AccessRecord } from './access-log.ts';
 import type { QueryReport } from './dns/respond.ts';
+import { SHORTAGES, type Shortage } from './shedding.ts';
 import { reportersOf, TRAFFIC_LABELS, type TrafficCount, type TrafficTotals } from './traffic-series.ts';
 
 /** The registry of a ztunnel's metrics. */
@@ -33,6 +34,7 @@ export interface OwnMetrics {
   readonly workerCrashed: () => void;
   readonly accessLogDropped: (lines: number) => void;
   readonly certificateFailed: () => void;
+  readonly shed: (shortage: Shortage, count: number) => void;
 }
 
 const TRAFFIC: readonly (readonly [name: string, help: string, count: TrafficCount])[] = [
@@ -237,6 +239,13 @@ export function registerOwn(registry: MetricRegistry, missingPolicies: () => num
     'tulle_certificate_failures_total',
     'Requests for certificates that failed and are tried again.',
   );
+  const shed = counter(
+    registry,
+    'tulle_connections_shed_total',
+    'Connections that were refused or given up for want of something.',
+    ['shortage'],
+  );
+  for (const shortage of SHORTAGES) shed.inc({ shortage }, 0);
   gauge(
     registry,
     'tulle_missing_policies',
@@ -255,6 +264,7 @@ export function registerOwn(registry: MetricRegistry, missingPolicies: () => num
     workerCrashed: () => crashes.inc(),
     accessLogDropped: (lines) => dropped.inc(lines),
     certificateFailed: () => certificates.inc(),
+    shed: (shortage, count) => shed.inc({ shortage }, count),
   };
 }
 

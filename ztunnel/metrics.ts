@@ -13,6 +13,7 @@ import {
   registerTraffic,
   registerXds,
 } from './metric-families.ts';
+import type { Shortage } from './shedding.ts';
 import { TrafficTotals } from './traffic-series.ts';
 
 export interface MetricsOptions {
@@ -33,6 +34,8 @@ export interface ZtunnelMetrics extends PodMetrics {
   readonly xds: SubscriptionMetrics;
   readonly accessLogDropped: (lines: number) => void;
   readonly certificateFailed: () => void;
+  /** So many connections were refused or given up for want of something. */
+  readonly shed: (shortage: Shortage, count: number) => void;
   /** OpenMetrics text. */
   readonly text: () => Promise<string>;
   readonly contentType: string;
@@ -69,6 +72,7 @@ export function createMetrics(options: MetricsOptions): ZtunnelMetrics {
     ...pods,
     accessLogDropped: own.accessLogDropped,
     certificateFailed: own.certificateFailed,
+    shed: own.shed,
     text: async () => withUnits(await registry.metrics()),
     contentType: registry.contentType,
   };

@@ -8,17 +8,20 @@ import { createSvidManager, type SvidManager } from '#certs/svid-manager.ts';
 import type { AccessRecord } from './access-log.ts';
 import { formatAccessRecord } from './access-log-format.ts';
 import { type AccessLogWriter, createAccessLogWriter } from './access-log-writer.ts';
+import { descriptorLimit } from './capture/native.ts';
 import { OwnSockets } from './capture/own-sockets.ts';
 import type { ZtunnelConfig } from './config.ts';
 import { dumpConfig } from './config-dump.ts';
 import { createForwarder } from './dns/forward.ts';
 import type { Predecessor } from './hand-over/predecessor.ts';
+import { podLimits } from './limits.ts';
 import { LocalIdentities } from './local-identities.ts';
 import { createMetrics, type ZtunnelMetrics } from './metrics.ts';
 import { MissingPolicyReport } from './missing-policies.ts';
 import { type PodDnsOptions, systemNameServers } from './pod-dns.ts';
 import type { ReadinessFacts } from './readiness.ts';
 import { ServedPods } from './served-pods.ts';
+import { Shortages } from './shortages.ts';
 import { createTables } from './tables/store.ts';
 import type { MutableTables } from './tables/tables.ts';
 import type { PodInfo } from './worker-messages.ts';
@@ -50,6 +53,7 @@ export class Node {
   readonly svids: SvidManager;
   readonly workers: Workers;
   readonly accessLog: AccessLogWriter;
+  readonly shortages: Shortages;
   readonly #options: NodeOptions;
   readonly #identities: LocalIdentities;
   readonly #nameServers: readonly HostPort[];
@@ -85,6 +89,7 @@ export class Node {
         logger.error({ lines, reason, path: config.accessLog }, 'access log lines lost');
       },
     });
+    this.shortages = new Shortages(logger, this.metrics.shed);
     this.workers = this.#startWorkers();
     this.pods = this.#createPods();
   }
@@ -185,12 +190,14 @@ export class Node {
         ...(egressNetnsFd !== undefined && { egressNetnsFd }),
         ...(bpfDirectory !== undefined && { bpf: { directory: bpfDirectory, workers: config.workers } }),
         nameServers: this.#nameServers,
+        limits: podLimits(Number(descriptorLimit()), config.workers),
       },
       tables: this.tables,
       svids: () => this.svids.list().flatMap(({ identity }) => this.svids.get(identity) ?? []),
       onRecords: (worker, records) => this.#record(worker, records),
       onNeedSvid: (identity) => this.#provideSvid(identity),
       onHandOver: () => undefined,
+      onShed: (reports) => this.shortages.note(reports),
       onCrash: (worker) => this.metrics.workerEnded(worker, true),
       logger,
     });

@@ -203,7 +203,7 @@ async function passThrough(call: Call, hop: PassthroughHop): Promise<void> {
     return upstream;
   };
   try {
-    live.carry(leg, new SocketLeg(await dialled(dial, CONNECT_TIMEOUT_MS)));
+    live.carry(leg, new SocketLeg(await dialled(dial, CONNECT_TIMEOUT_MS, pod.dials.outbound)));
   } catch (error) {
     leg.abort();
     live.fail(failureOf(error));

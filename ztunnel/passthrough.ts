@@ -93,7 +93,7 @@ async function connect({ path, pod, workload, leg, client, destination }: PlainC
       application = pod.sockets.dial(destination, caller);
       return application;
     };
-    live.carry(leg, new SocketLeg(await dialled(dial, CONNECT_TIMEOUT_MS)));
+    live.carry(leg, new SocketLeg(await dialled(dial, CONNECT_TIMEOUT_MS, pod.dials.inbound)));
   } catch (error) {
     leg.abort();
     live.fail(connectFailure(error));

@@ -1,33 +1,16 @@
 import { createServer, type Server, type Socket } from 'node:net';
-import type { TLSSocket } from 'node:tls';
-import type { Workload } from '#api/workload.ts';
 import { PORT_HBONE, PORT_INBOUND_PLAINTEXT, PORT_OUTBOUND } from './capture/capture.ts';
-import { failedRecord } from './connection-record.ts';
-import {
-  CONFIGURATION_WAIT_MS,
-  type DataPath,
-  localOf,
-  remoteOf,
-  type ServedPod,
-  unknownPeer,
-  workloadOf,
-} from './data-path.ts';
-import { exhaustedDescriptors } from './exhausted.ts';
+import type { DataPath, ServedPod } from './data-path.ts';
+import { FailedArrivals } from './failed-arrivals.ts';
 import { type OfferedSockets, SharedSockets } from './hand-over/take.ts';
-import { createHboneServer, type HboneServer, type ServerSession } from './hbone/server.ts';
-import { identityOf } from './identity-of.ts';
-import { serveInbound } from './inbound.ts';
 import { serveOutbound } from './outbound.ts';
 import { servePlaintext } from './passthrough.ts';
+import { PodSessions } from './pod-sessions.ts';
 import { descriptorOf, SOCKET_BUFFER_BYTES } from './pod-sockets.ts';
 import type { OpenedListeners } from './worker-messages.ts';
 
-/** For a TLS handshake of a client. */
-const HANDSHAKE_TIMEOUT_MS = 10_000;
 /** TCP keepalive of sockets from elsewhere. */
 const KEEPALIVE_MS = 180_000;
-/** How often one kind of failure to accept is recorded. */
-const ACCEPT_FAILURE_INTERVAL_MS = 1_000;
 
 type Serve = (socket: Socket) => Promise<void>;
 
@@ -36,18 +19,17 @@ export class PodListeners {
   readonly #path: DataPath;
   readonly #pod: ServedPod;
   readonly #servers: Server[] = [];
-  readonly #sessions = new Set<ServerSession>();
-  /** Sockets that were accepted and are not yet a connection or a session that counts as such. */
-  readonly #arriving = new Set<string>();
+  readonly #sessions: PodSessions;
+  readonly #failed: FailedArrivals;
+  /** Sockets that were accepted and are not yet a connection that counts as such. */
+  readonly #arriving = new Set<Socket>();
   #hasClosed = false;
-  #isDraining = false;
-  /** For the SVID that is current; made anew when that is renewed. */
-  #hbone: { readonly server: HboneServer; readonly workload: Workload } | undefined;
-  #failureRecordedAt = 0;
 
   constructor(path: DataPath, pod: ServedPod) {
     this.#path = path;
     this.#pod = pod;
+    this.#failed = new FailedArrivals(path.record);
+    this.#sessions = new PodSessions(path, pod, this.#failed);
   }
 
   /**
@@ -67,7 +49,7 @@ export class PodListeners {
     try {
       open(PORT_OUTBOUND, true, (socket) => serveOutbound(this.#path, this.#pod, socket));
       open(PORT_INBOUND_PLAINTEXT, true, (socket) => servePlaintext(this.#path, this.#pod, socket));
-      open(PORT_HBONE, false, (socket) => this.#acceptHbone(socket));
+      open(PORT_HBONE, false, (socket) => this.#sessions.accept(socket));
       return {
         descriptors: this.#servers.flatMap((server) => descriptorOf(server) ?? []),
         left: shared.left,
@@ -93,20 +75,20 @@ export class PodListeners {
 
   /** Has clients open no more streams, also those whose session is still to come; sessions close when their last has ended. */
   drainSessions(): void {
-    this.#isDraining = true;
-    for (const { connection } of [...this.#sessions]) connection.drain();
+    this.#sessions.drain();
   }
 
-  /** Ends the sessions, and waits no longer for what is to become one. */
+  /** Ends the sessions, and what has come in and is nothing yet. */
   cutSessions(reason: string): void {
+    for (const socket of [...this.#arriving]) socket.resetAndDestroy();
     this.#arriving.clear();
+    this.#sessions.cut(reason);
     this.#path.connections.notify();
-    for (const { connection } of [...this.#sessions]) connection.close(reason);
   }
 
   /** Whether nothing comes in any more, and of what came in is no session left, nor anything that is to become something. */
   get isIdle(): boolean {
-    return this.#hasClosed && this.#arriving.size === 0 && this.#sessions.size === 0;
+    return this.#hasClosed && this.#arriving.size === 0 && this.#sessions.isIdle;
   }
 
   /** On every socket that is shared, else on one of its own. */
@@ -131,133 +113,26 @@ export class PodListeners {
     server.on('connection', (socket) => {
       // Until a leg or a session listens, and for what they do not hear after their end.
       socket.on('error', () => undefined);
-      const arrived = this.#arrives(socket);
+      if (!this.#pod.sockets.admit(socket)) return;
+      this.#arrives(socket);
       const served = serve(socket).catch((error: unknown) => {
         socket.resetAndDestroy();
-        this.#recordFailure(socket, `internal error: ${String(error)}`, '-');
+        this.#failed.note(socket, `internal error: ${String(error)}`, '-');
       });
-      // What comes in by HBONE has its handshake before it yet.
-      if (port !== PORT_HBONE) void served.then(arrived);
+      void served.then(() => this.#hasArrived(socket));
     });
-    server.on('error', (error) => this.#onAcceptError(port, error));
+    server.on('error', (error) => this.#pod.sockets.acceptFailed(error));
     this.#pod.sockets.listen(server, port, fd);
     this.#servers.push(server);
   }
 
-  /** Counts a socket until the function that it returns is called, or it has closed. */
-  #arrives(socket: Socket): () => void {
-    const key = endsOf(socket);
-    const arrived = (): void => this.#hasArrived(key);
-    this.#arriving.add(key);
-    socket.once('close', arrived);
-    return arrived;
+  /** Counts a socket until it is served, or has closed. */
+  #arrives(socket: Socket): void {
+    this.#arriving.add(socket);
+    socket.once('close', () => this.#hasArrived(socket));
   }
 
-  #hasArrived(key: string): void {
-    if (this.#arriving.delete(key)) this.#path.connections.notify();
+  #hasArrived(socket: Socket): void {
+    if (this.#arriving.delete(socket)) this.#path.connections.notify();
   }
-
-  /** Out of descriptors or memory: the kernel drops what it cannot hand over, and what is there goes on. */
-  #onAcceptError(port: number, error: Error): void {
-    const now = performance.now();
-    if (now - this.#failureRecordedAt < ACCEPT_FAILURE_INTERVAL_MS) return;
-    this.#failureRecordedAt = now;
-    this.#path.record(
-      failedRecord(
-        {
-          direction: port === PORT_OUTBOUND ? 'outbound' : 'inbound',
-          source: { address: '' },
-          destination: { address: `${this.#pod.info.namespace}/${this.#pod.info.name}:${port}` },
-          security: 'unknown',
-        },
-        { error: `connections are refused: ${exhaustedDescriptors(error) ?? error.message}`, flags: '-' },
-      ),
-    );
-  }
-
-  async #acceptHbone(socket: Socket): Promise<void> {
-    const workload = await workloadOf(this.#path, this.#pod);
-    const svid = workload && (await this.#path.svids.until(identityOf(workload), CONFIGURATION_WAIT_MS));
-    if (workload === undefined || svid === undefined) {
-      const what =
-        workload === undefined ? 'the workload is not known yet' : 'the workload has no certificate yet';
-      this.#recordFailure(socket, what, workload === undefined ? '-' : 'IDENTITY_ERROR');
-      socket.destroy();
-      return;
-    }
-    if (this.#hbone?.server.svid !== svid || this.#hbone.workload.uid !== workload.uid) {
-      this.#hbone = { server: this.#createHboneServer(svid, workload), workload };
-    }
-    this.#hbone.server.accept(socket);
-  }
-
-  #createHboneServer(svid: HboneServer['svid'], workload: Workload): HboneServer {
-    return createHboneServer(svid, {
-      settings: this.#path.config.hbone,
-      handshakeTimeoutMs: HANDSHAKE_TIMEOUT_MS,
-      onSession: (session) => {
-        this.#sessions.add(session);
-        this.#hasArrived(endsOf(session.socket));
-        if (this.#isDraining) session.connection.drain();
-      },
-      onSessionClose: (session, reason) => {
-        if (reason.startsWith('internal error')) this.#recordFailure(session.socket, reason, '-');
-        this.#sessions.delete(session);
-        this.#path.connections.notify();
-      },
-      onRefused: (error, socket) => {
-        this.#hasArrived(endsOf(socket));
-        this.#recordFailure(socket, `TLS handshake failed: ${error.message}`, 'TLS_FAILURE');
-      },
-      onRequest: (session, stream, fields) => {
-        const remote = remoteOf(session.socket);
-        const local = localOf(session.socket);
-        if (remote === undefined || local === undefined) {
-          stream.abort();
-          return;
-        }
-        const current = this.#path.tables.workloadByUid(workload.uid) ?? workload;
-        const call = {
-          path: this.#path,
-          pod: this.#pod,
-          workload: current,
-          session,
-          stream,
-          fields,
-          remote,
-          local,
-        };
-        serveInbound(call).catch((error: unknown) => {
-          stream.abort('INTERNAL_ERROR');
-          this.#recordFailure(session.socket, `internal error: ${String(error)}`, '-');
-        });
-      },
-    });
-  }
-
-  #recordFailure(
-    socket: Socket | TLSSocket,
-    error: string,
-    flags: '-' | 'TLS_FAILURE' | 'IDENTITY_ERROR',
-  ): void {
-    const remote = remoteOf(socket);
-    const local = localOf(socket);
-    if (remote === undefined || local === undefined) return;
-    this.#path.record(
-      failedRecord(
-        {
-          direction: 'inbound',
-          source: unknownPeer(remote),
-          destination: unknownPeer(local),
-          security: 'unknown',
-        },
-        { error, flags },
-      ),
-    );
-  }
-}
-
-/** What only one socket has at a time, and a session's TLS socket has from the one below it. */
-function endsOf({ remoteAddress, remotePort, localAddress, localPort }: Socket | TLSSocket): string {
-  return `${remoteAddress} ${remotePort} ${localAddress} ${localPort}`;
 }

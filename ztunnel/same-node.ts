@@ -109,7 +109,7 @@ async function handOver(call: Handover): Promise<'over' | 'unreachable'> {
       application = destinationPod.sockets.dial(target.address, callerFor(call));
       return application;
     };
-    const upstream = new SocketLeg(await dialled(dial, CONNECT_TIMEOUT_MS));
+    const upstream = new SocketLeg(await dialled(dial, CONNECT_TIMEOUT_MS, destinationPod.dials.inbound));
     if (target.wantsProxyProtocol) upstream.write(introduction(call));
     const ends = application && !live.isOver ? endsOf(call, upstream, application) : undefined;
     live.carry(ends?.downstream ?? leg, ends?.upstream ?? upstream);

@@ -6,6 +6,8 @@ import type { AccessRecord } from './access-log.ts';
 import type { CarriedConnection, CarriedKind, HandOverOutcome } from './hand-over/carried.ts';
 import type { Claim } from './hand-over/parked.ts';
 import type { OfferedSockets } from './hand-over/take.ts';
+import type { PodLimits } from './limits.ts';
+import type { ShedReport } from './shedding.ts';
 
 /** A pod as ZDS announced it. */
 export interface PodInfo {
@@ -33,6 +35,8 @@ export interface WorkerConfig {
   /** Prefixes that are dialled from the pod although an egress namespace is set: `10.244.0.0/16`. */
   readonly fabricCidrs: readonly string[];
   readonly originalSource: boolean;
+  /** What one pod may have; default: what the descriptors of the process allow with one worker. */
+  readonly limits?: PodLimits;
   readonly hbone: {
     readonly streamWindowBytes: number;
     readonly connectionWindowBytes: number;
@@ -85,6 +89,8 @@ export type FromWorker =
   | { readonly kind: 'done'; readonly request: number; readonly error?: string; readonly value?: unknown }
   /** A connection needs an SVID that the worker lacks. */
   | { readonly kind: 'need-svid'; readonly identity: string }
+  /** What was refused for want of something; at most once a second. */
+  | { readonly kind: 'shed'; readonly reports: readonly ShedReport[] }
   /** Batched, at most every 50 ms. */
   | { readonly kind: 'records'; readonly records: readonly AccessRecord[] }
   /** For the successor: its descriptors are the main thread's until it is `settled`. */

@@ -55,6 +55,7 @@ function start(count: number, tables: Tables = createTables(), svids: readonly S
     onRecords: () => undefined,
     onNeedSvid: (identity) => wanted.add(identity),
     onHandOver: () => undefined,
+    onShed: () => undefined,
     onCrash: (worker) => crashed.push(worker),
     logger: pino({ enabled: false }),
     url: new URL('./testing-worker.ts', import.meta.url),

@@ -7,6 +7,7 @@ import { ByteWorker, WorkerError, type WorkerNotice } from './byte-worker.ts';
 import type { ConnectionInfo } from './connection-record.ts';
 import { shareOf } from './hand-over/offer.ts';
 import type { OfferedSockets } from './hand-over/take.ts';
+import type { ShedReport } from './shedding.ts';
 import type { Tables } from './tables/tables.ts';
 import type { FromWorker, OpenedListeners, PodInfo, WorkerConfig } from './worker-messages.ts';
 
@@ -24,6 +25,7 @@ export interface WorkersOptions {
   readonly svids: () => readonly Svid[];
   readonly onRecords: (worker: number, records: readonly AccessRecord[]) => void;
   readonly onNeedSvid: (identity: string) => void;
+  readonly onShed: (reports: readonly ShedReport[]) => void;
   /** A connection is given up, wanted or settled. */
   readonly onHandOver: (worker: number, notice: HandOverNotice) => void;
   /** A worker has ended without being told to, and is being replaced. */
@@ -167,6 +169,7 @@ class WorkerSet implements Workers {
         if (notice.kind === 'ready') this.#ready.add(index);
         else if (notice.kind === 'records') options.onRecords(index, notice.records);
         else if (notice.kind === 'need-svid') options.onNeedSvid(notice.identity);
+        else if (notice.kind === 'shed') options.onShed(notice.reports);
         else options.onHandOver(index, notice);
       },
       onEnd: (error) => this.#ended(index, error, performance.now() - startedMs),

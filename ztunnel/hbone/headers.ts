@@ -18,6 +18,8 @@ export interface Baggage {
 
 /** Longest header value that is read; longer ones are as good as absent. */
 const MAX_VALUE = 4096;
+/** Longest name in baggage: that of anything in Kubernetes. It becomes a label of metrics. */
+const MAX_BAGGAGE_VALUE = 253;
 const PRINTABLE = /^[\x20-\x7e]*$/;
 const WORKLOAD_KEY = /^k8s\.(deployment|cronjob|pod|job)\.name$/;
 
@@ -53,7 +55,7 @@ export function parseBaggage(text: string): Baggage {
     const equals = member.indexOf('=');
     const key = member.slice(0, Math.max(equals, 0)).trim();
     const value = member.slice(equals + 1).trim();
-    if (value === '') continue;
+    if (value === '' || value.length > MAX_BAGGAGE_VALUE) continue;
     const type = WORKLOAD_KEY.exec(key)?.[1];
     if (type !== undefined) {
       baggage.workloadName = value;

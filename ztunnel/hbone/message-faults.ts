@@ -1,9 +1,9 @@
+import { fieldOf } from './headers.ts';
 import type { Field } from './hpack-tables.ts';
 
 /** A field's name in HTTP/2: a token without capitals (RFC 9113, 8.2.1). */
 const NAME = /^[!#$%&'*+.^_`|~0-9a-z-]+$/;
 /** What no value may have in it: NUL, and what would begin another line of HTTP/1.1. */
-// biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
 const FORBIDDEN_IN_VALUE = /[\0\r\n]/;
 /** Fields that are about a connection of HTTP/1.1 (RFC 9113, 8.2.2). */
 const OF_A_CONNECTION: ReadonlySet<string> = new Set([
@@ -23,18 +23,18 @@ const OF_ANSWERS: ReadonlySet<string> = new Set([':status']);
 export function faultOfRequest(fields: readonly Field[]): string | undefined {
   const fault = faultOf(fields, OF_REQUESTS);
   if (fault !== undefined) return fault;
-  const method = valueOf(fields, ':method');
+  const method = fieldOf(fields, ':method');
   if (method === undefined) return 'no :method';
   if (method === 'CONNECT') return undefined;
-  if (valueOf(fields, ':scheme') === undefined) return 'no :scheme';
-  return (valueOf(fields, ':path') ?? '') === '' ? 'no :path' : undefined;
+  if (fieldOf(fields, ':scheme') === undefined) return 'no :scheme';
+  return (fieldOf(fields, ':path') ?? '') === '' ? 'no :path' : undefined;
 }
 
 /** The same for an answer. */
 export function faultOfAnswer(fields: readonly Field[]): string | undefined {
   const fault = faultOf(fields, OF_ANSWERS);
   if (fault !== undefined) return fault;
-  return valueOf(fields, ':status') === undefined ? 'no :status' : undefined;
+  return fieldOf(fields, ':status') === undefined ? 'no :status' : undefined;
 }
 
 function faultOf(fields: readonly Field[], pseudoFields: ReadonlySet<string>): string | undefined {
@@ -55,8 +55,4 @@ function faultOf(fields: readonly Field[], pseudoFields: ReadonlySet<string>): s
     seen.push(name);
   }
   return undefined;
-}
-
-function valueOf(fields: readonly Field[], name: string): string | undefined {
-  return fields.find(([each]) => each === name)?.[1];
 }

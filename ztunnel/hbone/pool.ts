@@ -51,7 +51,10 @@ interface Session {
 }
 
 interface Group {
+  readonly caller: string;
   readonly sessions: Session[];
+  /** Its caller is gone. */
+  isReleased: boolean;
   connecting: Promise<void> | undefined;
 }
 
@@ -95,6 +98,15 @@ export class Pool<Target extends PoolTarget> {
     return size;
   }
 
+  /** A caller is gone, and its connections with it: its sessions close when their streams have ended. */
+  release(caller: string): void {
+    for (const group of this.#groups.values()) {
+      if (group.caller !== caller) continue;
+      group.isReleased = true;
+      for (const { connection } of [...group.sessions]) connection.drain();
+    }
+  }
+
   /** Opens no more sessions; those that are there close when their streams have ended. */
   close(): void {
     this.#isClosed = true;
@@ -115,7 +127,7 @@ export class Pool<Target extends PoolTarget> {
   ): Promise<Outcome> {
     const key = keyOf(target);
     for (let attempt = 0; attempt < CONNECT_ATTEMPTS; attempt++) {
-      const group = this.#groups.get(key) ?? { sessions: [], connecting: undefined };
+      const group = this.#groups.get(key) ?? newGroup(target);
       this.#groups.set(key, group);
       const now = Date.now();
       const session = group.sessions.find((each) => each.openedAt > openedAfter && this.#isUsable(each, now));
@@ -148,7 +160,7 @@ export class Pool<Target extends PoolTarget> {
         usableUntilMs: target.svid.notAfterMs,
         usedAtMs: Date.now(),
       });
-      if (this.#isClosed) connection.drain();
+      if (this.#isClosed || group.isReleased) connection.drain();
     } finally {
       group.connecting = undefined;
       this.#forgetEmpty(key, group);
@@ -168,6 +180,10 @@ export class Pool<Target extends PoolTarget> {
       }
     }
   }
+}
+
+function newGroup({ caller }: PoolTarget): Group {
+  return { caller, sessions: [], isReleased: false, connecting: undefined };
 }
 
 function ask(

@@ -59,6 +59,27 @@ function openSession(svid: Svid, socket: TLSSocket, peer: Identity, options: Hbo
   const session: ServerSession = { connection, peer, socket };
   options.onSession(session);
   watchSession({ svid, socket, close: (reason) => connection.close(reason) });
+  drainAtEnd(connection, socket);
+}
+
+/** Longest that a timer can wait. */
+const MAX_TIMER_MS = 2 ** 31 - 1;
+
+/**
+ * A client has proven who it is until its certificate ends: from then on it opens no more streams. Those that are there go on, as
+ * they would had it connected afresh for new ones.
+ */
+function drainAtEnd(connection: Connection, socket: TLSSocket): void {
+  const endsAt = Date.parse(socket.getPeerX509Certificate()?.validTo ?? '');
+  if (Number.isNaN(endsAt)) return;
+  let timer: NodeJS.Timeout | undefined;
+  const wait = (): void => {
+    const leftMs = endsAt - Date.now();
+    if (leftMs <= 0) connection.drain();
+    else timer = setTimeout(wait, Math.min(leftMs, MAX_TIMER_MS)).unref();
+  };
+  wait();
+  socket.once('close', () => clearTimeout(timer));
 }
 
 function refuse(socket: TLSSocket, error: Error, options: HboneServerOptions): void {

@@ -1,0 +1,118 @@
+import type { Server, Socket } from 'node:net';
+import { descriptorLimit } from './capture/native.ts';
+import { ExhaustedError, exhaustedDescriptors } from './exhausted.ts';
+import { reservedDescriptors } from './limits.ts';
+import { descriptorOf, type PodSockets } from './pod-sockets.ts';
+import type { Shedding, Shortage } from './shedding.ts';
+
+export interface LimitedSocketsOptions {
+  /** `namespace/name`, for messages. */
+  readonly pod: string;
+  /** Sockets that the pod may have at a time. */
+  readonly most: number;
+  readonly shedding: Shedding;
+}
+
+/** The sockets of a pod, counted and limited. What is accepted has to be admitted first. */
+export interface LimitedSockets extends PodSockets {
+  /** Whether an accepted socket may stay; from then on it counts. If not, it has been reset, and that noted. */
+  readonly admit: (socket: Socket) => boolean;
+  /** Those that are open. */
+  readonly count: () => number;
+  /** Accepting failed, for want of something. */
+  readonly acceptFailed: (error: Error) => void;
+}
+
+/** How long it is taken for granted how many descriptors the process may have. */
+const LIMIT_TTL_MS = 1_000;
+
+/** Sockets that a pod may have as many of as the options say. */
+export function limitSockets(sockets: PodSockets, options: LimitedSocketsOptions): LimitedSockets {
+  const { pod, most, shedding } = options;
+  let open = 0;
+  const onClose = (): void => {
+    open -= 1;
+  };
+  const take = (socket: Socket): void => {
+    open += 1;
+    socket.once('close', onClose);
+  };
+  const tooMany = (): ExhaustedError =>
+    new ExhaustedError(`pod ${pod} has ${most} sockets, as many as one may have`, 'POD_SOCKETS', undefined);
+
+  const dial = (make: () => Socket): Socket => {
+    if (open >= most) throw noted(tooMany());
+    let socket: Socket;
+    try {
+      socket = make();
+    } catch (error) {
+      throw noted(error);
+    }
+    take(socket);
+    socket.once('error', noted);
+    if (isReserved(socket)) {
+      const error = noted(new ExhaustedError(exhaustedMessage(), 'EMFILE', undefined));
+      // Whoever waits for it is told.
+      socket.destroy(error instanceof Error ? error : undefined);
+    }
+    return socket;
+  };
+  const noted = <E>(error: E): E => {
+    const shortage = shortageOf(error);
+    if (shortage !== undefined && error instanceof Error) shedding.note(shortage, pod, error.message);
+    return error;
+  };
+  return {
+    ...sockets,
+    dial: (to, caller) => dial(() => sockets.dial(to, caller)),
+    dialOutside: (to) => dial(() => sockets.dialOutside(to)),
+    count: () => open,
+    admit: (socket) => {
+      const isFull = open >= most;
+      if (!isFull && !isReserved(socket)) {
+        take(socket);
+        return true;
+      }
+      noted(isFull ? tooMany() : new ExhaustedError(exhaustedMessage(), 'EMFILE', undefined));
+      socket.resetAndDestroy();
+      return false;
+    },
+    acceptFailed: (error) => {
+      const message = exhaustedDescriptors(error);
+      if (message !== undefined) shedding.note('descriptors', pod, message);
+      else shedding.note('memory', pod, `connections cannot be accepted: ${error.message}`);
+    },
+  };
+}
+
+const SHORTAGES: Readonly<Record<ExhaustedError['code'], Shortage>> = {
+  EMFILE: 'descriptors',
+  ENFILE: 'descriptors',
+  EADDRNOTAVAIL: 'ports',
+  ENOMEM: 'memory',
+  ENOBUFS: 'memory',
+  POD_SOCKETS: 'pod-sockets',
+};
+
+function shortageOf(error: unknown): Shortage | undefined {
+  return error instanceof ExhaustedError ? SHORTAGES[error.code] : undefined;
+}
+
+function exhaustedMessage(): string {
+  return (
+    `nearly all ${known.limit} descriptors of this process are in use, and the last ${known.reserve} are kept; ` +
+    'raise its limit of open files'
+  );
+}
+
+let known = { atMs: Number.NEGATIVE_INFINITY, limit: Number.POSITIVE_INFINITY, reserve: 0 };
+
+/** Descriptors are given out from below, so that a high one says how many there are. */
+function isReserved(socket: Socket | Server): boolean {
+  const now = performance.now();
+  if (now - known.atMs > LIMIT_TTL_MS) {
+    const limit = Number(descriptorLimit());
+    known = { atMs: now, limit, reserve: reservedDescriptors(limit) };
+  }
+  return (descriptorOf(socket) ?? 0) >= known.limit - known.reserve;
+}

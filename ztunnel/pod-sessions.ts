@@ -1,0 +1,171 @@
+import type { Socket } from 'node:net';
+import type { TLSSocket } from 'node:tls';
+import type { Workload } from '#api/workload.ts';
+import {
+  CONFIGURATION_WAIT_MS,
+  type DataPath,
+  localOf,
+  remoteOf,
+  type ServedPod,
+  workloadOf,
+} from './data-path.ts';
+import type { FailedArrivals } from './failed-arrivals.ts';
+import { type Handshake, HandshakeGate } from './handshake-gate.ts';
+import { createHboneServer, type HboneServer, type ServerSession } from './hbone/server.ts';
+import { identityOf } from './identity-of.ts';
+import { serveInbound } from './inbound.ts';
+import type { Shortage } from './shedding.ts';
+
+/** For a TLS handshake of a client. */
+const HANDSHAKE_TIMEOUT_MS = 10_000;
+
+/** The HBONE sessions of clients with a pod, and those that are to be some. */
+export class PodSessions {
+  readonly #path: DataPath;
+  readonly #pod: ServedPod;
+  readonly #failed: FailedArrivals;
+  readonly #gate: HandshakeGate;
+  readonly #handshakes = new Map<string, Handshake & { readonly socket: Socket }>();
+  readonly #sessions = new Set<ServerSession>();
+  /** Sessions by the client's address. */
+  readonly #counts = new Map<string, number>();
+  #isDraining = false;
+  /** For the SVID that is current; made anew when that is renewed. */
+  #hbone: { readonly server: HboneServer; readonly workload: Workload } | undefined;
+
+  constructor(path: DataPath, pod: ServedPod, failed: FailedArrivals) {
+    this.#path = path;
+    this.#pod = pod;
+    this.#failed = failed;
+    this.#gate = new HandshakeGate(path.limits);
+  }
+
+  /** Takes a socket; its end is a session's, or written down as failed. Resolves when the handshake may begin. */
+  async accept(socket: Socket): Promise<void> {
+    if (!this.#enter(socket)) return;
+    const workload = await workloadOf(this.#path, this.#pod);
+    const svid = workload && (await this.#path.svids.until(identityOf(workload), CONFIGURATION_WAIT_MS));
+    if (workload === undefined || svid === undefined) {
+      const what =
+        workload === undefined ? 'the workload is not known yet' : 'the workload has no certificate yet';
+      this.#failed.note(socket, what, workload === undefined ? '-' : 'IDENTITY_ERROR');
+      socket.destroy();
+      return;
+    }
+    if (socket.destroyed) return;
+    if (this.#hbone?.server.svid !== svid || this.#hbone.workload.uid !== workload.uid) {
+      this.#hbone = { server: this.#createHboneServer(svid, workload), workload };
+    }
+    this.#hbone.server.accept(socket);
+  }
+
+  /** Has clients open no more streams, also those whose session is still to come; sessions close when their last has ended. */
+  drain(): void {
+    this.#isDraining = true;
+    for (const { connection } of [...this.#sessions]) connection.drain();
+  }
+
+  /** Ends the sessions, and what is to become one. */
+  cut(reason: string): void {
+    for (const { socket } of [...this.#handshakes.values()]) socket.destroy();
+    for (const { connection } of [...this.#sessions]) connection.close(reason);
+  }
+
+  /** Whether there is no session left, nor anything that is to become one. */
+  get isIdle(): boolean {
+    return this.#sessions.size === 0 && this.#handshakes.size === 0;
+  }
+
+  /** Whether it may begin a handshake; if not, it has been reset. */
+  #enter(socket: Socket): boolean {
+    const peer = remoteOf(socket)?.ip;
+    if (peer === undefined) return false;
+    const entry = this.#gate.enter(peer, () => {
+      this.#shed(
+        'pod-handshakes',
+        `an unfinished TLS handshake of ${peer} made room for one of another client`,
+      );
+      socket.destroy();
+    });
+    if (entry.kind === 'refused') {
+      this.#shed(entry.limit, `too many TLS handshakes under way, the last of ${peer}`);
+      socket.resetAndDestroy();
+      return false;
+    }
+    const key = endsOf(socket);
+    this.#handshakes.set(key, { ...entry.handshake, socket });
+    socket.once('close', () => this.#endHandshake(key));
+    return true;
+  }
+
+  #endHandshake(key: string): void {
+    this.#handshakes.get(key)?.leave();
+    if (this.#handshakes.delete(key)) this.#path.connections.notify();
+  }
+
+  #createHboneServer(svid: HboneServer['svid'], workload: Workload): HboneServer {
+    return createHboneServer(svid, {
+      settings: this.#path.config.hbone,
+      handshakeTimeoutMs: HANDSHAKE_TIMEOUT_MS,
+      onSession: (session) => this.#onSession(session),
+      onSessionClose: (session, reason) => {
+        if (reason.startsWith('internal error')) this.#failed.note(session.socket, reason, '-');
+        if (this.#sessions.delete(session)) this.#count(session, -1);
+        this.#path.connections.notify();
+      },
+      onRefused: (error, socket) => {
+        this.#endHandshake(endsOf(socket));
+        this.#failed.note(socket, `TLS handshake failed: ${error.message}`, 'TLS_FAILURE');
+      },
+      onRequest: (session, stream, fields) => {
+        const remote = remoteOf(session.socket);
+        const local = localOf(session.socket);
+        if (remote === undefined || local === undefined) {
+          stream.abort();
+          return;
+        }
+        const [path, pod] = [this.#path, this.#pod];
+        const current = path.tables.workloadByUid(workload.uid) ?? workload;
+        const call = { path, pod, workload: current, session, stream, fields, remote, local };
+        serveInbound(call).catch((error: unknown) => {
+          stream.abort('INTERNAL_ERROR');
+          this.#failed.note(session.socket, `internal error: ${String(error)}`, '-');
+        });
+      },
+    });
+  }
+
+  #onSession(session: ServerSession): void {
+    this.#sessions.add(session);
+    const count = this.#count(session, 1);
+    this.#endHandshake(endsOf(session.socket));
+    if (count > this.#path.limits.sessionsOfPeer) {
+      const peer = remoteOf(session.socket)?.ip ?? 'a client';
+      this.#shed('peer-sessions', `${peer} has ${count - 1} sessions, as many as one client may have`);
+      session.connection.close('too many sessions', 'ENHANCE_YOUR_CALM');
+    } else if (this.#isDraining) session.connection.drain();
+  }
+
+  /** How many sessions the client has then. */
+  #count({ socket }: ServerSession, change: 1 | -1): number {
+    const peer = peers.get(socket) ?? remoteOf(socket)?.ip ?? '';
+    // Its address is not to be had any more once it has closed.
+    peers.set(socket, peer);
+    const count = (this.#counts.get(peer) ?? 0) + change;
+    if (count > 0) this.#counts.set(peer, count);
+    else this.#counts.delete(peer);
+    return count;
+  }
+
+  #shed(shortage: Shortage, error: string): void {
+    const { namespace, name } = this.#pod.info;
+    this.#path.shedding.note(shortage, `${namespace}/${name}`, error);
+  }
+}
+
+const peers = new WeakMap<TLSSocket, string>();
+
+/** What only one socket has at a time, and a session's TLS socket has from the one below it. */
+function endsOf({ remoteAddress, remotePort, localAddress, localPort }: Socket | TLSSocket): string {
+  return `${remoteAddress} ${remotePort} ${localAddress} ${localPort}`;
+}
