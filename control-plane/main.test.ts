@@ -200,30 +200,39 @@ test('after a restart nothing is sent again, and addresses stay', async () => {
   ]);
 });
 
-test('a trust domain that changes under a running control plane leaves the last configuration in force', async () => {
+test('a trust domain that changes is refused, running and at the next start, and all else goes on', async () => {
   await using state = openState();
-  await using controlPlane = await state.open();
+  const controlPlane = await state.open();
   await using client = state.subscribe(controlPlane, 'n1');
   await eventually('the service is held', () => client.held.size === 1);
+  const settings = 'trustDomain: other.example\\nrootNamespace: mesh';
+  const metadata = '{name: istio, namespace: istio-system}';
   state.write(
     'settings.yaml',
-    'apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\ndata: {mesh: "trustDomain: other.example"}\n',
+    `apiVersion: v1\nkind: ConfigMap\nmetadata: ${metadata}\ndata: {mesh: "${settings}"}\n`,
   );
-  const { problems, trustDomain } = await eventually('the problem is reported', async () => {
-    const status = await state.status();
-    return status.problems.length > 0 && status;
-  });
-  expect(trustDomain).toBe('cluster.local');
-  expect(problems).toMatchObject([
-    {
-      message: expect.stringContaining('the trust domain is to become other.example'),
-      effect: 'the last configuration stays in force',
-    },
-  ]);
-
-  state.remove('settings.yaml');
+  const isRefused = async (): Promise<void> => {
+    const status = await eventually('the problem is reported', async () => {
+      const now = await state.status();
+      return now.problems.length > 0 && now;
+    });
+    expect(status).toMatchObject({ trustDomain: 'cluster.local', rootNamespace: 'mesh' });
+    expect(status.problems).toMatchObject([
+      {
+        position: expect.stringMatching(/settings\.yaml:4:/),
+        message: expect.stringContaining('the trust domain is to become other.example'),
+        effect: 'it stays cluster.local; all else that is written is in force',
+      },
+    ]);
+  };
+  await isRefused();
   state.write('more.yaml', serviceYaml('shop', 'more'));
   await eventually('the next change is in force', () => client.held.size === 2);
+  await controlPlane[Symbol.asyncDispose]();
+
+  await using _ = await state.open();
+  await isRefused();
+  state.remove('settings.yaml');
   await eventually('the problem is gone', async () => (await state.status()).problems.length === 0);
 });
 

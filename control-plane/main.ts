@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { statSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import pino, { type Logger } from 'pino';
 import { type Authority, openAuthority } from '#certs/authority.ts';
@@ -99,7 +99,8 @@ async function openParts(
   const first = nextMeshState(objects, {
     ...stores,
     previous: undefined,
-    trustDomain: undefined,
+    // What the authority that is there was last used for.
+    trustDomain: hasAuthority(stateDirectory) ? stores.settings?.current()?.trustDomain : undefined,
     nowMs: Date.now(),
   });
   const { trustDomain, rootNamespace } = first.snapshot.settings;
@@ -173,6 +174,10 @@ async function openParts(
     await serveStatusSocket(join(stateDirectory, 'run', 'control-plane.sock'), routes, authorityOrders(ca)),
   );
   return grpc.port;
+}
+
+function hasAuthority(stateDirectory: string): boolean {
+  return existsSync(join(stateDirectory, 'ca', 'root.pem'));
 }
 
 function openStores(stateDirectory: string): MeshStores {

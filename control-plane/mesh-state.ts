@@ -35,15 +35,10 @@ export interface MeshStores {
   readonly faults?: FaultFile;
 }
 
-/** The mesh cannot be what the objects say it should become. */
-export class MeshStateError extends Error {
-  override readonly name = 'MeshStateError';
-}
-
 /**
  * Turns objects into what is in force. Addresses of services, and when faults were first seen, are kept on disk before anything
  * names them.
- * @throws MeshStateError where the trust domain would change under a running authority; Error where the disk is full.
+ * @throws Error where the disk is full.
  */
 export function nextMeshState(
   objects: ObjectSet,
@@ -57,17 +52,11 @@ export function nextMeshState(
 ): MeshState {
   const vips = allocateVips(objects, context.vips.current());
   const previousSettings = context.previous?.snapshot.settings ?? context.settings?.current();
-  const { nowMs } = context;
+  const { nowMs, trustDomain } = context;
   const seenBefore = context.faults?.current() ?? new Map();
   const faults = faultClock(seenBefore, nowMs);
   const previous = context.previous?.snapshot;
-  const snapshot = deriveSnapshot({ objects, vips, previousSettings, previous, faults });
-  const { trustDomain } = snapshot.settings;
-  if (context.trustDomain !== undefined && trustDomain !== context.trustDomain) {
-    throw new MeshStateError(
-      `the trust domain is to become ${trustDomain}, and the authority is for ${context.trustDomain}; put it back, or start anew with another state folder`,
-    );
-  }
+  const snapshot = deriveSnapshot({ objects, vips, previousSettings, trustDomain, previous, faults });
   context.vips.save(vips);
   context.settings?.save(snapshot.settings);
   context.faults?.save(seeFaults(snapshot.faults, faults));

@@ -36,21 +36,53 @@ const NORMALIZATIONS: ReadonlySet<unknown> = new Set([
   'DECODE_AND_MERGE_SLASHES',
 ]);
 
+/** Settings, and what was wrong with what is written. */
+interface ReadSettings {
+  readonly settings: MeshSettings;
+  readonly problems: readonly Problem[];
+}
+
 /**
  * Reads ConfigMap `istio` of namespace `istio-system`, if there is one. A setting that is wrong stays what it was in
- * `previous` and is reported; one that is not known is warned about.
+ * `previous` and is reported; one that is not known is warned about. The trust domain stays that of the authority, if there is
+ * one: certificates and roots are for it, and a change is refused.
  */
 export function readSettings(
   configMaps: readonly ConfigMapObject[],
   previous: MeshSettings = DEFAULT_SETTINGS,
-): {
-  readonly settings: MeshSettings;
-  readonly problems: readonly Problem[];
-} {
+  authority?: string,
+): ReadSettings {
   const configMap = configMaps.find(
     ({ metadata }) => metadata.name === 'istio' && metadata.namespace === DEFAULT_SETTINGS.rootNamespace,
   );
-  if (configMap === undefined) return { settings: DEFAULT_SETTINGS, problems: [] };
+  const written =
+    configMap === undefined
+      ? { settings: DEFAULT_SETTINGS, problems: [] }
+      : readConfigMap(configMap, previous);
+  const { trustDomain } = written.settings;
+  if (authority === undefined || trustDomain === authority) return written;
+  return {
+    settings: { ...written.settings, trustDomain: authority },
+    problems: [...written.problems, refusedTrustDomain(configMap, trustDomain, authority)],
+  };
+}
+
+function refusedTrustDomain(
+  configMap: ConfigMapObject | undefined,
+  trustDomain: string,
+  authority: string,
+): Problem {
+  return {
+    object: configMap === undefined ? 'ConfigMap istio-system/istio' : objectKey(configMap),
+    position: configMap?.positionOf('data.mesh') ?? { file: '', line: 0, column: 0 },
+    path: 'data.mesh: trustDomain',
+    message: `the trust domain is to become ${trustDomain}, and the authority is for ${authority}; put it back, or start anew with another state folder`,
+    severity: 'error',
+    effect: `it stays ${authority}; all else that is written is in force`,
+  };
+}
+
+function readConfigMap(configMap: ConfigMapObject, previous: MeshSettings): ReadSettings {
   const problems: Problem[] = [];
   const report: Report = (path, message, severity = 'error') =>
     problems.push({

@@ -43,6 +43,8 @@ export interface SnapshotInput {
   readonly domain?: string;
   /** Settings of the snapshot before: a setting that is wrong stays what it was there. */
   readonly previousSettings?: MeshSettings | undefined;
+  /** Trust domain of the authority, which no setting changes; absent: there is no authority yet. */
+  readonly trustDomain?: string | undefined;
   /** The snapshot before, from which is taken over what has not changed; without it all is made anew, and the same comes of it. */
   readonly previous?: Pick<Snapshot, 'waypoints'> | undefined;
   /** When faults were first seen, and the time now; absent: none was, and none has ended. */
@@ -127,7 +129,11 @@ function hasWaypoint({ service }: ServiceInfo): boolean {
 
 function makeContext(input: SnapshotInput, problems: Problem[]): Context {
   const inventory = takeInventory(input.objects.objects.values());
-  const { settings, problems: faults } = readSettings(inventory.configMaps, input.previousSettings);
+  const { settings, problems: faults } = readSettings(
+    inventory.configMaps,
+    input.previousSettings,
+    input.trustDomain,
+  );
   problems.push(...faults);
   const domain = input.domain ?? 'cluster.local';
   const network = networkOf(inventory, settings);
