@@ -1,11 +1,13 @@
 import { parseCidr } from '#api/address.ts';
 import { setRevoked } from '#certs/revoked.ts';
+import { adopt } from './adopt.ts';
 import { descriptorLimit } from './capture/native.ts';
 import { OwnSockets, type OwnSocketsOptions } from './capture/own-sockets.ts';
 import { Connections, concerns } from './connections.ts';
 import { CONNECT_TIMEOUT_MS, type DataPath, type PodTarget, type ServedPod } from './data-path.ts';
 import { createForwarder } from './dns/forward.ts';
 import { lookUpHostname } from './dns/lookup.ts';
+import { HandOverPort } from './hand-over/port.ts';
 import { connectHop } from './hbone/client.ts';
 import { Pool } from './hbone/pool.ts';
 import { KernelSplice } from './kernel-splice.ts';
@@ -16,6 +18,7 @@ import { PodListeners } from './pod-listeners.ts';
 import { openPodSockets, type PodSockets, type PodSocketsOptions } from './pod-sockets.ts';
 import { Rechecks } from './rechecks.ts';
 import { Records } from './records.ts';
+import { Retirement } from './retirement.ts';
 import { Shedding } from './shedding.ts';
 import { TableWaits } from './table-waits.ts';
 import { createTables } from './tables/store.ts';
@@ -90,6 +93,15 @@ export class Carrier {
         setRevoked(message.list);
         this.#path.svids.noteRevoked();
         break;
+      case 'settled':
+        this.#path.handOver.settled(message.id, message.outcome);
+        break;
+      case 'claimed':
+        this.#path.handOver.claimed(message.claim, message.answer);
+        break;
+      case 'adopt':
+        await adopt(this.#path, message.connection);
+        break;
       case 'add-pod':
       case 'remove-pod':
       case 'drain':
@@ -118,7 +130,7 @@ export class Carrier {
         await this.#removePod(message.uid, message.cut);
         return undefined;
       case 'drain':
-        await this.#drain(message.deadlineMs);
+        await this.#drain(message);
         return undefined;
       case 'list-connections':
         return this.#path.connections.list();
@@ -196,7 +208,7 @@ export class Carrier {
     this.#path.pool.release(pod.id);
   }
 
-  async #drain(deadlineMs: number): Promise<void> {
+  async #drain({ deadlineMs, handOver }: Extract<ToWorker, { readonly kind: 'drain' }>): Promise<void> {
     const { connections, pool, pods, svids } = this.#path;
     this.#isDraining = true;
     const all = [...this.#pods.values()].map(({ listeners }) => listeners);
@@ -206,6 +218,7 @@ export class Carrier {
       listeners.close();
       listeners.drainSessions();
     }
+    if (handOver === true) new Retirement(connections, this.#path.handOver);
     const deadline = setTimeout(() => {
       connections.cut(() => true, DRAINED);
       for (const listeners of all) listeners.cutSessions('drained');
@@ -241,6 +254,7 @@ function openDataPath(
     connections: new Connections(records),
     pods: new PodIndex(),
     kernelSplice: new KernelSplice(config.bpf?.directory),
+    handOver: new HandOverPort(send),
     limits: config.limits ?? podLimits(Number(descriptorLimit()), 1),
     shedding: new Shedding((reports) => send({ kind: 'shed', reports })),
     pool: openPool(config),

@@ -3,6 +3,7 @@ import { formatHostPort, type HostPort, type Ip } from '#api/address.ts';
 import type { Workload } from '#api/workload.ts';
 import type { AccessRecord } from './access-log.ts';
 import type { Connections } from './connections.ts';
+import type { HandOverPort } from './hand-over/port.ts';
 import { canonicalIp } from './hbone/authority.ts';
 import type { Pool, PoolTarget } from './hbone/pool.ts';
 import type { KernelSplice } from './kernel-splice.ts';
@@ -42,6 +43,7 @@ export interface DataPath {
   readonly connections: Connections;
   readonly pods: PodIndex;
   readonly kernelSplice: KernelSplice;
+  readonly handOver: HandOverPort;
   readonly limits: PodLimits;
   readonly shedding: Shedding;
   readonly record: (record: AccessRecord) => void;

@@ -238,5 +238,6 @@ function open(
     identity: formatIdentity(identityOf(source)),
     protocol,
   };
-  return path.connections.open({ pod, facts, info, giveUp });
+  const carriage = { kind: 'passthrough', podUid: pod.info.uid } as const;
+  return path.connections.open({ pod, facts, info, giveUp, ...(protocol === 'TCP' && { carriage }) });
 }

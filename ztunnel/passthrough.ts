@@ -78,6 +78,7 @@ async function connect({ path, pod, workload, leg, client, destination }: PlainC
       leg.abort();
       application?.destroy(GIVEN_UP);
     },
+    carriage: { kind: 'plaintext', podUid: pod.info.uid, ends: { ...connection, expected: [] } },
   });
   const verdict = await authorizeWhenKnown(path, workload, connection);
   live.decided(verdict);

@@ -24,6 +24,12 @@ export class PodIndex {
     this.#byName.clear();
   }
 
+  /** The pod of a uid, if it takes connections now. */
+  ofUid(uid: string | undefined): ServedPod | undefined {
+    for (const pod of this.#all) if (pod.info.uid === uid) return pod;
+    return undefined;
+  }
+
   has(pod: ServedPod): boolean {
     return this.#all.has(pod);
   }

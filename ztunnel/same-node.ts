@@ -1,13 +1,11 @@
 import type { Socket } from 'node:net';
 import { formatHostPort, type HostPort } from '#api/address.ts';
 import type { Workload } from '#api/workload.ts';
-import { formatIdentity, identitiesEqual } from '#certs/identity.ts';
-import { haveShakenHands, shakeHands } from '#certs/in-process-handshake.ts';
-import type { Svid } from '#certs/svid.ts';
+import { formatIdentity } from '#certs/identity.ts';
 import { hasCode } from './capture/native.ts';
 import { type ConnectionFacts, connectFailure, type Failure, failedRecord } from './connection-record.ts';
-import { denial, type LiveConnection } from './connections.ts';
-import { CONFIGURATION_WAIT_MS, CONNECT_TIMEOUT_MS, type DataPath, type ServedPod } from './data-path.ts';
+import type { LiveConnection } from './connections.ts';
+import { CONNECT_TIMEOUT_MS, type DataPath, type ServedPod } from './data-path.ts';
 import { DialError, dialled, GIVEN_UP } from './dial.ts';
 import { SocketLeg } from './hbone/socket-leg.ts';
 import { identityOf } from './identity-of.ts';
@@ -15,9 +13,9 @@ import { decideApplication, type InboundTarget } from './inbound-target.ts';
 import { type KernelPair, spliceInKernel } from './kernel-leg.ts';
 import type { SameNodeHop } from './next-hop.ts';
 import { describeService, describeWorkload } from './peers.ts';
-import { authorizeNow, authorizeWhenKnown } from './permission.ts';
 import type { InboundConnection } from './policy/verdict.ts';
 import { proxyHeader } from './proxy-protocol.ts';
+import { admit, type NodePair, pairPermission, proveIdentities } from './same-node-admission.ts';
 
 /** A captured connection whose destination is a pod of this ztunnel's, too. */
 export interface SameNodeCall {
@@ -34,15 +32,9 @@ export interface SameNodeCall {
 type Target = InboundTarget & { readonly kind: 'target' };
 
 /** All that both ends of a tunnel would know. */
-interface Handover extends SameNodeCall {
+interface Handover extends SameNodeCall, NodePair {
   readonly hop: SameNodeHop;
   readonly target: Target;
-  readonly destinationPod: ServedPod;
-  /** What policy is asked. */
-  readonly connection: InboundConnection;
-  /** SPIFFE IDs. */
-  readonly sourceId: string;
-  readonly destinationId: string;
 }
 
 /**
@@ -70,7 +62,9 @@ export async function carryOnNode(call: SameNodeCall, hop: SameNodeHop): Promise
     destinationIp: hop.to.ip,
     destinationPort: target.address.port,
   };
-  return await handOver({ ...call, ...ids, hop, target, destinationPod, connection });
+  const { destinationWorkload, expected } = hop;
+  const pair = { ...ids, destinationPod, destinationWorkload, expected, connection };
+  return await handOver({ ...call, ...pair, hop, target });
 }
 
 function targetOf({ tables }: DataPath, { to, destinationWorkload, service }: SameNodeHop): InboundTarget {
@@ -141,54 +135,6 @@ function endsOf(call: Handover, upstream: SocketLeg, application: Socket): Kerne
   );
 }
 
-/** Why they are not who they have to be, if they are not: as between nodes, where a TLS handshake would say so. */
-function proveIdentities(call: Handover): undefined | Promise<Failure | undefined> {
-  const { svids } = call.path;
-  const source = svids.current(call.sourceId);
-  const destination = svids.current(call.destinationId);
-  const isProven = source !== undefined && destination !== undefined && haveShakenHands(source, destination);
-  if (isProven && isExpected(call, destination)) return undefined;
-  return proveLater(call);
-}
-
-async function proveLater(call: Handover): Promise<Failure | undefined> {
-  const { path, source, hop } = call;
-  const [client, server] = await Promise.all(
-    [source, hop.destinationWorkload].map((workload) =>
-      path.svids.until(identityOf(workload), CONFIGURATION_WAIT_MS),
-    ),
-  );
-  if (client === undefined) return { error: 'no certificate for the source yet', flags: 'IDENTITY_ERROR' };
-  if (server === undefined)
-    return { error: 'no certificate for the destination yet', flags: 'IDENTITY_ERROR' };
-  if (!isExpected(call, server)) {
-    const wanted = hop.expected.map(formatIdentity).join(', ');
-    const error = `the destination is ${formatIdentity(server.identity)}, expected ${wanted}`;
-    return { error, flags: 'TLS_FAILURE' };
-  }
-  const handshake = await shakeHands(client, server);
-  if (handshake.kind === 'accepted') return undefined;
-  return {
-    error: `the certificates of source and destination do not accept each other: ${handshake.reason}`,
-    flags: 'TLS_FAILURE',
-  };
-}
-
-function isExpected({ hop }: Handover, { identity }: Svid): boolean {
-  return hop.expected.some((each) => identitiesEqual(each, identity));
-}
-
-/** Why policy does not let it in, if it does not. */
-async function admit(
-  { path, hop, connection }: Handover,
-  live: LiveConnection,
-): Promise<Failure | undefined> {
-  const asked = authorizeWhenKnown(path, hop.destinationWorkload, connection);
-  const verdict = asked instanceof Promise ? await asked : asked;
-  live.decided(verdict);
-  return verdict.kind === 'deny' ? denial(verdict) : undefined;
-}
-
 /** The application sees the caller's address, unless it is its own, or a proxy that is told in another way. */
 function callerFor({ path, hop, client, target }: Handover): HostPort | undefined {
   if (!path.config.originalSource || hop.sourceIp === target.address.ip || target.wantsProxyProtocol) {
@@ -207,7 +153,6 @@ function introduction({ hop, client, sourceId }: Handover): Buffer {
 
 function open(call: Handover, giveUp: () => void): LiveConnection {
   const { path, pod, destinationPod, client, hop, connection, sourceId } = call;
-  const { destinationWorkload } = hop;
   return path.connections.open({
     pod,
     otherPod: destinationPod,
@@ -221,26 +166,20 @@ function open(call: Handover, giveUp: () => void): LiveConnection {
       identity: sourceId,
       protocol: 'SAME_NODE',
     },
-    permission: {
-      workloadUid: destinationWorkload.uid,
-      verdict: () => authorizeNow(path, destinationWorkload, connection),
-      lostIdentity: () => lostIdentity(call),
-    },
+    permission: pairPermission(call),
     giveUp,
+    carriage: {
+      kind: 'same-node',
+      podUid: pod.info.uid,
+      otherPodUid: destinationPod.info.uid,
+      ends: {
+        sourceIp: connection.sourceIp,
+        destinationIp: connection.destinationIp,
+        destinationPort: connection.destinationPort,
+        expected: hop.expected.map(formatIdentity),
+      },
+    },
   });
-}
-
-/** Nobody asks of a pod that is released: its connections end in peace, as those in tunnels do. */
-function lostIdentity({ path, pod, destinationPod, sourceId, destinationId }: Handover): Failure | undefined {
-  const { pods, svids } = path;
-  const lost =
-    (pods.has(pod) && svids.current(sourceId) === undefined && sourceId) ||
-    (pods.has(destinationPod) && svids.current(destinationId) === undefined && destinationId);
-  if (lost === false) return undefined;
-  return {
-    error: `connection closed because the certificate of ${lost} is no longer valid here`,
-    flags: 'IDENTITY_ERROR',
-  };
 }
 
 function factsOf(

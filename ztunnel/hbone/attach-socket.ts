@@ -1,14 +1,14 @@
 import { Socket, type SocketConstructorOpts } from 'node:net';
 import type { DuplexOptions } from 'node:stream';
-import type { DetachedSocket } from './detached-socket.ts';
-import type { Leg, LegEvents } from './leg.ts';
+import type { DetachableLeg, DetachedSocket } from './detached-socket.ts';
+import type { LegEvents } from './leg.ts';
 import { SocketLeg } from './socket-leg.ts';
 
 /**
  * A leg of a socket that another leg was detached from; its descriptor belongs to the leg. What had ended does so again as soon as
  * it is started: the kernel says a FIN as often as somebody reads.
  */
-export function attachSocket({ fd, hasFinished, unsent }: DetachedSocket): Leg {
+export function attachSocket({ fd, hasFinished, unsent }: DetachedSocket): DetachableLeg {
   if (fd === undefined) return ENDED;
   const options: SocketConstructorOpts & DuplexOptions = {
     fd,
@@ -22,7 +22,10 @@ export function attachSocket({ fd, hasFinished, unsent }: DetachedSocket): Leg {
 }
 
 /** An end that is over both ways. */
-const ENDED: Leg = {
+const ENDED: DetachableLeg = {
+  descriptor: 'closed',
+  stop: () => undefined,
+  detach: () => ({ fd: undefined, hasEnded: true, hasFinished: true, unsent: new Uint8Array() }),
   start: ({ onEnd, onFinish }: LegEvents) => {
     process.nextTick(() => {
       onEnd();

@@ -5,8 +5,7 @@ import { afterEach, expect, test } from 'vitest';
 import { eventually } from '#test/kit/eventually.ts';
 import { duplicate } from '../hand-over/descriptors.ts';
 import { attachSocket } from './attach-socket.ts';
-import type { DetachedSocket } from './detached-socket.ts';
-import type { Leg } from './leg.ts';
+import type { DetachableLeg, DetachedSocket } from './detached-socket.ts';
 import { SocketLeg } from './socket-leg.ts';
 import { type Splice, type SpliceEnd, splice } from './splice.ts';
 import { socketPair } from './testing.ts';
@@ -23,7 +22,7 @@ class Relay {
   readonly client: Socket;
   readonly server: Socket;
   end: SpliceEnd | undefined;
-  #legs: readonly [Leg, Leg];
+  #legs: readonly [DetachableLeg, DetachableLeg];
   #splice: Splice;
 
   static async open(): Promise<Relay> {
@@ -45,7 +44,7 @@ class Relay {
   detach(): readonly [DetachedSocket, DetachedSocket] {
     const [downstream, upstream] = this.#legs;
     this.#splice.release();
-    for (const leg of [downstream, upstream]) stop(leg);
+    for (const leg of [downstream, upstream]) leg.stop();
     return [detach(downstream), detach(upstream)];
   }
 
@@ -61,13 +60,7 @@ class Relay {
   }
 }
 
-function stop(leg: Leg): void {
-  if (leg instanceof SocketLeg) leg.stop();
-}
-
-function detach(leg: Leg): DetachedSocket {
-  if (!(leg instanceof SocketLeg))
-    return { fd: undefined, hasEnded: true, hasFinished: true, unsent: Buffer.alloc(0) };
+function detach(leg: DetachableLeg): DetachedSocket {
   const { descriptor } = leg;
   if (descriptor === undefined) throw new TypeError('it cannot be detached');
   return leg.detach(descriptor === 'closed' ? undefined : duplicate(descriptor));

@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net';
 import { ByteQueue } from './byte-queue.ts';
-import type { DetachedSocket } from './detached-socket.ts';
-import type { Leg, LegEvents } from './leg.ts';
+import type { DetachableLeg, DetachedSocket } from './detached-socket.ts';
+import type { LegEvents } from './leg.ts';
 import { Outlet } from './outlet.ts';
 import { readInto } from './read-into.ts';
 import { atTurnEnd, currentTurn } from './turn.ts';
@@ -23,7 +23,7 @@ interface Handle {
 /**
  * A TCP socket as one end of a splice. It must have been made with `allowHalfOpen`, and belongs to the leg.
  */
-export class SocketLeg implements Leg {
+export class SocketLeg implements DetachableLeg {
   readonly #socket: Socket;
   readonly #outlet: Outlet;
   #events: LegEvents | undefined;
@@ -85,27 +85,17 @@ export class SocketLeg implements Leg {
     if (!this.#canDetach) socket.on('data', onBytes);
   }
 
-  /**
-   * Its descriptor, if it can be detached now: it has been started and did not break. `closed`: both directions have ended, and
-   * it has none.
-   */
   get descriptor(): number | 'closed' | undefined {
     if (this.#hasEnded && this.#hasFinished) return 'closed';
     const fd = this.#socket.destroyed ? undefined : handleOf(this.#socket)?.fd;
     return this.#canDetach && !this.#isDetached && fd !== undefined && fd >= 0 ? fd : undefined;
   }
 
-  /** Reads nothing more, whatever it is told; what was read has been handed on. It can be written into still. */
   stop(): void {
     this.#isStopped = true;
     this.#socket.pause();
   }
 
-  /**
-   * Lets go of a socket that has a `descriptor`: nothing is sent by that, no event comes after, and the leg does nothing more. To
-   * be called with its other end stopped, too.
-   * @param fd a duplicate of the descriptor, which is what goes on
-   */
   detach(fd: number | undefined): DetachedSocket {
     this.stop();
     this.#isDetached = true;
@@ -158,6 +148,10 @@ export class SocketLeg implements Leg {
 
   resume(): void {
     if (!this.#isStopped) this.#socket.resume();
+  }
+
+  held(): number {
+    return this.#waiting.memory + this.#outlet.held();
   }
 
   bytesRead(): number {
