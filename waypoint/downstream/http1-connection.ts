@@ -36,6 +36,7 @@ export class Http1Connection implements Watched {
   #isBusy = false;
   /** Since when a head has been coming in. */
   #headSinceMs: number | undefined;
+  #headBytes = 0;
   #idleSinceMs: number = performance.now();
   /** A request whose answer is over and whose body is not, and since when. */
   #leftover: { readonly request: IncomingMessage; readonly sinceMs: number } | undefined;
@@ -51,10 +52,20 @@ export class Http1Connection implements Watched {
     });
   }
 
+  /** Bytes of a head that has begun to come in: node:http keeps them until it is whole. */
+  get headBytes(): number {
+    return this.#headSinceMs === undefined ? 0 : this.#headBytes;
+  }
+
   /** Bytes came in. */
   noteBytes(bytes: number): void {
     if (this.#leftover !== undefined) this.#noteLeftover(bytes);
-    if (!this.#isBusy && this.#headSinceMs === undefined) this.#headSinceMs = performance.now();
+    if (this.#isBusy) return;
+    if (this.#headSinceMs === undefined) {
+      this.#headSinceMs = performance.now();
+      this.#headBytes = 0;
+    }
+    this.#headBytes += bytes;
   }
 
   /** Serves a request, or refuses it, when its turn comes. */

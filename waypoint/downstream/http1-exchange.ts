@@ -8,7 +8,7 @@ import type {
   HeaderList,
   RequestHead,
 } from '../exchange.ts';
-import { heldForReader, heldForWriter } from '../memory/costs.ts';
+import { heldForReader } from '../memory/costs.ts';
 import { firstValue } from '../route/headers.ts';
 import { readTrailers } from './request-head.ts';
 import { MAY_NOT_BE_SENT } from './sent-text.ts';
@@ -40,6 +40,7 @@ export class Http1Exchange implements Exchange {
   #hasResponded = false;
   #hasEnded = false;
   #isClosed = false;
+  #awaitsDrain = false;
   #isUpgraded = false;
   #isBodyAborted = false;
   #abortBody: (() => void) | undefined;
@@ -100,11 +101,15 @@ export class Http1Exchange implements Exchange {
     this.#bytesSent += chunk.length;
     this.#activeMs = performance.now();
     if (response.write(chunk)) return true;
-    response.once('drain', () => {
-      this.#activeMs = performance.now();
-      this.onDrain?.();
-    });
+    if (!this.#awaitsDrain) response.once('drain', () => this.#onRoom());
+    this.#awaitsDrain = true;
     return false;
+  }
+
+  #onRoom(): void {
+    this.#awaitsDrain = false;
+    this.#activeMs = performance.now();
+    this.onDrain?.();
   }
 
   end(trailers: HeaderList = []): void {
@@ -143,7 +148,9 @@ export class Http1Exchange implements Exchange {
 
   held(): number {
     const { request, response } = this.#options;
-    return this.#isUpgraded ? 0 : heldForReader(request) + heldForWriter(response);
+    // What a response says of itself is also that which waits in its socket.
+    const inSocket = response.socket?.writableLength ?? 0;
+    return this.#isUpgraded ? 0 : heldForReader(request) + response.writableLength - inSocket;
   }
 
   bytesReceived(): number {

@@ -91,7 +91,7 @@ export function createHttp1Tunnels(options: HttpServerOptions): Http1Tunnels {
         connection.noteBytes(bytes);
         options.ledger.note(bytes);
       };
-      holdTunnel(options.ledger, socket, downstream, HTTP1_BYTES);
+      holdTunnel(options.ledger, socket, downstream, () => HTTP1_BYTES + connection.headBytes);
       connections.set(socket, connection);
       server.emit('connection', socket);
     },
@@ -103,11 +103,11 @@ export function holdTunnel(
   ledger: Ledger,
   socket: TunnelDuplex,
   { caller }: Downstream,
-  ownBytes: number,
+  ownBytes: () => number,
 ): void {
   const holder = {
     owner: ownerOf(caller),
-    held: () => ownBytes + socket.held,
+    held: () => ownBytes() + socket.held,
     shed: () => socket.destroy(),
   };
   ledger.add(holder);

@@ -1,4 +1,4 @@
-import type { Http2Stream, ServerHttp2Stream } from 'node:http2';
+import type { ServerHttp2Stream } from 'node:http2';
 import { constants } from 'node:http2';
 import type {
   BodySource,
@@ -9,6 +9,7 @@ import type {
   HeaderList,
   RequestHead,
 } from '../exchange.ts';
+import { headerObject } from '../header-object.ts';
 import { heldInStream } from '../memory/costs.ts';
 import { readTrailers } from './request-head.ts';
 import { MAY_NOT_BE_SENT } from './sent-text.ts';
@@ -37,6 +38,7 @@ export class Http2Exchange implements Exchange {
   #hasResponded = false;
   #hasEnded = false;
   #isClosed = false;
+  #awaitsDrain = false;
   #isUpgraded = false;
   #isUpgradeComplete = false;
   #trailers: HeaderList = [];
@@ -56,7 +58,7 @@ export class Http2Exchange implements Exchange {
     stream.on('error', () => undefined);
     stream.on('wantTrailers', () => {
       if (stream.closed) return;
-      stream.sendTrailers(headersOf(this.#trailers));
+      stream.sendTrailers(headerObject(this.#trailers));
       if (this.#trailers.length > 0) this.#refuseRest();
     });
     stream.on('finish', () => {
@@ -69,7 +71,7 @@ export class Http2Exchange implements Exchange {
     const stream = this.#stream;
     if (this.#hasResponded || this.#isClosed || stream.closed || status < 100 || status > 199) return;
     if (status === 101 || headers.some((text) => MAY_NOT_BE_SENT.test(text))) return;
-    stream.additionalHeaders({ ':status': status, ...headersOf(headers) });
+    stream.additionalHeaders({ ':status': status, ...headerObject(headers) });
   }
 
   respond(status: number, headers: HeaderList): void {
@@ -88,11 +90,15 @@ export class Http2Exchange implements Exchange {
     this.#bytesSent += chunk.length;
     this.#activeMs = performance.now();
     if (stream.write(chunk)) return true;
-    stream.once('drain', () => {
-      this.#activeMs = performance.now();
-      this.onDrain?.();
-    });
+    if (!this.#awaitsDrain) stream.once('drain', () => this.#onRoom());
+    this.#awaitsDrain = true;
     return false;
+  }
+
+  #onRoom(): void {
+    this.#awaitsDrain = false;
+    this.#activeMs = performance.now();
+    this.onDrain?.();
   }
 
   end(trailers: HeaderList = []): void {
@@ -244,15 +250,6 @@ export class Http2Exchange implements Exchange {
     const { aborted, rstCode, writableEnded } = this.#stream;
     return rstCode === constants.NGHTTP2_NO_ERROR && writableEnded && !aborted;
   }
-}
-
-function headersOf(list: HeaderList): Parameters<Http2Stream['sendTrailers']>[0] {
-  const headers: Record<string, string[]> = {};
-  for (let at = 0; at < list.length; at += 2) {
-    const name = list[at] ?? '';
-    headers[name] = [...(headers[name] ?? []), list[at + 1] ?? ''];
-  }
-  return headers;
 }
 
 /** What only HTTP/1.1 needs to change to WebSocket. */

@@ -7,12 +7,13 @@ import {
 } from 'node:http2';
 import type { Downstream } from '../exchange.ts';
 import { HTTP2_BYTES } from '../memory/costs.ts';
+import type { RequestRecord } from '../request-record.ts';
 import { TunnelDuplex } from '../tunnel-duplex.ts';
 import { type HttpServerOptions, holdTunnel } from './http1-server.ts';
 import { Http2Exchange } from './http2-exchange.ts';
 import { type DownstreamLimits, MAX_HEAD_BYTES, type Watched } from './limits.ts';
 import type { PeekedLeg } from './peeked-leg.ts';
-import { refusalRecord } from './refusal.ts';
+import { type RefusedRequest, refusalRecord } from './refusal.ts';
 import { type HeadRefusal, MAX_HEADERS, readHttp2Head } from './request-head.ts';
 
 /** Takes tunnels in which HTTP/2 is spoken. */
@@ -29,6 +30,8 @@ const STREAM_WINDOW_BYTES = 256 * 1024;
 const CONNECTION_WINDOW_BYTES = 4 * 1024 * 1024;
 const LAST_STREAM_ID = 2 ** 31 - 1;
 const PING_PATIENCE_MS = 1_000;
+/** Of one connection in one turn of the event loop: a thousand that come in one read do not keep others waiting. */
+const REQUESTS_PER_TURN = 32;
 
 /**
  * What one client may cost, on purpose: a caller is authenticated and may be hostile all the same. Envoy's guards are of the
@@ -63,7 +66,7 @@ export function createHttp2Tunnels(options: HttpServerOptions): Http2Tunnels {
       const socket = new TunnelDuplex(leg, { remote: downstream.caller.address });
       socket.on('error', () => undefined);
       leg.onBytes = (bytes) => options.ledger.note(bytes);
-      holdTunnel(options.ledger, socket, downstream, HTTP2_BYTES);
+      holdTunnel(options.ledger, socket, downstream, () => HTTP2_BYTES);
       const session = performServerHandshake(socket, OPTIONS);
       session.setLocalWindowSize(CONNECTION_WINDOW_BYTES);
       const connection = new Http2Connection(session, options.limits);
@@ -77,7 +80,7 @@ export function createHttp2Tunnels(options: HttpServerOptions): Http2Tunnels {
       });
       session.on('stream', (stream, _headers, flags, rawHeaders) => {
         const endsStream = (flags & constants.NGHTTP2_FLAG_END_STREAM) !== 0;
-        connection.take(stream, endsStream, rawHeaders, downstream, options);
+        connection.take({ stream, endsStream, rawHeaders, downstream }, options);
       });
       if (downstream.isDraining()) drain(session);
     },
@@ -98,10 +101,22 @@ function drain(session: ServerHttp2Session): void {
   });
 }
 
+/** A request as the library hands it over. */
+interface TakenRequest {
+  readonly stream: ServerHttp2Stream;
+  readonly endsStream: boolean;
+  readonly rawHeaders: readonly string[];
+  readonly downstream: Downstream;
+}
+
 class Http2Connection implements Watched {
   readonly #session: ServerHttp2Session;
   readonly #limits: DownstreamLimits;
   readonly #exchanges = new Set<Http2Exchange>();
+  /** Requests that wait for a later turn of the event loop, and how many this turn still has room for. */
+  #waiting: (() => void)[] = [];
+  #share = REQUESTS_PER_TURN;
+  #isPlanned = false;
   #idleSinceMs: number = performance.now();
 
   constructor(session: ServerHttp2Session, limits: DownstreamLimits) {
@@ -109,28 +124,39 @@ class Http2Connection implements Watched {
     this.#limits = limits;
   }
 
-  take(
-    stream: ServerHttp2Stream,
-    endsStream: boolean,
-    rawHeaders: readonly string[],
-    downstream: Downstream,
-    options: HttpServerOptions,
-  ): void {
+  /** Serves a request; what comes at once with many others gets its turn when others have had theirs. */
+  take(request: TakenRequest, options: HttpServerOptions): void {
+    if (!this.#isPlanned) {
+      this.#isPlanned = true;
+      setImmediate(() => this.#nextTurn());
+    }
+    if (this.#share > 0) {
+      this.#share -= 1;
+      this.#serve(request, options);
+      return;
+    }
+    const { stream } = request;
+    stream.on('error', () => undefined);
+    this.#waiting.push(() => {
+      if (!stream.closed && !stream.destroyed) this.#serve(request, options);
+      else options.onRecord(recordOf(request, { status: 0, details: 'the client left', flags: ['DC'] }));
+    });
+  }
+
+  #nextTurn(): void {
+    this.#isPlanned = this.#waiting.length > 0;
+    for (const serve of this.#waiting.splice(0, REQUESTS_PER_TURN)) serve();
+    this.#share = this.#isPlanned ? 0 : REQUESTS_PER_TURN;
+    if (this.#isPlanned) setImmediate(() => this.#nextTurn());
+  }
+
+  #serve(request: TakenRequest, options: HttpServerOptions): void {
+    const { stream, endsStream, rawHeaders, downstream } = request;
     const check = readHttp2Head(rawHeaders, endsStream);
     if (check.kind === 'refused') {
       refuse(stream, check);
       const { status, reason } = check;
-      options.onRecord(
-        refusalRecord(downstream, {
-          status,
-          details: reason,
-          flags: status === 403 ? [] : ['DPE'],
-          protocol: 'HTTP/2',
-          method: fieldIn(rawHeaders, ':method'),
-          target: fieldIn(rawHeaders, ':path'),
-          authority: fieldIn(rawHeaders, ':authority'),
-        }),
-      );
+      options.onRecord(recordOf(request, { status, details: reason, flags: status === 403 ? [] : ['DPE'] }));
       return;
     }
     const exchange: Http2Exchange = new Http2Exchange({
@@ -162,6 +188,20 @@ function refuse(stream: ServerHttp2Stream, { status, reason }: HeadRefusal): voi
   stream.respond({ ':status': status, 'content-type': 'text/plain' });
   stream.end(`${reason}\n`);
   stream.resume(); // what still comes of its body goes nowhere
+}
+
+/** Of a request that nobody was asked to serve. */
+function recordOf(
+  { rawHeaders, downstream }: TakenRequest,
+  why: Pick<RefusedRequest, 'status' | 'details' | 'flags'>,
+): RequestRecord {
+  return refusalRecord(downstream, {
+    ...why,
+    protocol: 'HTTP/2',
+    method: fieldIn(rawHeaders, ':method'),
+    target: fieldIn(rawHeaders, ':path'),
+    authority: fieldIn(rawHeaders, ':authority'),
+  });
 }
 
 function fieldIn(rawHeaders: readonly string[], name: string): string {

@@ -193,6 +193,32 @@ test('bodies and trailers go both ways while both are open', async () => {
   client.destroy();
 });
 
+test('names that objects have for themselves are names of trailers and of early answers, too', async () => {
+  const odd = ['constructor', 'a', '__proto__', 'b', '10', 'c', 'tostring', 'd', 'constructor', 'e'];
+  await using answers = await listen(ca, {
+    serveRequest: (exchange) => {
+      exchange.inform(103, odd);
+      exchange.respond(200, []);
+      exchange.write(Buffer.from('x'));
+      exchange.end(odd);
+    },
+  });
+  const client = await session(answers);
+  const stream = client.request({ ':path': '/' });
+  stream.resume();
+  const seen: (readonly string[])[] = [];
+  stream.on('headers', (_headers, _flags, raw?: string[]) => seen.push(raw ?? []));
+  stream.on('trailers', (_headers, _flags, raw?: string[]) => seen.push(raw ?? []));
+  await once(stream, 'close');
+  expect(seen).toHaveLength(2);
+  for (const raw of seen) {
+    const text = raw.join(' ');
+    for (const pair of ['constructor a', 'constructor e', '__proto__ b', '10 c', 'tostring d'])
+      expect(text).toContain(pair);
+  }
+  client.destroy();
+});
+
 test('a WebSocket over HTTP/2 is bytes both ways', async () => {
   await using sockets = await listen(ca, {
     serveRequest: (exchange) => {

@@ -1,4 +1,4 @@
-import type { Duplex, Readable, Writable } from 'node:stream';
+import type { Duplex, Readable } from 'node:stream';
 import { formatIdentity } from '#certs/identity.ts';
 import type { Caller, HeaderList } from '../exchange.ts';
 
@@ -45,12 +45,7 @@ export function heldForReader(stream: Readable): number {
   return heldInPieces(stream.readableLength, pieces);
 }
 
-/** What has been written to a stream and not left it. */
-export function heldForWriter(stream: Pick<Writable, 'writableLength'>): number {
-  return stream.writableLength;
-}
-
-/** Both. */
+/** What waits in a stream, either way. */
 export function heldInStream(stream: Duplex): number {
-  return heldForReader(stream) + heldForWriter(stream);
+  return heldForReader(stream) + stream.writableLength;
 }

@@ -1,6 +1,7 @@
 import { type ClientHttp2Session, type ClientHttp2Stream, connect, constants } from 'node:http2';
 import type { Duplex } from 'node:stream';
 import type { HeaderList } from '../exchange.ts';
+import { headerObject } from '../header-object.ts';
 import { heldInStream } from '../memory/costs.ts';
 import type { Attempt, AttemptFailure, AttemptHandlers, UpstreamRequest } from './attempt.ts';
 
@@ -206,7 +207,7 @@ class Http2Attempt implements Attempt {
       this.#trailers = headOf(raw).headers;
     });
     stream.on('wantTrailers', () => {
-      if (!stream.destroyed) stream.sendTrailers(objectOf(this.#requestTrailers));
+      if (!stream.destroyed) stream.sendTrailers(headerObject(this.#requestTrailers));
     });
     stream.on('drain', () => this.#handlers?.onDrain());
     stream.on('end', () => this.#onEnd());
@@ -284,16 +285,6 @@ function headOf(raw: readonly string[]): { readonly status: number; readonly hea
     else headers.push(name, value);
   }
   return { status, headers };
-}
-
-/** Values of the same name come together. */
-function objectOf(headers: HeaderList): Record<string, string[]> {
-  const byName = new Map<string, string[]>();
-  for (let index = 0; index < headers.length; index += 2) {
-    const name = headers[index] ?? '';
-    byName.set(name, [...(byName.get(name) ?? []), headers[index + 1] ?? '']);
-  }
-  return Object.fromEntries(byName);
 }
 
 function isProtocolError(error: Error & { readonly code?: string }): boolean {

@@ -153,8 +153,9 @@ export interface HboneGate extends Listening {
 /**
  * A real HBONE server that splices each CONNECT to the port of its authority on loopback: a ztunnel in front of applications.
  * @param refusal what it answers instead
+ * @param port where it leads, if not to the authority's
  */
-export async function hboneGate(svid: Svid, refusal?: '401' | '503'): Promise<HboneGate> {
+export async function hboneGate(svid: Svid, refusal?: '401' | '503', port?: number): Promise<HboneGate> {
   const connects: (readonly Field[])[] = [];
   const sessions = new Set<ServerSession>();
   const server = createHboneServer(svid, {
@@ -170,7 +171,8 @@ export async function hboneGate(svid: Svid, refusal?: '401' | '503'): Promise<Hb
         session.connection.respond(stream, [[':status', refusal ?? '400']], true);
         return;
       }
-      const socket = connectTcp({ host: '127.0.0.1', port: authority.address.port, allowHalfOpen: true });
+      const to = { host: '127.0.0.1', port: port ?? authority.address.port, allowHalfOpen: true };
+      const socket = connectTcp(to);
       socket.once('connect', () => {
         session.connection.respond(stream, OK, false);
         splice(stream, new SocketLeg(socket), () => undefined);
