@@ -9,6 +9,7 @@ import { createForwarder } from './dns/forward.ts';
 import { lookUpHostname } from './dns/lookup.ts';
 import { HandOverPort } from './hand-over/port.ts';
 import { connectHop } from './hbone/client.ts';
+import { excessBytes, whenExhausted } from './hbone/memory-budget.ts';
 import { Pool } from './hbone/pool.ts';
 import { KernelSplice } from './kernel-splice.ts';
 import { limitSockets } from './limited-sockets.ts';
@@ -18,6 +19,7 @@ import { PodListeners } from './pod-listeners.ts';
 import { openPodSockets, type PodSockets, type PodSocketsOptions } from './pod-sockets.ts';
 import { Rechecks } from './rechecks.ts';
 import { Records } from './records.ts';
+import { adoptOutbound } from './resume/outbound-tunnel.ts';
 import { Retirement } from './retirement.ts';
 import { Shedding } from './shedding.ts';
 import { TableWaits } from './table-waits.ts';
@@ -29,6 +31,9 @@ import { WorkerSvids } from './worker-svids.ts';
 const PROGRESS_MS = 1_000;
 /** How long the sessions of a pod that is released take new streams: until its clients know that it is. */
 const RELEASE_MS = 5_000;
+/** Who holds less than so much is not cut when memory has run out. */
+const LEAST_CUT_BYTES = 256 * 1024;
+const OUT_OF_MEMORY = { error: 'connection closed because memory ran out', flags: '-' } as const;
 const DRAINED = { error: 'connection closed due to connection drain', flags: '-' } as const;
 const REMOVED = { error: 'connection closed because the workload is gone', flags: '-' } as const;
 
@@ -61,11 +66,27 @@ export class Carrier {
     this.#own = new OwnSockets(bpfOf(options.config));
     this.#records = new Records((records) => options.send({ kind: 'records', records }));
     this.#path = openDataPath(options, this.#records, () => this.#rechecks.noteLostIdentity());
+    whenExhausted(() => this.#freeMemory());
     this.#rechecks = new Rechecks(this.#path.connections);
     this.#progress = setInterval(() => this.#keepUp(), PROGRESS_MS).unref();
   }
 
+  /** Memory for what waits has run out: those who hold most of it go. */
+  #freeMemory(): void {
+    const excess = excessBytes();
+    if (excess === 0) return;
+    const cut = this.#path.connections.cutLargest(excess, { least: LEAST_CUT_BYTES, failure: OUT_OF_MEMORY });
+    for (const { connection, held } of cut) {
+      const { podUid, source, destination } = connection.opening.info;
+      const info = this.#pods.get(podUid)?.pod.info;
+      const pod = info === undefined ? podUid : `${info.namespace}/${info.name}`;
+      const error = `a connection from ${source} to ${destination} had ${held} bytes waiting for a slow reader`;
+      this.#path.shedding.note('memory', pod, error);
+    }
+  }
+
   #keepUp(): void {
+    this.#freeMemory();
     this.#path.connections.progress();
     try {
       this.#own.look();
@@ -100,7 +121,9 @@ export class Carrier {
         this.#path.handOver.claimed(message.claim, message.answer);
         break;
       case 'adopt':
-        await adopt(this.#path, message.connection);
+        if (message.connection.kind === 'outbound-tunnel')
+          await adoptOutbound(this.#path, message.connection);
+        else await adopt(this.#path, message.connection);
         break;
       case 'add-pod':
       case 'remove-pod':
@@ -218,7 +241,10 @@ export class Carrier {
       listeners.close();
       listeners.drainSessions();
     }
-    if (handOver === true) new Retirement(connections, this.#path.handOver);
+    if (handOver === true) {
+      new Retirement(connections, this.#path.handOver);
+      void Promise.all([pool.retire(), ...all.map((listeners) => listeners.retireSessions())]);
+    }
     const deadline = setTimeout(() => {
       connections.cut(() => true, DRAINED);
       for (const listeners of all) listeners.cutSessions('drained');

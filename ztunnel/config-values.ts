@@ -101,6 +101,26 @@ export function list(value: string | undefined): readonly string[] {
     .filter((item) => item !== '');
 }
 
+/** Least memory that a budget can be of. */
+const LEAST_MEMORY = 32 * 1024 * 1024;
+/** Most: its use is counted in 32 bits, of 128 KiB each. */
+const MOST_MEMORY = 1024 * 1024 * 1024 * 1024;
+
+/** `512Mi`, `2Gi`. */
+export function memorySize(
+  settings: Settings,
+  name: string,
+  value: string | undefined,
+  usual: number,
+): number {
+  if (value === undefined) return usual;
+  const [, digits, unit] = /^(\d{1,6})(Mi|Gi)$/.exec(value) ?? [];
+  const bytes = Number(digits) * (unit === 'Gi' ? 1024 : 1) * 1024 * 1024;
+  if (bytes >= LEAST_MEMORY && bytes <= MOST_MEMORY) return bytes;
+  settings.faults.push(`${name}: ${JSON.stringify(value)} is not a size from 32Mi, such as 512Mi or 2Gi`);
+  return usual;
+}
+
 /** Prefixes, as they were written. */
 export function cidrs(settings: Settings, name: string, values: readonly string[]): readonly string[] {
   for (const value of values) noteAddressFault(settings, name, () => parseCidr(value));

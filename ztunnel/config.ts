@@ -8,6 +8,7 @@ import {
   flag,
   httpsAddress,
   list,
+  memorySize,
   nameServers,
   type PemSource,
   pemSource,
@@ -17,6 +18,7 @@ import {
   tokenSource,
   wholeNumber,
 } from './config-values.ts';
+import { MEMORY_BUDGET_BYTES } from './hbone/memory-budget.ts';
 import type { WorkerConfig } from './worker-messages.ts';
 
 /** How one ztunnel runs. Made by {@link parseZtunnelConfig}, printed at start without what is secret. */
@@ -55,6 +57,8 @@ export interface ZtunnelConfig {
   readonly drainMs: number;
   readonly workers: number;
   readonly hbone: WorkerConfig['hbone'];
+  /** Memory for bytes that wait for slow readers, of all workers together. */
+  readonly memoryBytes: number;
   /** Path of the namespace from which connections that leave the mesh are dialled; absent: each pod's own. */
   readonly egressNetns?: string;
   readonly fabricCidrs: readonly string[];
@@ -137,6 +141,7 @@ const OPTIONS = {
   'name-servers': { type: 'string' },
   'missing-policy': { type: 'string' },
   workers: { type: 'string' },
+  'memory-budget': { type: 'string' },
 } as const;
 
 type Flags = { readonly [Name in keyof typeof OPTIONS]?: string };
@@ -192,6 +197,7 @@ function readConfig(settings: Settings, flags: Flags): ZtunnelConfig {
     drainMs: durationMs(settings, 'CONNECTION_TERMINATION_DEADLINE', drainWithin(settings)),
     workers: workerCount(settings, flags),
     hbone: hbone(settings),
+    memoryBytes: memorySize(settings, '--memory-budget', flags['memory-budget'], MEMORY_BUDGET_BYTES),
     ...pathFlags(settings, flags),
     ...(predecessor !== undefined && { predecessor }),
     fabricCidrs: cidrs(settings, '--fabric-cidrs', list(flags['fabric-cidrs'])),

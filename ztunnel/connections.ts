@@ -8,7 +8,7 @@ import {
 } from './connection-record.ts';
 import type { CarriedConnection } from './hand-over/carried.ts';
 import type { Leg } from './hbone/leg.ts';
-import { type Splice, type SpliceEnd, splice } from './hbone/splice.ts';
+import { type Side, type Splice, type SpliceEnd, splice } from './hbone/splice.ts';
 import type { Verdict } from './policy/verdict.ts';
 import type { Records } from './records.ts';
 
@@ -105,6 +105,15 @@ export class LiveConnection {
     return this.#splice === undefined ? undefined : this.#ends;
   }
 
+  /** Writes nothing more into the tunnel at that end, and takes all that comes from it; until `proceed`. */
+  halt(side: Side): void {
+    this.#splice?.halt(side);
+  }
+
+  proceed(): void {
+    this.#splice?.proceed();
+  }
+
   /**
    * Takes it off its ends, which are the caller's from then on: nothing is copied, and whatever happens to it shows when it is
    * carried again, or `leaves`. Undefined when it has no ends now.
@@ -141,6 +150,11 @@ export class LiveConnection {
       this.opening.giveUp();
       this.#end(failure);
     }
+  }
+
+  /** Bytes of memory in which its data waits. */
+  held(): number {
+    return this.ends?.reduce((sum, end) => sum + (end.held?.() ?? 0), 0) ?? 0;
   }
 
   progress(): void {
@@ -249,6 +263,30 @@ export class Connections {
 
   cut(which: (connection: LiveConnection) => boolean, failure: Failure): void {
     for (const connection of this.#all()) if (which(connection)) connection.cut(failure);
+  }
+
+  /**
+   * Cuts those that hold most memory, until so much is free.
+   * @param least that one has to hold to be cut
+   * @returns what each of them held
+   */
+  cutLargest(
+    bytes: number,
+    { least, failure }: { readonly least: number; readonly failure: Failure },
+  ): readonly { readonly connection: LiveConnection; readonly held: number }[] {
+    const holders = this.#all()
+      .map((connection) => ({ connection, held: connection.held() }))
+      .filter(({ held }) => held >= least)
+      .toSorted((one, other) => other.held - one.held);
+    const cut: { readonly connection: LiveConnection; readonly held: number }[] = [];
+    for (let freed = 0; freed < bytes; ) {
+      const holder = holders[cut.length];
+      if (holder === undefined) break;
+      holder.connection.cut(failure);
+      freed += holder.held;
+      cut.push(holder);
+    }
+    return cut;
   }
 
   /** Those whose permission can be taken back; a copy. */

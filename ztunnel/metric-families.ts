@@ -210,6 +210,19 @@ export function registerDns(registry: MetricRegistry): DnsQueryObserver {
   };
 }
 
+/** Memory in which bytes wait for slow readers. */
+export interface MemoryFigures {
+  readonly budgetBytes: number;
+  readonly usedBytes: () => number;
+}
+
+/** What of the budget is used. */
+export function registerMemory(registry: MetricRegistry, { budgetBytes, usedBytes }: MemoryFigures): void {
+  const of = 'memory for bytes that wait for slow readers';
+  gauge(registry, 'tulle_memory_budget_bytes', `The most ${of}.`, () => budgetBytes);
+  gauge(registry, 'tulle_memory_used_bytes', `The ${of}.`, usedBytes);
+}
+
 /** Decisions and failures that stock metrics do not tell. */
 export function registerOwn(registry: MetricRegistry, missingPolicies: () => number): OwnMetrics {
   const verdicts = counter(

@@ -12,6 +12,7 @@ function metrics(): ZtunnelMetrics {
     version: 'unknown',
     podCounts: () => ({ active: 1, pending: 0 }),
     missingPolicies: () => 2,
+    memory: { budgetBytes: 1_000, usedBytes: () => 10 },
   });
 }
 

@@ -3,10 +3,12 @@ import type { SubscriptionMetrics } from '#api/delta-client.ts';
 import type { AccessRecord } from './access-log.ts';
 import {
   type DnsQueryObserver,
+  type MemoryFigures,
   type MetricRegistry,
   type PodCounts,
   type PodMetrics,
   registerDns,
+  registerMemory,
   registerOwn,
   registerPods,
   registerProcess,
@@ -23,6 +25,8 @@ export interface MetricsOptions {
   readonly podCounts: () => PodCounts;
   /** Policies that local workloads name and nobody has sent; asked when metrics are read. */
   readonly missingPolicies: () => number;
+  /** For bytes that wait. */
+  readonly memory: MemoryFigures;
 }
 
 /** The metrics of one ztunnel: the field's names and labels, ours with the prefix `tulle_`. */
@@ -58,6 +62,7 @@ export function createMetrics(options: MetricsOptions): ZtunnelMetrics {
   const pods = registerPods(registry, options.podCounts);
   const dnsQuery = registerDns(registry);
   const own = registerOwn(registry, options.missingPolicies);
+  registerMemory(registry, options.memory);
   return {
     records: (worker, records) => {
       traffic.add(worker, records);

@@ -14,6 +14,12 @@ import type { ZtunnelConfig } from './config.ts';
 import { dumpConfig } from './config-dump.ts';
 import { createForwarder } from './dns/forward.ts';
 import type { Predecessor } from './hand-over/predecessor.ts';
+import {
+  createMemoryBudget,
+  type MemoryBudget,
+  shareMemoryBudget,
+  usedBytes,
+} from './hbone/memory-budget.ts';
 import { podLimits } from './limits.ts';
 import { LocalIdentities } from './local-identities.ts';
 import { createMetrics, type ZtunnelMetrics } from './metrics.ts';
@@ -58,6 +64,7 @@ export class Node {
   readonly #identities: LocalIdentities;
   readonly #nameServers: readonly HostPort[];
   readonly #missing: MissingPolicyReport;
+  readonly #memory: MemoryBudget;
   readonly #synced = Promise.withResolvers<void>();
   #podsKnown = false;
   #isDraining = false;
@@ -66,6 +73,8 @@ export class Node {
     const { config, logger } = options;
     this.#options = options;
     this.#nameServers = config.dns.nameServers ?? systemNameServers();
+    this.#memory = createMemoryBudget(config.memoryBytes);
+    shareMemoryBudget(this.#memory);
     this.svids = this.#createSvidManager();
     this.#identities = new LocalIdentities({
       tables: this.tables,
@@ -81,6 +90,7 @@ export class Node {
       version: options.version,
       podCounts: () => this.pods.counts(),
       missingPolicies: () => this.#missing.count(),
+      memory: { budgetBytes: config.memoryBytes, usedBytes },
     });
     this.accessLog = createAccessLogWriter({
       ...(config.accessLog !== undefined && { path: config.accessLog }),
@@ -190,6 +200,7 @@ export class Node {
         ...(egressNetnsFd !== undefined && { egressNetnsFd }),
         ...(bpfDirectory !== undefined && { bpf: { directory: bpfDirectory, workers: config.workers } }),
         nameServers: this.#nameServers,
+        memory: this.#memory,
         limits: podLimits(Number(descriptorLimit()), config.workers),
       },
       tables: this.tables,

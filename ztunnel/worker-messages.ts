@@ -6,6 +6,7 @@ import type { AccessRecord } from './access-log.ts';
 import type { CarriedConnection, CarriedKind, HandOverOutcome } from './hand-over/carried.ts';
 import type { Claim } from './hand-over/parked.ts';
 import type { OfferedSockets } from './hand-over/take.ts';
+import type { MemoryBudget } from './hbone/memory-budget.ts';
 import type { PodLimits } from './limits.ts';
 import type { ShedReport } from './shedding.ts';
 
@@ -35,6 +36,8 @@ export interface WorkerConfig {
   /** Prefixes that are dialled from the pod although an egress namespace is set: `10.244.0.0/16`. */
   readonly fabricCidrs: readonly string[];
   readonly originalSource: boolean;
+  /** What the workers share for bytes that wait; default: each has one of its own. */
+  readonly memory?: MemoryBudget;
   /** What one pod may have; default: what the descriptors of the process allow with one worker. */
   readonly limits?: PodLimits;
   readonly hbone: {

@@ -1,6 +1,7 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { warmThreadPool } from './capture/in-pod-sockets.ts';
 import { Carrier } from './carrier.ts';
+import { shareMemoryBudget } from './hbone/memory-budget.ts';
 import type { ToWorker, WorkerConfig } from './worker-messages.ts';
 
 /** A byte worker: the thread that carries bytes. Started by `byte-worker.ts`, told what to do by messages. */
@@ -8,8 +9,10 @@ import type { ToWorker, WorkerConfig } from './worker-messages.ts';
 const port = parentPort;
 if (port === null) throw new TypeError('worker.ts runs in a worker thread only');
 await warmThreadPool();
+const config = workerData as WorkerConfig;
+if (config.memory !== undefined) shareMemoryBudget(config.memory);
 const carrier = new Carrier({
-  config: workerData as WorkerConfig,
+  config,
   send: (message) => port.postMessage(message),
 });
 port.on('message', (message: ToWorker) => {

@@ -3,6 +3,10 @@ import { ADDRESS_TYPE, AUTHORIZATION_TYPE, type Resource } from '#api/resource.t
 import type { Workload } from '#api/workload.ts';
 import type { AccessRecord } from '#ztunnel/access-log.ts';
 import { Carrier } from '#ztunnel/carrier.ts';
+import type { CarriedConnection } from '#ztunnel/hand-over/carried.ts';
+import { Parked } from '#ztunnel/hand-over/parked.ts';
+import { attachSocket } from '#ztunnel/hbone/attach-socket.ts';
+import type { ShedReport } from '#ztunnel/shedding.ts';
 import type { FromWorker, ToWorker, WorkerConfig } from '#ztunnel/worker-messages.ts';
 import { eventually } from './eventually.ts';
 import type { LoopbackPods } from './loopback-pods.ts';
@@ -20,15 +24,33 @@ type Done = FromWorker & { readonly kind: 'done' };
 export class CarriedNode {
   readonly records: AccessRecord[] = [];
   readonly needed: string[] = [];
+  /** What has become of connections that changed hands: `outbound-tunnel handed_over`. */
+  readonly outcomes: string[] = [];
+  /** Takes what this node gives up when it drains. */
+  successor: CarriedNode | undefined;
+  readonly parked: Parked = new Parked({
+    patienceMs: 3_000,
+    onUnclaimed: ({ kind, sockets: [socket] }) => {
+      this.outcomes.push(`${kind} unclaimed`);
+      if (socket !== undefined) attachSocket(socket).abort();
+    },
+  });
   readonly #answers = new Map<number, (message: Done) => void>();
   readonly #carrier: Carrier;
   readonly #pods: LoopbackPods;
   /** Their places stand for descriptors of namespaces. */
   readonly #addresses: Ip[] = [];
+  readonly #onShed: (reports: readonly ShedReport[]) => void;
   #requests = 0;
 
-  constructor(pods: LoopbackPods, node: string, settings: Partial<WorkerConfig> = {}) {
+  constructor(
+    pods: LoopbackPods,
+    node: string,
+    settings: Partial<WorkerConfig> = {},
+    onShed: (reports: readonly ShedReport[]) => void = () => undefined,
+  ) {
     this.#pods = pods;
+    this.#onShed = onShed;
     this.#carrier = new Carrier({
       config: { ...workerConfig(node), ...settings },
       openSockets: (netnsFd) => pods.socketsOf(this.#addresses[netnsFd] ?? ''),
@@ -80,9 +102,36 @@ export class CarriedNode {
 
   #onMessage(message: FromWorker): void {
     if (message.kind === 'records') this.records.push(...message.records);
+    else if (message.kind === 'shed') this.#onShed(message.reports);
     else if (message.kind === 'need-svid') this.needed.push(message.identity);
     else if (message.kind === 'done') this.#answers.get(message.request)?.(message);
+    else this.#onHandOver(message).catch(fail);
   }
+
+  /** What a main thread does. */
+  async #onHandOver(message: FromWorker): Promise<void> {
+    if (message.kind === 'hand-over') this.outcomes.push(`${message.of} ${message.outcome}`);
+    else if (message.kind === 'park') this.parked.park(message.connection);
+    else if (message.kind === 'claim') {
+      const answer = await this.parked.claim(message.id, message.claimant);
+      await this.tell({ kind: 'claimed', claim: message.claim, answer });
+    } else if (message.kind === 'carried') {
+      const { id } = message.connection;
+      const outcome = this.successor === undefined ? 'kept' : 'taken';
+      this.successor?.take(message.connection);
+      await this.tell({ kind: 'settled', id, outcome });
+    }
+  }
+
+  /** Takes what another node has given up. */
+  take(connection: CarriedConnection): void {
+    if (connection.kind === 'inbound-tunnel') this.parked.park(connection);
+    else this.tell({ kind: 'adopt', connection }).catch(fail);
+  }
+}
+
+function fail(error: unknown): never {
+  throw error;
 }
 
 /** The settings of a byte worker. */

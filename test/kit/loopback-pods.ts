@@ -12,6 +12,7 @@ export class LoopbackPods {
   readonly #ports = new Map<string, number>();
   /** Where "captured" connections were going, by pod, in the order in which they are accepted. */
   readonly #destinations = new Map<string, HostPort[]>();
+  readonly #aims = new Map<string, HostPort>();
 
   /** The sockets of the pod with that address. */
   socketsOf(ip: string): PodSockets {
@@ -20,7 +21,7 @@ export class LoopbackPods {
         server.once('listening', () => this.#note({ ip, port }, server));
         server.listen(0, ip);
       },
-      originalDestination: () => this.#destinations.get(ip)?.shift(),
+      originalDestination: () => this.#destinations.get(ip)?.shift() ?? this.#aims.get(ip),
       dial: (to, caller) => this.#connect(to, caller?.ip ?? ip),
       dialOutside: (to) => this.#connect(to, ip),
       hasAddress: (address) => address === ip,
@@ -55,6 +56,16 @@ export class LoopbackPods {
     const socket = this.#connect(listener, fromIp);
     socket.on('error', () => undefined);
     return socket;
+  }
+
+  /** Makes a server of another process known at a port of the mesh. */
+  know({ ip, port }: HostPort, real: number): void {
+    this.#ports.set(`${ip}:${port}`, real);
+  }
+
+  /** Connections to a pod's 15001 and 15006 of which nothing else is known were going there. */
+  aim(podIp: string, to: HostPort): void {
+    this.#aims.set(podIp, to);
   }
 
   /** The port on which a pod's port really is. */

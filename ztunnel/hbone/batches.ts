@@ -1,5 +1,6 @@
-/** Size of a batch: what is written at a time. TLS and the kernel have no use for more. */
-export const BATCH_BYTES: number = 128 * 1024;
+import { BATCH_BYTES } from './batch-size.ts';
+import { countBatches } from './memory-budget.ts';
+
 /** Batches that are kept for the next who needs one. */
 const MAX_SPARE = 128;
 
@@ -8,10 +9,12 @@ const spare: Buffer[] = [];
 
 /** Memory for a batch; to be given back with {@link giveBack}. */
 export function takeBatch(): Buffer {
+  countBatches(1);
   return spare.pop() ?? Buffer.allocUnsafeSlow(BATCH_BYTES);
 }
 
 /** Nobody looks at the batch any more. */
 export function giveBack(batch: Buffer): void {
+  countBatches(-1);
   if (spare.length < MAX_SPARE) spare.push(batch);
 }

@@ -1,4 +1,5 @@
-import { BATCH_BYTES, giveBack, takeBatch } from './batches.ts';
+import { BATCH_BYTES } from './batch-size.ts';
+import { giveBack, takeBatch } from './batches.ts';
 
 /** First block of a queue that may stay short. */
 const SMALL_BLOCK = 8 * 1024;

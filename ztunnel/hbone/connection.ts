@@ -17,11 +17,13 @@ import {
 import type { Field } from './hpack-tables.ts';
 import { Incoming } from './incoming.ts';
 import { Keepalive, newPingPayload } from './keepalive.ts';
+import { isOverBudget } from './memory-budget.ts';
 import { readInto } from './read-into.ts';
 import { CREDIT_SHARE, ReceiveWindow } from './receive-window.ts';
 import { isControlRequest, SessionHandOver } from './session-hand-over.ts';
 import type { Answer, StreamOwner, TunnelStream } from './stream.ts';
 import { StreamTable } from './stream-table.ts';
+import { StreamWindows } from './stream-windows.ts';
 
 /** Sizes and times of a connection: fact sheet ambient-wire.md, 1.2. */
 export interface ConnectionSettings {
@@ -66,7 +68,10 @@ export class Connection {
   readonly #isServer: boolean;
   readonly #writer: FrameWriter;
   readonly #streams: StreamTable;
+  /** What the peer may send over all streams before it hears from us: little, where memory was short when it came. */
+  readonly #connectionWindow: number;
   readonly #window: ReceiveWindow;
+  readonly #streamWindows: StreamWindows;
   readonly #incoming: Incoming;
   readonly #keepalive: Keepalive;
   /** Of the tunnels on it to another process; nothing where the peer knows none. */
@@ -87,13 +92,21 @@ export class Connection {
     this.#options = options;
     this.#isServer = options.onRequest !== undefined;
     this.#writer = new FrameWriter(socket);
-    this.#window = new ReceiveWindow(settings.connectionWindowBytes, (bytes) => {
+    this.#connectionWindow = isOverBudget() ? DEFAULT_WINDOW : settings.connectionWindowBytes;
+    this.#window = new ReceiveWindow(this.#connectionWindow, (bytes) => {
       this.#writer.control(windowUpdateFrame(CONNECTION, bytes));
     });
+    this.#streamWindows = new StreamWindows(
+      settings.streamWindowBytes,
+      (window) => this.#writer.control(settingsFrame([[SETTING.INITIAL_WINDOW_SIZE, window]])),
+      (bytes) => {
+        for (const stream of this.#streams.all()) stream.receiveWindow += bytes;
+      },
+    );
     this.#streams = new StreamTable({
       isServer: this.#isServer,
       owner: this.#ownerOfStreams(),
-      receiveWindow: settings.streamWindowBytes,
+      receiveWindow: () => this.#streamWindows.initial,
       onOver: (stream) => {
         if (stream.connectionId !== undefined) this.handOver.forget(stream);
         this.#closeWhenIdle();
@@ -209,6 +222,7 @@ export class Connection {
         if (payload.equals(this.#drainPing)) this.#onDrainPong();
         else this.#keepalive.answered(payload);
       },
+      onSettingsAnswered: () => this.#streamWindows.answered(),
       onPadding: (stream, bytes) => this.#credit(stream, bytes),
     });
   }
@@ -226,7 +240,10 @@ export class Connection {
       isRoomy: () => this.#writer.isRoomy,
       send: (stream) => this.#writer.schedule(stream),
       credit: (stream, bytes) => this.#credit(stream, bytes),
-      changeWaiting: (bytes) => this.#window.changeWaiting(bytes),
+      changeWaiting: (bytes) => {
+        this.#window.changeWaiting(bytes);
+        this.#streamWindows.adjust(this.#window.waiting);
+      },
       reset: (stream, code) => {
         this.#writer.control(resetFrame(stream.id, code));
         this.#streams.answer(stream, { kind: 'failed', reason: 'given up', isRetryable: false });
@@ -242,12 +259,12 @@ export class Connection {
     this.#writer.control(
       settingsFrame([
         this.#isServer ? [SETTING.MAX_CONCURRENT_STREAMS, MAX_CONCURRENT_STREAMS] : [SETTING.ENABLE_PUSH, 0],
-        [SETTING.INITIAL_WINDOW_SIZE, settings.streamWindowBytes],
+        [SETTING.INITIAL_WINDOW_SIZE, this.#streamWindows.size],
         [SETTING.MAX_FRAME_SIZE, settings.frameBytes],
         [SETTING.MAX_HEADER_LIST_SIZE, this.#isServer ? SERVER_HEADER_BYTES : CLIENT_HEADER_BYTES],
       ]),
     );
-    const more = settings.connectionWindowBytes - DEFAULT_WINDOW;
+    const more = this.#connectionWindow - DEFAULT_WINDOW;
     if (more > 0) this.#writer.control(windowUpdateFrame(CONNECTION, more));
   }
 
@@ -281,7 +298,7 @@ export class Connection {
   /** The reader of a stream has read so much. */
   #credit(stream: TunnelStream, bytes: number): void {
     stream.uncredited += bytes;
-    if (stream.uncredited < this.#options.settings.streamWindowBytes / CREDIT_SHARE) return;
+    if (stream.uncredited < this.#streamWindows.size / CREDIT_SHARE) return;
     if (stream.hasReceivedEnd || this.#streams.get(stream.id) !== stream) return;
     this.#writer.control(windowUpdateFrame(stream.id, stream.uncredited));
     stream.receiveWindow += stream.uncredited;

@@ -34,6 +34,8 @@ export interface IncomingOptions {
   readonly refusesStreams: () => boolean;
   readonly onRequest: (stream: TunnelStream, fields: readonly Field[]) => void;
   readonly onGoaway: (lastStreamId: number, code: number) => void;
+  /** The peer has taken in SETTINGS of ours. */
+  readonly onSettingsAnswered: () => void;
   /** The answer to a PING. */
   readonly onPong: (payload: Buffer) => void;
   /** Bytes of padding have been skipped: they count as read. */
@@ -105,7 +107,8 @@ export class Incoming {
     this.#current = stream;
     if (stream === undefined) return;
     stream.receiveWindow -= length;
-    if (stream.receiveWindow < 0) this.#refuse(stream, 'FLOW_CONTROL_ERROR');
+    // An end alone needs no window, which may be below nothing after a change of the settings.
+    if (length > 0 && stream.receiveWindow < 0) this.#refuse(stream, 'FLOW_CONTROL_ERROR');
     else if (stream.hasReceivedEnd) this.#refuse(stream, 'STREAM_CLOSED');
     else if (this.#streams.isUnanswered(stream)) this.#refuse(stream, 'PROTOCOL_ERROR');
   }
@@ -242,6 +245,7 @@ export class Incoming {
     if (streamId !== CONNECTION) throw protocolError('SETTINGS on a stream');
     if ((flags & FLAG.ACK) !== 0) {
       if (payload.length > 0) throw new Http2Error('length of the answer to SETTINGS', 'FRAME_SIZE_ERROR');
+      this.#options.onSettingsAnswered();
       return;
     }
     const previous = this.peer;

@@ -29,4 +29,6 @@ export interface Leg {
   readonly resume: () => void;
   /** Bytes that have come in so far. */
   readonly bytesRead: () => number;
+  /** Bytes of memory in which data waits, either way; absent: others count it. */
+  readonly held?: () => number;
 }

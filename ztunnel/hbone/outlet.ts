@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net';
-import { BATCH_BYTES, giveBack, takeBatch } from './batches.ts';
+import { BATCH_BYTES } from './batch-size.ts';
+import { giveBack, takeBatch } from './batches.ts';
 
 /** Batches of one socket that are on their way at a time. */
 const MAX_IN_FLIGHT = 4;
@@ -26,6 +27,7 @@ export class Outlet {
   readonly #flying: Flight[] = [];
   /** Somebody was told that there is no room. */
   #isWaitedFor = false;
+  #isClosed = false;
 
   /**
    * @param socket stays the caller's
@@ -36,10 +38,12 @@ export class Outlet {
     this.#socket = socket;
     this.#onRoom = onRoom;
     this.#onSent = onSent;
+    socket.once('close', () => this.#drop());
   }
 
   /** Bytes that can be appended now, in one piece. */
   get room(): number {
+    if (this.#isClosed) return 0;
     if (this.#flying.length < MAX_IN_FLIGHT) return BATCH_BYTES - this.#size;
     this.#isWaitedFor = true;
     return 0;
@@ -94,6 +98,19 @@ export class Outlet {
   pending(): readonly Buffer[] {
     const flying = this.#flying.map(({ bytes }) => bytes);
     return this.#batch === undefined ? flying : [...flying, this.#batch.subarray(0, this.#size)];
+  }
+
+  /** Bytes of memory in which something waits to leave. */
+  held(): number {
+    return (this.#flying.length + (this.#batch === undefined ? 0 : 1)) * BATCH_BYTES;
+  }
+
+  /** The socket has closed: what has not left will not. */
+  #drop(): void {
+    this.#isClosed = true;
+    if (this.#batch !== undefined) giveBack(this.#batch);
+    this.#batch = undefined;
+    this.#size = 0;
   }
 
   #sent(flight: Flight): void {

@@ -29,6 +29,11 @@ export class ReceiveWindow {
     this.#credit();
   }
 
+  /** Bytes that wait for slow readers. */
+  get waiting(): number {
+    return this.#waiting;
+  }
+
   /** Bytes have come to wait for a slow reader; negative: have been read, or dropped. */
   changeWaiting(bytes: number): void {
     this.#waiting += bytes;

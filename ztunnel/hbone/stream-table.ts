@@ -5,7 +5,7 @@ export interface StreamTableOptions {
   readonly isServer: boolean;
   readonly owner: StreamOwner;
   /** What each stream may be sent before its reader reads. */
-  readonly receiveWindow: number;
+  readonly receiveWindow: () => number;
   /** A stream is over. */
   readonly onOver: (stream: TunnelStream) => void;
 }
@@ -53,7 +53,7 @@ export class StreamTable {
 
   open(streamId: number, sendWindow: number): TunnelStream {
     const { owner, receiveWindow } = this.#options;
-    const stream = new TunnelStream(streamId, owner, { sendWindow, receiveWindow });
+    const stream = new TunnelStream(streamId, owner, { sendWindow, receiveWindow: receiveWindow() });
     this.#streams.set(streamId, stream);
     this.lastId = streamId;
     return stream;

@@ -2,6 +2,7 @@ import { ByteQueue } from './byte-queue.ts';
 import { type ErrorCode, nameOfCode } from './error.ts';
 import type { Field } from './hpack-tables.ts';
 import type { Leg, LegEvents } from './leg.ts';
+import { isScarce } from './memory-budget.ts';
 
 /** Bytes queued for sending from which on the writer is asked to wait, and below which it may go on. */
 const HIGH_WATER = 256 * 1024;
@@ -106,7 +107,7 @@ export class TunnelStream implements Leg {
     const sent = this.#queue.length === 0 ? this.#owner.sendNow(this, bytes) : 0;
     if (sent < bytes.length) this.#queue.push(bytes.subarray(sent));
     // Where there is no room for the next read, that waits, rather than being copied into the queue.
-    this.#isFull = !this.#owner.isRoomy() || this.#queue.length >= HIGH_WATER;
+    this.#isFull = !this.#owner.isRoomy() || this.#queue.length >= (isScarce() ? LOW_WATER : HIGH_WATER);
     if (this.#isFull || sent < bytes.length) this.#owner.send(this);
     return !this.#isFull;
   }
