@@ -64,7 +64,8 @@ const TABLE: readonly { readonly files: RegExp; readonly may: readonly RegExp[] 
     files: /^waypoint\//,
     may: [
       /^waypoint\//,
-      /^ztunnel\/(hbone|policy|tables)\//,
+      /^ztunnel\/(hbone|policy|tables|hand-over)\//,
+      /^ztunnel\/capture\/in-pod-sockets\.ts$/,
       /^ztunnel\/(access-log-writer|http-listener|config-values|credential-sources|operator-listener|operator-routes|process-parts)\.ts$/,
       /^control-plane\/api\//,
       /^certs\//,

@@ -4,11 +4,13 @@ import { formatIdentity, type Identity } from '#certs/identity.ts';
 import { setRevoked } from '#certs/revoked.ts';
 import { createSignerClient, type SignerClient } from '#certs/signer-client.ts';
 import { readRoots } from '#ztunnel/credential-sources.ts';
+import { handOverRoutes } from '#ztunnel/hand-over/routes.ts';
 import { operatorListener } from '#ztunnel/operator-listener.ts';
 import { metricsRoutes } from '#ztunnel/operator-routes.ts';
 import { ownVersion, untilAborted } from '#ztunnel/process-parts.ts';
 import { adminRoutes, readinessRoutes, socketRoutes } from './admin.ts';
 import { requestHeaders } from './credentials.ts';
+import { takeListeningSocket } from './hand-over/listening-socket.ts';
 import { describeSettings, trustDomainOf, type WaypointSettings } from './settings.ts';
 import { Waypoint } from './waypoint.ts';
 
@@ -36,9 +38,11 @@ export async function runWaypoint(
   const signer = createSigner(settings);
   opened.defer(() => signer.close());
   const waypoint = opened.use(new Waypoint({ settings, identity, version: ownVersion(), signer, logger }));
+  // Before this one's own admin socket may take its name.
+  const listening = await socketOfPredecessor(settings, logger);
   await openListeners(settings, waypoint, opened, logger);
   const defect = followControlPlane(settings, waypoint, background.signal, logger);
-  const address = await Promise.race([openForCallers(waypoint, settings, signal), defect]);
+  const address = await Promise.race([openForCallers(waypoint, settings, signal, listening), defect]);
   if (address !== undefined) logger.info({ listen: address }, 'waypoint ready');
   await Promise.race([untilAborted(signal), defect]);
   logger.info({ deadline_ms: settings.drainMs }, 'waypoint draining');
@@ -46,13 +50,28 @@ export async function runWaypoint(
   logger.info('waypoint ended');
 }
 
+/** The socket on which the waypoint that this one replaces listens, if it is to be had. */
+async function socketOfPredecessor(settings: WaypointSettings, logger: Logger): Promise<number | undefined> {
+  const { predecessor, listen } = settings;
+  if (predecessor === undefined) return undefined;
+  const fd = await takeListeningSocket(predecessor, replicaOf(settings), listen.port, logger);
+  if (fd !== undefined) logger.info({ port: listen.port }, 'listening socket shared with the predecessor');
+  return fd;
+}
+
+/** What both ends of a hand-over call a replica. */
+function replicaOf({ namespace, name, instance }: WaypointSettings): string {
+  return `${namespace}/${name}/${instance}`;
+}
+
 async function openForCallers(
   waypoint: Waypoint,
   settings: WaypointSettings,
   signal: AbortSignal,
+  listening: number | undefined,
 ): Promise<unknown> {
   try {
-    return await waypoint.open(signal);
+    return await waypoint.open(signal, listening);
   } catch (cause) {
     const message = `cannot listen for callers on port ${settings.listen.port}: ${messageOf(cause)}`;
     throw new WaypointStartError(message, { cause });
@@ -61,11 +80,13 @@ async function openForCallers(
 
 /** Serves operators. The socket comes last: who waits for it finds everything else there. */
 async function openListeners(
-  { ports, listen: { ip }, adminSocket }: WaypointSettings,
+  settings: WaypointSettings,
   waypoint: Waypoint,
   opened: AsyncDisposableStack,
   logger: Logger,
 ): Promise<void> {
+  const { ports, adminSocket } = settings;
+  const { ip } = settings.listen;
   const view = waypoint.view(() => logger.level);
   const listen = operatorListener(
     opened,
@@ -75,7 +96,10 @@ async function openListeners(
   await listen({ host: '127.0.0.1', port: ports.admin }, adminRoutes(view), 'admin');
   await listen({ host: ip, port: ports.metrics }, metricsRoutes(view.metrics), 'metrics');
   await listen({ host: ip, port: ports.readiness }, readinessRoutes(view), 'readiness');
-  if (adminSocket !== undefined) await listen({ path: adminSocket }, socketRoutes(view), 'the supervisor');
+  if (adminSocket === undefined) return;
+  const replica = replicaOf(settings);
+  const offers = handOverRoutes(async (wanted) => (wanted === replica ? waypoint.offer() : undefined));
+  await listen({ path: adminSocket }, [...socketRoutes(view), ...offers], 'the supervisor');
 }
 
 /** Never resolves before the signal aborts; rejects on a defect only. */

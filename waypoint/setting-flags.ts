@@ -93,6 +93,13 @@ export const SETTING_FLAGS: readonly SettingFlag[] = [
     description: 'socket on which the supervisor asks for readiness and splits',
   },
   {
+    flag: 'predecessor',
+    argument: 'PATH',
+    usual: 'none',
+    description:
+      "the admin socket of the process that this one replaces: it shares that one's listening socket",
+  },
+  {
     flag: 'secret-ttl',
     argument: 'DURATION',
     variable: 'SECRET_TTL',

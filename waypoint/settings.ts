@@ -45,6 +45,8 @@ export interface WaypointSettings {
   readonly accessLog?: string;
   /** Path of the socket for the supervisor; absent: none. */
   readonly adminSocket?: string;
+  /** That of the waypoint that this one replaces; absent: none. */
+  readonly predecessor?: string;
   readonly logLevel: LogLevel;
 }
 
@@ -91,6 +93,7 @@ function read(settings: Settings): WaypointSettings {
   const name = required('name');
   const token = value('token-file');
   const [accessLog, adminSocket] = [value('access-log'), value('admin-socket')];
+  const predecessor = value('predecessor');
   const [trustDomain, alternativeName] = [value('trust-domain'), value('control-plane-name')];
   return {
     namespace: required('namespace'),
@@ -114,6 +117,7 @@ function read(settings: Settings): WaypointSettings {
     drainMs: durationMs(settings, '--drain', 25_000),
     ...(accessLog !== undefined && { accessLog }),
     ...(adminSocket !== undefined && { adminSocket }),
+    ...(predecessor !== undefined && { predecessor }),
     logLevel: logLevel(settings, value('log-level') ?? 'info'),
   };
 }

@@ -11,6 +11,7 @@ import type { SignerClient } from '#certs/signer-client.ts';
 import type { Svid } from '#certs/svid.ts';
 import { createSvidManager, type SvidManager } from '#certs/svid-manager.ts';
 import { createAccessLogWriter } from '#ztunnel/access-log-writer.ts';
+import type { Offer } from '#ztunnel/hand-over/offer.ts';
 import type { ConnectionSettings } from '#ztunnel/hbone/connection.ts';
 import { watchWaiting } from '#ztunnel/hbone/memory-budget.ts';
 import { formatRefusedTunnel, formatRequestRecord, RequestLogWriter } from './access-log.ts';
@@ -134,12 +135,21 @@ export class Waypoint {
     return rejected;
   }
 
-  /** Waits until there are a certificate and all of the configuration, and then takes callers. Where it listens. */
-  async open(signal: AbortSignal): Promise<HostPort | undefined> {
+  /** What a successor can have of what this one listens on. */
+  offer(): Offer | undefined {
+    return this.#listener.offer();
+  }
+
+  /**
+   * Waits until there are a certificate and all of the configuration, and then takes callers.
+   * @param fd a socket that listens already; its from now on
+   * @returns where it listens
+   */
+  async open(signal: AbortSignal, fd?: number): Promise<HostPort | undefined> {
     this.svids.want(this.#options.identity);
     await this.#until(() => this.#hasAll(), signal);
     if (signal.aborted) return undefined;
-    this.#address = await this.#listener.open();
+    this.#address = await this.#listener.open(fd);
     this.#tellChange();
     return this.#address;
   }

@@ -149,7 +149,7 @@ export function waypointProcess(settings: ProcessSettings, replica: ReplicaRef):
     logFile: logFile(state, `waypoint-${podFileName(replicaPod(replica))}`),
     cgroup: join(cgroupRoot(state.mesh), 'processes', `waypoint-${podFileName(replicaPod(replica))}`),
     hostNetnsFd: settings.hostNetnsFd,
-    command: (instance) => [
+    command: (instance, predecessor) => [
       ...inNetns(podNetns(state.mesh, replicaPod(replica))),
       ...['waypoint', '--state', state.path, '--namespace', namespace, '--name', name],
       ...['--instance', `${index}`, '--service-account', replica.serviceAccount],
@@ -158,6 +158,7 @@ export function waypointProcess(settings: ProcessSettings, replica: ReplicaRef):
       ...['--token-file', waypointTokenFile(state, replica), '--secret-ttl', settings.svidTtl],
       ...['--access-log', join(waypointLogFolder(state, replica), 'access.jsonl')],
       ...['--admin-socket', socketOf(instance)],
+      ...(predecessor === undefined ? [] : ['--predecessor', socketOf(predecessor)]),
     ],
     env: withCompileCache(withoutSettings(process.env)),
     graceMs: WAYPOINT_GRACE_MS,

@@ -2,9 +2,11 @@ import { once } from 'node:events';
 import { createServer, type Server, type Socket } from 'node:net';
 import type { HostPort } from '#api/address.ts';
 import type { Svid } from '#certs/svid.ts';
+import type { Offer } from '#ztunnel/hand-over/offer.ts';
 import { canonicalIp } from '#ztunnel/hbone/authority.ts';
 import type { ConnectionSettings } from '#ztunnel/hbone/connection.ts';
 import { createHboneServer, type HboneServer, type ServerSession } from '#ztunnel/hbone/server.ts';
+import { offerOf } from '../hand-over/listening-socket.ts';
 import { ownerOf, SESSION_BYTES, STREAM_BYTES } from '../memory/costs.ts';
 import type { Ledger } from '../memory/ledger.ts';
 import { Handshakes } from './handshakes.ts';
@@ -50,11 +52,22 @@ export class HboneListener {
     this.#server.on('error', (error) => options.onFailure({ remote: '', reason: error.message }));
   }
 
-  /** Opens the port, which a predecessor may have open too. @throws Error when it cannot; where it listens */
-  async open(): Promise<HostPort> {
+  /** What a successor can have, so that both take from one queue; undefined while it does not listen. */
+  offer(): Offer | undefined {
+    return offerOf(this.#server);
+  }
+
+  /**
+   * Opens the port, which a predecessor may have open too.
+   * @param fd a socket that listens already; the listener's from now on
+   * @returns where it listens
+   * @throws Error when it cannot
+   */
+  async open(fd?: number): Promise<HostPort> {
     const { listen } = this.#options;
     const listening = once(this.#server, 'listening');
-    this.#server.listen({ host: listen.ip, port: listen.port, reusePort: true });
+    if (fd === undefined) this.#server.listen({ host: listen.ip, port: listen.port, reusePort: true });
+    else this.#server.listen({ fd });
     await listening;
     const address = this.#server.address();
     return typeof address === 'object' && address !== null
