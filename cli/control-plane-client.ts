@@ -1,7 +1,7 @@
 import { CliError } from './cli-error.ts';
 import { controlPlaneSocket } from './local/state-folder.ts';
 import { getState } from './supervisor-client.ts';
-import { bodyOf, callSocket, isForbidden, isNobodyThere, type SocketCall } from './unix-http.ts';
+import { bodyOf, callSocket, isCutOff, isForbidden, isNobodyThere, type SocketCall } from './unix-http.ts';
 
 /**
  * Calls the control plane on its socket, which only its owner may open.
@@ -17,6 +17,10 @@ export async function callControlPlane(
   } catch (cause) {
     if (isNobodyThere(cause)) {
       const message = `the control plane of ${state.path} does not run: start it with tulle up, or tulle start control-plane`;
+      throw new CliError(message, { exitCode: 3, cause });
+    }
+    if (isCutOff(cause)) {
+      const message = `the control plane of ${state.path} ended before it had answered; tulle status says how it is`;
       throw new CliError(message, { exitCode: 3, cause });
     }
     if (isForbidden(cause))

@@ -39,10 +39,13 @@ async function askSupervisor(
   } catch (cause) {
     if (isNobodyThere(cause)) throw notRunning(state.path);
     if (isCutOff(cause))
-      throw new CliError(`the mesh of ${state.path} went down before it had answered`, {
-        exitCode: 3,
-        cause,
-      });
+      throw new CliError(
+        `the mesh of ${state.path} went down before it had answered, or has no descriptors left`,
+        {
+          exitCode: 3,
+          cause,
+        },
+      );
     if (isForbidden(cause))
       throw new CliError(`the mesh of ${state.path} is not yours; try it with sudo`, { cause });
     throw cause;

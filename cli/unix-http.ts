@@ -18,9 +18,11 @@ export interface SocketAnswer {
   readonly body: unknown;
 }
 
+const DEFAULT_TIMEOUT_MS = 60_000;
+
 /**
  * Calls a server on a Unix socket.
- * @throws Error of the socket: ENOENT and ECONNREFUSED when nobody listens.
+ * @throws Error of the socket: ENOENT and ECONNREFUSED when nobody listens; CliError when it does not answer in time.
  */
 export function callSocket(call: SocketCall): Promise<SocketAnswer> {
   const { promise, resolve, reject } = Promise.withResolvers<SocketAnswer>();
@@ -30,7 +32,7 @@ export function callSocket(call: SocketCall): Promise<SocketAnswer> {
       socketPath: call.socketPath,
       method: call.method ?? 'GET',
       path: call.path,
-      timeout: call.timeoutMs ?? 60_000,
+      timeout: call.timeoutMs ?? DEFAULT_TIMEOUT_MS,
       agent: false,
       headers: payload === undefined ? {} : { 'content-type': 'application/json' },
     },
@@ -46,7 +48,12 @@ export function callSocket(call: SocketCall): Promise<SocketAnswer> {
       );
     },
   );
-  request.on('timeout', () => request.destroy(new Error(`no answer from ${call.socketPath} in time`)));
+  request.on('timeout', () => {
+    const seconds = (call.timeoutMs ?? DEFAULT_TIMEOUT_MS) / 1000;
+    request.destroy(
+      new CliError(`no answer on ${call.socketPath} within ${seconds} s; see the logs beside it`),
+    );
+  });
   request.on('error', reject);
   request.end(payload);
   return promise;

@@ -1,15 +1,13 @@
 import { type Command, Option } from 'commander';
 import type { ServedWaypoints } from '#control-plane/served-waypoints.ts';
 import type { ServedResources } from '#control-plane/status.ts';
-import { CliError, usageError } from '../cli-error.ts';
+import { usageError } from '../cli-error.ts';
+import { callControlPlane } from '../control-plane-client.ts';
 import { explainConnection } from '../explain/explain.ts';
 import { formatExplanation } from '../explain/explanation-text.ts';
 import type { ExplainedRequest } from '../explain/waypoint-explanation.ts';
 import { parseWorkloadRef } from '../local/names.ts';
-import { controlPlaneSocket } from '../local/state-folder.ts';
 import { loadWaypoints } from '../local/waypoint-configs.ts';
-import { getState } from '../supervisor-client.ts';
-import { bodyOf, callSocket, isForbidden, isNobodyThere } from '../unix-http.ts';
 import { collect, outputOption, parsePort, stateOption } from './options.ts';
 
 interface ExplainFlags {
@@ -45,8 +43,8 @@ export function registerExplain(program: Command): void {
       const to = parseDestination(flags.to);
       const request = readRequest(flags);
       // Answered by a process of this very version.
-      const served = (await fetchServed(flags.state, '/resources')) as ServedResources;
-      const toWaypoints = (await fetchServed(flags.state, '/waypoints')) as ServedWaypoints;
+      const served = (await callControlPlane(flags.state, { path: '/resources' })) as ServedResources;
+      const toWaypoints = (await callControlPlane(flags.state, { path: '/waypoints' })) as ServedWaypoints;
       const explanation = explainConnection(served, from, to, {
         waypoints: loadWaypoints(toWaypoints),
         rules: toWaypoints.rules,
@@ -91,16 +89,4 @@ function readRequest({
     throw usageError(`not a header: ${JSON.stringify(text)} (wanted: name=value, such as x-version=v2)`);
   });
   return { method, target: path, headers };
-}
-
-async function fetchServed(stateDirectory: string, path: '/resources' | '/waypoints'): Promise<unknown> {
-  const socketPath = controlPlaneSocket(getState(stateDirectory));
-  try {
-    return bodyOf(await callSocket({ socketPath, path }));
-  } catch (cause) {
-    if (isForbidden(cause))
-      throw new CliError(`the mesh of ${stateDirectory} is not yours; try it with sudo`, { cause });
-    if (!isNobodyThere(cause)) throw cause;
-    throw new CliError('the control plane does not run: tulle status says more', { exitCode: 3, cause });
-  }
 }

@@ -9,8 +9,12 @@ import { CliError } from '../cli-error.ts';
  * @throws CliError where the host has no cgroup version 2.
  */
 export function cgroupRoot(mesh: string): string {
-  return join(findCgroupMount(readFileSync('/proc/mounts', 'utf8')), mesh);
+  mount ??= findCgroupMount(readFileSync('/proc/mounts', 'utf8'));
+  return join(mount, mesh);
 }
+
+/** Looked for once: it is asked for all the time, also when no descriptor is left to look with. */
+let mount: string | undefined;
 
 /**
  * Where cgroup version 2 is mounted, by the text of /proc/mounts: /sys/fs/cgroup, or /sys/fs/cgroup/unified beside version 1.

@@ -1,11 +1,11 @@
 import { once } from 'node:events';
-import { rmSync } from 'node:fs';
+import { readdirSync, readFileSync, readlinkSync, rmSync } from 'node:fs';
 import net from 'node:net';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { CliError } from '../cli-error.ts';
-import { getProcess, isAlive, type ProcessId } from './process-id.ts';
-import { readJson, type StateFolder, writeAtomic } from './state-folder.ts';
+import { findProcess, getProcess, isAlive, type ProcessId } from './process-id.ts';
+import { isStateFolder, readJson, type StateFolder, writeAtomic } from './state-folder.ts';
 
 /** The right to change a mesh, held by one process at a time. */
 export interface Lock {
@@ -35,7 +35,8 @@ export async function takeLock(state: StateFolder): Promise<Lock | LockTaken> {
   }
   server.unref();
   const file = join(state.path, 'up.lock');
-  writeAtomic(file, `${JSON.stringify(getProcess(process.pid))}\n`);
+  // A folder that is gone is not made again: whoever takes a mesh down needs none.
+  if (isStateFolder(state.path)) writeAtomic(file, `${JSON.stringify(getProcess(process.pid))}\n`);
   return {
     release: () => {
       rmSync(file, { force: true });
@@ -57,8 +58,29 @@ export async function lockForUp(state: StateFolder): Promise<Lock> {
   );
 }
 
-/** The process that holds the lock, if it lives. */
+/** The process that holds the lock, if it lives: as up.lock says, or, where that is gone, as the kernel does. */
 export function lockHolder(state: StateFolder): ProcessId | undefined {
   const { data } = HOLDER.safeParse(readJson(join(state.path, 'up.lock')));
-  return data !== undefined && isAlive(data) ? data : undefined;
+  return data !== undefined && isAlive(data) ? data : socketHolder(state);
+}
+
+/** The process that has the lock's socket open. */
+function socketHolder({ mesh }: StateFolder): ProcessId | undefined {
+  const sockets = readFileSync('/proc/net/unix', 'utf8').split('\n');
+  const inode = sockets
+    .find((line) => line.endsWith(` @${mesh}.lock`))
+    ?.trim()
+    .split(/\s+/)[6];
+  if (inode === undefined) return undefined;
+  const pid = readdirSync('/proc').find((name) => /^\d+$/.test(name) && hasOpen(name, `socket:[${inode}]`));
+  return pid === undefined ? undefined : findProcess(Number(pid));
+}
+
+function hasOpen(pid: string, target: string): boolean {
+  try {
+    const folder = `/proc/${pid}/fd`;
+    return readdirSync(folder).some((fd) => readlinkSync(join(folder, fd)) === target);
+  } catch {
+    return false; // It has just ended, or is another user's.
+  }
 }

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { CliError } from '../cli-error.ts';
+import { CliError, describeError } from '../cli-error.ts';
 import { nextPodNumber, podAddress, podGateway } from './addresses.ts';
 import { cgroupRoot, makeCgroup, removeCgroup } from './cgroups.ts';
 import { readNodeEnrolment } from './enrolment.ts';
@@ -42,6 +42,9 @@ export class Pods {
   /** Being made or removed: their names are taken. */
   readonly #busy = new Map<string, PodRecord>();
   readonly #lastNumbers = new Map<string, number>();
+  /** Workloads whose Pod objects the disk did not take. */
+  readonly #unwritten = new Set<string>();
+  #failure: string | undefined;
   readonly #watch: NodeJS.Timeout;
 
   /** `onChange` is told whenever the list changes. Ended by {@link close}. */
@@ -49,7 +52,7 @@ export class Pods {
     this.#state = state;
     this.#nodes = nodes;
     this.#onChange = onChange;
-    this.#watch = setInterval(() => void this.#removeAbandoned(), WATCH_INTERVAL_MS);
+    this.#watch = setInterval(() => void this.#lookAfter(), WATCH_INTERVAL_MS);
   }
 
   /** In no particular order. */
@@ -66,7 +69,7 @@ export class Pods {
     for (const record of records) {
       this.#pods.set(formatWorkloadRef(record), record);
       this.#lastNumbers.set(record.node, Math.max(record.number, this.#lastNumbers.get(record.node) ?? 1));
-      this.#writeObject(record);
+      this.#rewriteObject(record);
     }
   }
 
@@ -101,7 +104,7 @@ export class Pods {
     if (record === undefined) throw new CliError(`there is no workload ${formatWorkloadRef(ref)}`);
     const next = { ...record, init, command };
     this.#pods.set(formatWorkloadRef(ref), next);
-    this.#writeObject(next);
+    this.#rewriteObject(next);
     this.#onChange();
   }
 
@@ -111,7 +114,7 @@ export class Pods {
     if (record === undefined || (record.command?.pid === command?.pid && record.ready === ready)) return;
     const next = { ...record, command, ready };
     this.#pods.set(formatWorkloadRef(ref), next);
-    this.#writeObject(next);
+    this.#rewriteObject(next);
     this.#onChange();
   }
 
@@ -208,6 +211,33 @@ export class Pods {
       if (report === undefined || report.state === 'out') return;
       await delay(LET_GO_POLL_MS);
     }
+  }
+
+  /** Why Pod objects are not as they should be; undefined: they are. */
+  get failure(): string | undefined {
+    return this.#failure;
+  }
+
+  /** Where the disk does not take it, it is tried again. */
+  #rewriteObject(record: PodRecord): void {
+    const key = formatWorkloadRef(record);
+    try {
+      this.#writeObject(record);
+      this.#unwritten.delete(key);
+    } catch (error) {
+      this.#unwritten.add(key);
+      this.#failure = describeError(error);
+    }
+  }
+
+  async #lookAfter(): Promise<void> {
+    for (const key of this.#unwritten) {
+      const record = this.#pods.get(key);
+      if (record === undefined) this.#unwritten.delete(key);
+      else this.#rewriteObject(record);
+    }
+    if (this.#unwritten.size === 0) this.#failure = undefined;
+    await this.#removeAbandoned();
   }
 
   async #removeAbandoned(): Promise<void> {

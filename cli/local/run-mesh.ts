@@ -1,8 +1,7 @@
-import { existsSync, realpathSync } from 'node:fs';
+import { realpathSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
-import { CliError } from '../cli-error.ts';
+import { CliError, describeError } from '../cli-error.ts';
 import { nodeAddress } from './addresses.ts';
-import { cgroupRoot } from './cgroups.ts';
 import { prepareBpffs } from './ebpf.ts';
 import { buildFabric, type FabricNode } from './fabric.ts';
 import { refuseBrokenPolicies } from './first-configuration.ts';
@@ -24,7 +23,7 @@ import { failedStart } from './start-failure.ts';
 import { createStateFolder, type StateFolder } from './state-folder.ts';
 import { formatProblem } from './status-text.ts';
 import { Supervisor } from './supervisor.ts';
-import { endStrays, removeMesh, sweepPods } from './sweep.ts';
+import { endStrays, hasRemains, removeMesh, sweepPods } from './sweep.ts';
 import { requireCapabilities, requireIpv6, requireTools } from './system-tool.ts';
 import { replicaOf, replicaProcessName } from './waypoint-plan.ts';
 
@@ -112,11 +111,6 @@ function describeExternal(state: StateFolder, node: FabricNode): string {
   return node.external ? ` (external: start its ztunnel with ${environmentFilePath(state, node)})` : '';
 }
 
-/** Whether an earlier mesh has left anything on this host: after a crash of the host itself there is nothing. */
-function hasRemains({ mesh }: StateFolder): boolean {
-  return listNamespaces(mesh).length > 0 || existsSync(cgroupRoot(mesh));
-}
-
 /** Whether a workload's `run` lives, or a waypoint's process, and its place is there. */
 function canAdopt(
   state: StateFolder,
@@ -157,12 +151,21 @@ async function waitUntilReady(supervisor: Supervisor, stop: AbortSignal): Promis
 async function followProblems(supervisor: Supervisor, stop: AbortSignal): Promise<void> {
   let known: ReadonlySet<string> = new Set();
   while (!stop.aborted) {
-    const { problems } = await supervisor.status();
-    const now = new Set(problems.filter(({ severity }) => severity === 'error').map(formatProblem));
+    const now = await problemsOf(supervisor);
     for (const problem of now) if (!known.has(problem)) console.log(`problem: ${problem}`);
     for (const problem of known) if (!now.has(problem)) console.log(`solved: ${problem}`);
     known = now;
     await delay(PROBLEMS_MS, undefined, { signal: stop }).catch(() => undefined);
+  }
+}
+
+async function problemsOf(supervisor: Supervisor): Promise<ReadonlySet<string>> {
+  try {
+    const { problems } = await supervisor.status();
+    return new Set(problems.filter(({ severity }) => severity === 'error').map(formatProblem));
+  } catch (error) {
+    // As where no descriptor is left: that ends nothing.
+    return new Set([`tulle up: cannot tell how the mesh is: ${describeError(error)}`]);
   }
 }
 

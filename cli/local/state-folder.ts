@@ -6,6 +6,7 @@ import {
   readFileSync,
   realpathSync,
   renameSync,
+  rmSync,
   writeFileSync,
 } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
@@ -91,7 +92,21 @@ function makeFolder(path: string): void {
 
 /** The folder if it is there and a mesh's. */
 export function findStateFolder(path: string): StateFolder | undefined {
-  return existsSync(join(path, MARKER)) ? describe(path) : undefined;
+  return isStateFolder(path) ? describe(path) : undefined;
+}
+
+/** Whether a folder is there and a mesh's. */
+export function isStateFolder(path: string): boolean {
+  return existsSync(join(path, MARKER));
+}
+
+/** The folder as it was before somebody deleted it: what its mesh is called by on this host comes of its path alone. */
+export function deletedStateFolder(path: string): StateFolder {
+  const whole = resolve(path);
+  const real = existsSync(whole)
+    ? realpathSync(whole)
+    : join(deletedStateFolder(dirname(whole)).path, basename(whole));
+  return { path: real, mesh: meshName(real) };
 }
 
 function describe(path: string): StateFolder {
@@ -138,11 +153,16 @@ export function logFile(state: StateFolder, process: string): string {
   return join(state.path, 'logs', `${process}.log`);
 }
 
-/** Replaces a file whole: a reader sees the old text or the new one, never a part. */
+/** Replaces a file whole: a reader sees the old text or the new one, never a part. @throws Error of the disk: the old one stays */
 export function writeAtomic(file: string, text: string, mode = 0o600): void {
   const next = join(dirname(file), `.${basename(file)}.${process.pid}`);
-  writeFileSync(next, text, { mode });
-  renameSync(next, file);
+  try {
+    writeFileSync(next, text, { mode });
+    renameSync(next, file);
+  } catch (error) {
+    rmSync(next, { force: true });
+    throw error;
+  }
 }
 
 /** Reads JSON that another process replaces by rename; undefined when it is not there or not JSON. */

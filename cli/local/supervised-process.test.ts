@@ -1,8 +1,9 @@
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { eventually } from '#test/kit/eventually.ts';
+import { isAlive } from './process-id.ts';
 import { SupervisedProcess } from './supervised-process.ts';
 
 let folder: string;
@@ -82,4 +83,54 @@ test('a new one that does not start leaves the old one alone', async () => {
   const first = pidOf(part);
   await expect(part.replace()).rejects.toThrow(/ended with exit code 9; the old one goes on/);
   expect(pidOf(part)).toBe(first);
+});
+
+test('a restart of what crashes in a loop waits for it, and fails', async () => {
+  const part = supervise('exit 7');
+  part.start();
+  await eventually('it has crashed', () => part.state.kind === 'crashed');
+  await expect(part.replace()).rejects.toThrow(/part ended with exit code 7; it is tried again by itself/);
+});
+
+test('what another supervisor left running is taken over, supervised and replaced, as one of its own', async () => {
+  const script = 'touch "$0/ready-$1"; exec sleep 60';
+  const first = supervise(script);
+  first.start();
+  await eventually('it is ready', () => first.isReady());
+  const recorded = first.recorded;
+  const second = supervise(script);
+  second.adopt(recorded);
+  second.start();
+  expect([second.state, second.isOutdated]).toEqual([first.state, false]);
+  expect(second.recorded).toEqual(recorded);
+  await second.replace();
+  expect(second.recorded).toMatchObject([{ instance: 2, serves: true }]);
+  await eventually('the old one is gone', () => recorded.every(({ process }) => !isAlive(process)));
+});
+
+test('one that was getting ready or draining is ended by whoever takes over, and other settings are seen', async () => {
+  const first = supervise('exec sleep 60');
+  first.start();
+  const draining = first.recorded.map((one) => ({ ...one, serves: false, instance: 4 }));
+  const second = supervise('exec sleep 61');
+  second.adopt(draining);
+  second.start();
+  await eventually('it is gone', () => second.recorded.length === 1);
+  expect(draining.map(({ process }) => isAlive(process))).toEqual([false]);
+  expect(second.recorded).toMatchObject([{ instance: 5, serves: true }]);
+  const third = supervise('exec sleep 62');
+  third.adopt(second.recorded);
+  expect(third.isOutdated).toBe(true);
+});
+
+test('one that cannot be started at all is tried again', async () => {
+  rmSync(join(folder, 'cgroup.procs'));
+  mkdirSync(join(folder, 'part.log'));
+  const part = supervise('exec sleep 60');
+  part.start();
+  await eventually('it was tried again', () => part.restarts > 0);
+  expect(part.lastEnd).toMatch(/^did not start: EISDIR/);
+  rmSync(join(folder, 'part.log'), { recursive: true });
+  writeFileSync(join(folder, 'cgroup.procs'), '');
+  await eventually('it runs', () => part.state.kind === 'running' && pidOf(part) > 0);
 });

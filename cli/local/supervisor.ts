@@ -255,6 +255,9 @@ export class Supervisor {
       ...(this.#logFailure === undefined
         ? []
         : [{ message: this.#logFailure, effect: 'logs grow, or older ones are lost' }]),
+      ...(this.#pods.failure === undefined
+        ? []
+        : [{ message: this.#pods.failure, effect: 'the mesh is not told how its workloads are' }]),
       ...(failure === undefined ? [] : [{ message: failure, effect: 'waypoints stay as they are' }]),
     ];
   }

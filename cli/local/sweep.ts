@@ -8,10 +8,15 @@ import { fabricNetns, nodeNetns, podFileName, podNetns, podNetnsPrefix, type Wor
 import { deleteLink, deleteNamespaces, listNamespaces } from './network-namespace.ts';
 import { findProcess, type ProcessId, sessionOf } from './process-id.ts';
 import { endProcess } from './process-signal.ts';
-import type { StateFolder } from './state-folder.ts';
+import { isStateFolder, type StateFolder } from './state-folder.ts';
 
 /** Time that a process nobody takes over has to end by itself. */
 const STRAY_GRACE_MS = 5_000;
+
+/** Whether a mesh has left anything on this host: after a crash of the host itself there is nothing. */
+export function hasRemains({ mesh }: StateFolder): boolean {
+  return listNamespaces(mesh).length > 0 || existsSync(cgroupRoot(mesh));
+}
 
 /**
  * Ends what an earlier `up` that was killed left running and nobody takes over: every process of the mesh but those that are
@@ -81,10 +86,11 @@ export async function removeMesh(state: StateFolder, inventory: Inventory): Prom
   await deleteNamespaces(namespaces);
   // Last: a workload that does not want to end is held to the mesh for as long as it lives.
   removePins(ebpf.directory);
-  for (const name of ['pods', 'nodes', 'run']) {
-    rmSync(join(state.path, name), { recursive: true, force: true });
+  const files = ['pods', 'nodes', 'run'].map((name) => join(state.path, name));
+  // Somebody may have deleted the folder and made another one.
+  if (isStateFolder(state.path)) {
+    for (const path of [...files, inventoryFile(state)]) rmSync(path, { recursive: true, force: true });
   }
-  rmSync(inventoryFile(state), { force: true });
   return namespaces;
 }
 

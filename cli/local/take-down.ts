@@ -3,8 +3,8 @@ import { CliError } from '../cli-error.ts';
 import { loadInventoryIfWhole } from './inventory.ts';
 import { type Lock, lockHolder, takeLock } from './lock.ts';
 import { endProcess } from './process-signal.ts';
-import { findStateFolder, type StateFolder } from './state-folder.ts';
-import { endWorkloads, removeMesh } from './sweep.ts';
+import { deletedStateFolder, findStateFolder, isStateFolder, type StateFolder } from './state-folder.ts';
+import { endWorkloads, hasRemains, removeMesh } from './sweep.ts';
 
 /** Time that workloads have to end by themselves. */
 const WORKLOAD_GRACE_MS = 5_000;
@@ -13,8 +13,8 @@ const UP_GRACE_MS = 45_000;
 
 /** Ends a mesh: its workloads while it still carries their last calls, then `tulle up`, then whatever is left. */
 export async function takeMeshDown(stateDirectory: string): Promise<void> {
-  const state = findStateFolder(stateDirectory);
-  if (state === undefined) {
+  const state = findStateFolder(stateDirectory) ?? deletedStateFolder(stateDirectory);
+  if (!isStateFolder(state.path) && !hasRemains(state)) {
     console.log(`nothing to do: there is no state folder ${stateDirectory}`);
     return;
   }

@@ -1,7 +1,7 @@
-import { readdirSync, readFileSync } from 'node:fs';
+import { readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { endProcess, runCommand } from '#test/kit/command.ts';
+import { endProcess, mustRun, runCommand } from '#test/kit/command.ts';
 import { eventually } from '#test/kit/eventually.ts';
 import { type Mesh, openMesh } from '#test/kit/mesh.ts';
 import { loadCommand, serverCommand } from '#test/kit/programs/programs.ts';
@@ -125,6 +125,22 @@ test('what was taken over is supervised: it comes back when it dies, and can be 
   expect((await mesh.tulle('start', 'control-plane')).code).toBe(0);
 });
 
+test('without descriptors the supervisor lives, gives nothing up for dead, and goes on when it has some', async () => {
+  const before = await mesh.status();
+  const limit = (files: number): Promise<string> =>
+    mustRun(['prlimit', '--pid', `${mesh.up.pid ?? 0}`, `--nofile=${files}:`]);
+  const outcomes = await underLoad('exhausted', 'catalog.shop', async (moreCalls) => {
+    await limit(3);
+    process.kill(before.controlPlane.pid, 'SIGKILL');
+    await moreCalls(400);
+    await limit(4_096);
+    await mesh.until('all runs again', ({ ready, problems }) => ready && problems.length === 0, 30_000);
+  });
+  expect(Object.values(outcomes).flatMap(({ errors }) => errors)).toEqual([]);
+  const known = new Map((await mesh.status()).workloads.map(({ name, pid }) => [name, pid]));
+  for (const { name, pid } of before.workloads) expect([name, known.get(name)]).toEqual([name, pid]);
+});
+
 test('other settings replace what runs, and fail no new connection', async () => {
   const before = await processesOf();
   const outcomes = await underLoad('renewed', 'catalog.shop', async (moreCalls) => {
@@ -167,4 +183,16 @@ test('with all of the mesh killed its strict pods are closed, until the next up 
       return (await mesh.exec('shop/web-1', call)).code === 0;
     });
   }
+});
+
+test('a mesh whose state folder was deleted is taken down by its path', async () => {
+  const mark = ((await mesh.status()).controlPlane.netns.split('-control-plane')[0] ?? '').concat('-');
+  const left = async (): Promise<readonly string[]> =>
+    (await mustRun(['ip', 'netns', 'list'])).split('\n').filter((line) => line.startsWith(mark));
+  expect((await left()).length).toBeGreaterThan(3);
+  rmSync(mesh.state, { recursive: true });
+  const { code, stdout } = await mesh.tulle('down');
+  expect([code, stdout]).toEqual([0, expect.stringMatching(/^mesh is down/)]);
+  expect(await left()).toEqual([]);
+  expect((await mesh.tulle('down')).stdout).toMatch(/^nothing to do/);
 });
