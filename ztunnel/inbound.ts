@@ -1,32 +1,38 @@
 import type { Socket } from 'node:net';
 import { formatHostPort, type HostPort } from '#api/address.ts';
 import type { Workload } from '#api/workload.ts';
-import { formatIdentity, identitiesEqual } from '#certs/identity.ts';
-import type { Peer } from './access-log.ts';
+import { formatIdentity } from '#certs/identity.ts';
 import { type CallerClaim, decideCaller } from './caller.ts';
-import { type ConnectionFacts, connectFailure, failedRecord } from './connection-record.ts';
-import { denial, type LiveConnection } from './connections.ts';
-import { CONNECT_TIMEOUT_MS, type DataPath, type ServedPod, unknownPeer } from './data-path.ts';
+import {
+  type CarriedRecord,
+  type ConnectionFacts,
+  connectFailure,
+  failedRecord,
+} from './connection-record.ts';
+import { denial, type LiveConnection, type Opening } from './connections.ts';
+import { CONNECT_TIMEOUT_MS, type DataPath, type ServedPod } from './data-path.ts';
 import { dialled, GIVEN_UP } from './dial.ts';
+import { attachSocket } from './hbone/attach-socket.ts';
 import { parseAuthority } from './hbone/authority.ts';
 import {
+  CONNECTION_ID_HEADER,
   fieldOf,
   formatBaggage,
-  parseBaggage,
   parseConnectionId,
   parseForwardedClient,
+  RESUME_HEADER,
 } from './hbone/headers.ts';
 import type { Field } from './hbone/hpack-tables.ts';
+import type { Leg } from './hbone/leg.ts';
 import type { ServerSession } from './hbone/server.ts';
 import { SocketLeg } from './hbone/socket-leg.ts';
 import type { TunnelStream } from './hbone/stream.ts';
-import { identityOf } from './identity-of.ts';
+import { earlyFacts, inboundFacts } from './inbound-record.ts';
 import { decideInboundTarget, type InboundTarget } from './inbound-target.ts';
-import { describeBaggage, describeService, describeWorkload } from './peers.ts';
 import { authorizeNow, authorizeWhenKnown } from './permission.ts';
 import type { InboundConnection, Verdict } from './policy/verdict.ts';
 import { proxyHeader } from './proxy-protocol.ts';
-import { CONNECTION_ID_HEADER } from './tunnel-headers.ts';
+import { holdInbound } from './resume/inbound-tunnel.ts';
 
 /** A request that came in over HBONE, and over which session. */
 export interface TunnelCall {
@@ -69,7 +75,9 @@ export async function serveInbound(call: TunnelCall): Promise<void> {
     path.record(failedRecord(earlyFacts(call), { error: claim.reason, flags: '-' }));
     return;
   }
-  await connect({ ...call, claim }, target);
+  const resumed = fieldOf(fields, RESUME_HEADER);
+  if (resumed === undefined) await connect({ ...call, claim }, target);
+  else await takeUp({ ...call, claim }, target, parseConnectionId(resumed) ?? '');
 }
 
 function claimOf({ path, session, remote, fields }: TunnelCall, workload: Workload): CallerClaim {
@@ -92,7 +100,7 @@ interface KnownCall extends TunnelCall {
 }
 
 async function connect(call: KnownCall, target: Target): Promise<void> {
-  const { path, pod, stream } = call;
+  const { path, pod } = call;
   let application: Socket | undefined;
   const live = open(call, target, () => {
     answer(call, '503');
@@ -113,13 +121,67 @@ async function connect(call: KnownCall, target: Target): Promise<void> {
     };
     const leg = new SocketLeg(await dialled(dial, CONNECT_TIMEOUT_MS, pod.dials.inbound));
     if (target.wantsProxyProtocol) leg.write(introduction(call, target));
-    if (!live.isOver) accept(call);
-    live.carry(stream, leg);
+    join(call, target, live, leg);
   } catch (error) {
     answer(call, '503');
     live.fail(connectFailure(error));
   }
 }
+
+/** The application is there: answers, and carries. */
+function join(call: KnownCall, target: Target, live: LiveConnection, leg: Leg): void {
+  const { path, pod, session, stream } = call;
+  const id = parseConnectionId(fieldOf(call.fields, CONNECTION_ID_HEADER));
+  if (!live.isOver) accept(call, id);
+  live.carry(stream, leg);
+  if (id === undefined) return;
+  holdInbound({
+    path,
+    pod,
+    live,
+    id,
+    session: session.connection,
+    stream,
+    claimant: claimantOf(call, target),
+  });
+}
+
+/** Takes up a connection that another session has carried, as if it were a new one in all but the application's socket. */
+async function takeUp(call: KnownCall, target: Target, id: string): Promise<void> {
+  const { path, workload } = call;
+  const answered = await path.handOver.claim(id, claimantOf(call, target));
+  const [socket] = answered.kind === 'claimed' ? answered.connection.sockets : [];
+  if (answered.kind !== 'claimed' || socket === undefined) {
+    answer(call, answered.kind === 'refused' ? '401' : '404');
+    const error = `connection ${id} cannot be taken up: ${WHY_NOT_TAKEN_UP[answered.kind]}`;
+    path.record(failedRecord(earlyFacts(call), { error, flags: '-' }));
+    return;
+  }
+  const leg = attachSocket(socket);
+  const giveUp = (): void => {
+    answer(call, '503');
+    leg.abort();
+  };
+  const live = open(call, target, giveUp, answered.connection.record);
+  const verdict = await authorizeWhenKnown(path, workload, connectionOf(call, target, call.claim));
+  live.decided(verdict);
+  if (live.isOver) return;
+  if (verdict.kind === 'allow') {
+    join(call, target, live, leg);
+    path.handOver.count('inbound-tunnel', 'handed_over');
+    return;
+  }
+  answer(call, '401');
+  leg.abort();
+  live.fail(denial(verdict));
+  path.handOver.count('inbound-tunnel', 'reset_denied');
+}
+
+const WHY_NOT_TAKEN_UP = {
+  claimed: 'it has no socket',
+  refused: "it is another caller's",
+  absent: 'it did not come in time',
+} as const;
 
 /**
  * The application sees the caller's address, unless it is its own, or a proxy that is told in another way. The port is the
@@ -139,15 +201,14 @@ function introduction({ remote, local, session }: TunnelCall, { authority, addre
   return proxyHeader(remote, asked, formatIdentity(session.peer));
 }
 
-function accept({ session, stream, workload }: TunnelCall): void {
-  session.connection.respond(
-    stream,
-    [
-      [':status', '200'],
-      ['baggage', formatBaggage(workload)],
-    ],
-    false,
-  );
+/** Says the connection's ID back: it can be handed over. */
+function accept({ session, stream, workload }: TunnelCall, id: string | undefined): void {
+  const fields: Field[] = [
+    [':status', '200'],
+    ['baggage', formatBaggage(workload)],
+  ];
+  if (id !== undefined) fields.push([CONNECTION_ID_HEADER, id]);
+  session.connection.respond(stream, fields, false);
 }
 
 function answer({ session, stream }: TunnelCall, status: string): void {
@@ -173,11 +234,12 @@ function authorizeAgain(call: KnownCall, target: Target): Verdict {
   return authorizeNow(path, workload, connectionOf(call, target, trusted));
 }
 
-function open(call: KnownCall, target: Target, giveUp: () => void): LiveConnection {
+/** @param carried what has been said of it already, if it goes on here */
+function open(call: KnownCall, target: Target, giveUp: () => void, carried?: CarriedRecord): LiveConnection {
   const { path, pod, remote, claim, local } = call;
-  return path.connections.open({
+  const opening: Opening = {
     pod,
-    facts: factsOf(call, target),
+    facts: carried?.facts ?? factsOf(call, target),
     info: {
       podUid: pod.info.uid,
       direction: 'inbound',
@@ -191,48 +253,20 @@ function open(call: KnownCall, target: Target, giveUp: () => void): LiveConnecti
       verdict: () => authorizeAgain(call, target),
     },
     giveUp,
-  });
-}
-
-function earlyFacts({ remote, local }: TunnelCall): ConnectionFacts {
-  return {
-    direction: 'inbound',
-    source: unknownPeer(remote),
-    destination: unknownPeer(local),
-    security: 'mutual_tls',
   };
+  return path.connections.open(opening, carried);
 }
 
-function factsOf(call: KnownCall, { authority, service }: Target): ConnectionFacts {
-  const { workload, fields, local, claim } = call;
-  const connectionId = parseConnectionId(fieldOf(fields, CONNECTION_ID_HEADER));
-  return {
-    direction: 'inbound',
-    source: sourcePeer(call),
-    ...(claim.kind === 'via-waypoint' && { waypoint: formatIdentity(claim.waypoint) }),
-    destination: {
-      address: formatHostPort(local),
-      workload: describeWorkload(workload),
-      identity: formatIdentity(identityOf(workload)),
-    },
-    hboneAddress: authority,
-    security: 'mutual_tls',
-    ...(service && { service: describeService(service) }),
-    ...(connectionId && { connectionId }),
-  };
+/** Who may ask for it again once its session is gone: the same caller by the same peer, for the same application. */
+function claimantOf({ pod, session, claim, remote }: KnownCall, { address }: Target): string {
+  const [peer, caller] = [formatIdentity(session.peer), formatIdentity(claim.identity)];
+  return [peer, caller, remote.ip, pod.info.uid, formatHostPort(address)].join(' ');
 }
 
-/** The caller: by its address, if who is there has proven to be it; else by what it says of itself, in its own namespace. */
-function sourcePeer({ path, claim, remote, fields }: KnownCall): Peer {
-  const peer = claim.identity;
-  const proven = { address: formatHostPort(remote), identity: formatIdentity(peer) };
-  const atAddress = path.tables.workloadByIp(path.config.network, remote.ip);
-  if (atAddress !== undefined && identitiesEqual(identityOf(atAddress), peer)) {
-    return { ...proven, workload: describeWorkload(atAddress) };
-  }
-  const baggage = parseBaggage(fieldOf(fields, 'baggage') ?? '');
-  if (baggage.namespace !== peer.namespace) return proven;
-  return { ...proven, workload: describeBaggage(baggage) };
+function factsOf(call: KnownCall, target: Target): ConnectionFacts {
+  const { claim } = call;
+  const waypoint = claim.kind === 'via-waypoint' ? { waypoint: claim.waypoint } : {};
+  return inboundFacts(call, target, { identity: claim.identity, ...waypoint });
 }
 
 /** The address of an authority that is one. */

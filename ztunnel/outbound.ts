@@ -37,6 +37,7 @@ import {
   tunnelFacts,
 } from './outbound-record.ts';
 import { describeService } from './peers.ts';
+import { holdOutbound, outboundTunnel } from './resume/outbound-tunnel.ts';
 import { carryOnNode } from './same-node.ts';
 import { connectFields } from './tunnel-headers.ts';
 
@@ -173,8 +174,10 @@ async function tunnel(call: Call, hop: TunnelHop): Promise<'over' | 'unreachable
     });
     socket.off('close', onGone);
     const status = fieldOf(answered.fields, ':status') ?? 'none';
-    if (status === '200') live.carry(leg, answered.stream);
-    else {
+    if (status === '200') {
+      live.carry(leg, answered.stream);
+      holdOutbound({ path, pod, live, id: connectionId, tunnel: outboundTunnel(client, hop) }, answered);
+    } else {
       answered.stream.abort('CANCEL');
       throw new HboneError(`http status: ${describeStatus(status)}`, { code: 'BAD_STATUS' });
     }

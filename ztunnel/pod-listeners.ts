@@ -78,6 +78,11 @@ export class PodListeners {
     this.#sessions.drain();
   }
 
+  /** Has the tunnels of all sessions handed over to the successor of this process, also of those that are still to come. */
+  async retireSessions(): Promise<void> {
+    await this.#sessions.retire();
+  }
+
   /** Ends the sessions, and what has come in and is nothing yet. */
   cutSessions(reason: string): void {
     for (const socket of [...this.#arriving]) socket.resetAndDestroy();

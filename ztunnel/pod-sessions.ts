@@ -30,6 +30,7 @@ export class PodSessions {
   /** Sessions by the client's address. */
   readonly #counts = new Map<string, number>();
   #isDraining = false;
+  #isRetiring = false;
   /** For the SVID that is current; made anew when that is renewed. */
   #hbone: { readonly server: HboneServer; readonly workload: Workload } | undefined;
 
@@ -63,6 +64,12 @@ export class PodSessions {
   drain(): void {
     this.#isDraining = true;
     for (const { connection } of [...this.#sessions]) connection.drain();
+  }
+
+  /** Has the tunnels of all handed over, also of those that are still to come. */
+  async retire(): Promise<void> {
+    this.#isRetiring = true;
+    await Promise.all([...this.#sessions].map(({ connection }) => connection.handOver.retire()));
   }
 
   /** Ends the sessions, and what is to become one. */
@@ -139,6 +146,7 @@ export class PodSessions {
     this.#sessions.add(session);
     const count = this.#count(session, 1);
     this.#endHandshake(endsOf(session.socket));
+    if (this.#isRetiring) void session.connection.handOver.retire();
     if (count > this.#path.limits.sessionsOfPeer) {
       const peer = remoteOf(session.socket)?.ip ?? 'a client';
       this.#shed('peer-sessions', `${peer} has ${count - 1} sessions, as many as one client may have`);

@@ -1,11 +1,8 @@
 import type { HostPort } from '#api/address.ts';
 import type { Service } from '#api/service.ts';
 import type { Workload } from '#api/workload.ts';
-import { formatBaggage, formatForwarded, newTraceparent } from './hbone/headers.ts';
+import { CONNECTION_ID_HEADER, formatBaggage, formatForwarded, newTraceparent } from './hbone/headers.ts';
 import type { Field } from './hbone/hpack-tables.ts';
-
-/** Header with the ID of a connection, the same in the access logs of both ends. */
-export const CONNECTION_ID_HEADER = 'x-tulle-connection' as const;
 
 /** What a CONNECT tells about a connection. */
 export interface TunnelRequest {
@@ -13,7 +10,7 @@ export interface TunnelRequest {
   readonly source: Workload;
   /** The application's socket. */
   readonly client: HostPort;
-  readonly service: Service | undefined;
+  readonly service: Pick<Service, 'hostname'> | undefined;
   readonly connectionId: string;
 }
 

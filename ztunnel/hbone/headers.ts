@@ -112,6 +112,15 @@ export function newTraceparent(): string {
  */
 export const CALLER_HEADER = 'x-tulle-caller' as const;
 
+/**
+ * Header with the ID of a connection, the same in the access logs of both ends. A server that can hand the connection over says it
+ * back in its 200.
+ */
+export const CONNECTION_ID_HEADER = 'x-tulle-connection' as const;
+
+/** Header of a CONNECT that takes a connection up which another session had carried: its ID. */
+export const RESUME_HEADER = 'x-tulle-resume' as const;
+
 /** An ID for a connection, the same in both logs: 128 random bits. */
 export function newConnectionId(): string {
   return randomHex(16);

@@ -26,6 +26,7 @@ export interface PoolOptions<Target extends PoolTarget> {
 
 /** An answered CONNECT. */
 export interface OpenTunnel {
+  readonly connection: Connection;
   readonly stream: TunnelStream;
   readonly fields: readonly Field[];
 }
@@ -37,6 +38,7 @@ export interface OpenTunnel {
 const CONNECT_ATTEMPTS = 50;
 
 interface Outcome {
+  readonly connection: Connection;
   readonly stream: TunnelStream;
   readonly answer: Answer;
 }
@@ -64,6 +66,7 @@ export class Pool<Target extends PoolTarget> {
   readonly #groups = new Map<string, Group>();
   readonly #sweeper: NodeJS.Timeout;
   #isClosed = false;
+  #isRetiring = false;
 
   constructor(options: PoolOptions<Target>) {
     this.#options = options;
@@ -84,10 +87,10 @@ export class Pool<Target extends PoolTarget> {
     const started = performance.now();
     const request = (connection: Connection): Promise<Outcome> => ask(connection, fields, onStream);
     const first = await this.#use(target, -1, request);
-    if (first.answer.kind === 'answered') return { stream: first.stream, fields: first.answer.fields };
+    if (first.answer.kind === 'answered') return { ...first, fields: first.answer.fields };
     if (!first.answer.isRetryable) throw lost(target, first.answer.reason);
     const second = await this.#use(target, started, request);
-    if (second.answer.kind === 'answered') return { stream: second.stream, fields: second.answer.fields };
+    if (second.answer.kind === 'answered') return { ...second, fields: second.answer.fields };
     throw lost(target, second.answer.reason);
   }
 
@@ -105,6 +108,16 @@ export class Pool<Target extends PoolTarget> {
       group.isReleased = true;
       for (const { connection } of [...group.sessions]) connection.drain();
     }
+  }
+
+  /**
+   * This process goes away, and another one takes its place: has the tunnels of all sessions handed over, also of those that are
+   * opened from now on. Resolves when it is known of each that is there what becomes of it.
+   */
+  async retire(): Promise<void> {
+    this.#isRetiring = true;
+    const sessions = [...this.#groups.values()].flatMap((group) => group.sessions);
+    await Promise.all(sessions.map(({ connection }) => connection.handOver.retire()));
   }
 
   /** Opens no more sessions; those that are there close when their streams have ended. */
@@ -160,6 +173,7 @@ export class Pool<Target extends PoolTarget> {
         usableUntilMs: target.svid.notAfterMs,
         usedAtMs: Date.now(),
       });
+      if (this.#isRetiring) void connection.handOver.retire();
       if (this.#isClosed || group.isReleased) connection.drain();
     } finally {
       group.connecting = undefined;
@@ -192,7 +206,7 @@ function ask(
   onStream: (stream: TunnelStream) => void,
 ): Promise<Outcome> {
   return new Promise((resolve) => {
-    const stream = connection.request(fields, (answer) => resolve({ stream, answer }));
+    const stream = connection.request(fields, (answer) => resolve({ connection, stream, answer }));
     onStream(stream);
   });
 }

@@ -34,8 +34,8 @@ export interface HeldTunnel {
    * however slow the far side is. An end that came before may be passed on, none that comes after.
    */
   readonly halt: (halted: () => void) => void;
-  /** Go on as before `halt`: it is not handed over. */
-  readonly proceed: (why: Unmoved) => void;
+  /** Go on as before `halt`, if it came to that: it is not handed over. */
+  readonly proceed: (why: Unmoved, isRetiring: boolean) => void;
   /** It is handed over: from this call on the stream is no longer the tunnel's, and needs no end. */
   readonly settle: (settled: Settled) => void;
   /** It broke on the way: reset whatever is at both ends, the stream with it. */
@@ -82,6 +82,8 @@ interface Entry {
   isRetiring: boolean;
   /** Stands for the last `halt`. */
   attempt: object | undefined;
+  /** Goes on as before, once the peer is told. */
+  proceed: (() => void) | undefined;
   timer: NodeJS.Timeout | undefined;
   /** What `timer` is for. */
   timed: string;
@@ -128,6 +130,7 @@ export class SessionHandOver {
       state: OPEN,
       isRetiring: false,
       attempt: undefined,
+      proceed: undefined,
       timer: undefined,
       timed: '',
     };
@@ -150,14 +153,16 @@ export class SessionHandOver {
   }
 
   /**
-   * This end goes away: has all tunnels that are held handed over. The session should take no more of them.
-   * @returns when each has settled, goes on here, or is over: after a few seconds at most, whatever the peer does
+   * This end goes away: has all tunnels that are held handed over, also those that it holds from now on. Harmless when it has been
+   * called.
+   * @returns when each that is held has settled, goes on here, or is over: after a few seconds at most, whatever the peer does
    */
   async retire(): Promise<void> {
+    if (this.#isRetiring) return;
     this.#isRetiring = true;
-    await this.#untilOpen();
     if (this.#isOpen) this.#announce([...this.#entries.values()]);
-    else for (const { tunnel } of this.#entries.values()) tunnel.proceed('no_control');
+    else await this.#untilOpen();
+    if (!this.#isOpen) for (const { tunnel } of this.#entries.values()) tunnel.proceed('no_control', true);
     const isUnderWay = ({ state }: Entry): boolean => state.kind !== 'open';
     while ([...this.#entries.values()].some(isUnderWay)) await this.#untilChange();
   }
@@ -200,6 +205,7 @@ export class SessionHandOver {
       onFinish: () => undefined,
       onAbort: () => this.lose(),
     });
+    if (this.#isRetiring) this.#announce([...this.#entries.values()]);
     this.#changed();
   }
 
@@ -209,7 +215,10 @@ export class SessionHandOver {
     this.#isLost = true;
     this.#isOpen = false;
     const stream = this.#control;
-    for (const entry of [...this.#entries.values()]) this.#step(entry, { kind: 'lost' });
+    for (const entry of [...this.#entries.values()]) {
+      entry.proceed?.();
+      this.#step(entry, { kind: 'lost' });
+    }
     this.#changed();
     stream?.abort('CANCEL');
   }
@@ -331,7 +340,13 @@ export class SessionHandOver {
   /** What was said goes before what is sent then. */
   #proceed(entry: Entry, why: Unmoved): void {
     entry.attempt = undefined;
-    const proceed = (): void => entry.tunnel.proceed(why);
+    let isDone = false;
+    const proceed = (): void => {
+      if (!isDone) entry.tunnel.proceed(why, entry.isRetiring);
+      isDone = true;
+      entry.proceed = undefined;
+    };
+    entry.proceed = proceed;
     if (this.#isLost || this.#control === undefined) proceed();
     else this.#control.whenFlushed(proceed);
   }
