@@ -108,6 +108,8 @@ export interface Mesh {
   readonly state: string;
   /** The running `tulle up`. */
   readonly up: ChildProcess;
+  /** Starts `tulle up` anew, with the same flags, after it has ended; resolves at its line `mesh ready`. */
+  readonly upAgain: () => Promise<void>;
   /** Writes (atomically) a file of the mesh's folder. */
   readonly write: (file: string, yaml: string) => void;
   readonly remove: (file: string) => void;
@@ -155,45 +157,72 @@ export async function openMesh(options: MeshOptions = {}): Promise<Mesh> {
     renameSync(join(directory, `.${file}.new`), join(folder, file));
   };
   for (const [file, yaml] of Object.entries(options.files ?? {})) write(file, yaml);
-  const upLog = join(directory, 'up.log');
   const command = [TULLE, 'up', '--state', state, '-f', folder, ...(options.flags ?? [])];
-  const up = startLogged([...(options.by ?? []), ...command], upLog);
+  const ups = new Ups([...(options.by ?? []), ...command], join(directory, 'up.log'));
   const children: ChildProcess[] = [];
   const dispose = async (): Promise<void> => {
     await Promise.all(children.map((child) => endProcess(child)));
-    await endProcess(up);
+    await endProcess(ups.current);
     await mustRun([TULLE, 'down', '--state', state], 60_000);
     rmSync(directory, { recursive: true, force: true });
   };
   try {
-    await eventually(
-      'mesh ready',
-      () => {
-        const log = readFileSync(upLog, 'utf8');
-        if (up.exitCode !== null) throw new Error(`up ended with ${up.exitCode}:\n${log}`);
-        return log.includes('mesh ready');
-      },
-      60_000,
-    );
+    await ups.ready();
   } catch (error) {
-    const log = readFileSync(upLog, 'utf8');
+    const log = ups.log();
     await dispose();
     throw new Error(`the mesh did not come up:\n${log}`, { cause: error });
   }
-  return wire({ directory, state, folder, up, children, write, dispose });
+  return wire({ directory, state, folder, ups, children, write, dispose });
+}
+
+/** One `tulle up` after the other on a state folder. */
+class Ups {
+  readonly #command: readonly string[];
+  readonly #logFile: string;
+  #starts = 1;
+  current: ChildProcess;
+
+  constructor(command: readonly string[], logFile: string) {
+    this.#command = command;
+    this.#logFile = logFile;
+    this.current = startLogged(command, logFile);
+  }
+
+  log(): string {
+    return readFileSync(this.#logFile, 'utf8');
+  }
+
+  async again(): Promise<void> {
+    this.#starts += 1;
+    this.current = startLogged(this.#command, this.#logFile);
+    await this.ready();
+  }
+
+  async ready(): Promise<void> {
+    await eventually(
+      'mesh ready',
+      () => {
+        const { exitCode } = this.current;
+        if (exitCode !== null) throw new Error(`up ended with ${exitCode}:\n${this.log()}`);
+        return this.log().split('mesh ready').length > this.#starts;
+      },
+      60_000,
+    );
+  }
 }
 
 interface Parts {
   readonly directory: string;
   readonly state: string;
   readonly folder: string;
-  readonly up: ChildProcess;
+  readonly ups: Ups;
   readonly children: ChildProcess[];
   readonly write: Mesh['write'];
   readonly dispose: () => Promise<void>;
 }
 
-function wire({ directory, state, folder, up, children, write, dispose }: Parts): Mesh {
+function wire({ directory, state, folder, ups, children, write, dispose }: Parts): Mesh {
   const tulle: Mesh['tulle'] = (command, ...args) =>
     runCommand([TULLE, command, '--state', state, ...args], 60_000);
   const status = async (): Promise<MeshStatus> =>
@@ -201,7 +230,10 @@ function wire({ directory, state, folder, up, children, write, dispose }: Parts)
   return {
     directory,
     state,
-    up,
+    get up() {
+      return ups.current;
+    },
+    upAgain: () => ups.again(),
     write,
     remove: (file) => rmSync(join(folder, file)),
     tulle,

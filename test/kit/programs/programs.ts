@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import type { Call } from './calls.ts';
+import type { TrafficPlan } from './traffic-lines.ts';
 
 /** Command of a workload's server: see server.ts. */
 export function serverCommand(name: string, httpPort = 8080, tcpPort = 9000): readonly string[] {
@@ -47,4 +48,14 @@ export function rateCommand(
 ): readonly string[] {
   const program = join(import.meta.dirname, 'rate.ts');
   return [process.execPath, program, url, `${perSecond}`, `${connections}`, file, method];
+}
+
+/** Command of a server for all kinds of traffic: see traffic-server.ts. */
+export function trafficServerCommand(name: string): readonly string[] {
+  return [process.execPath, join(import.meta.dirname, 'traffic-server.ts'), name];
+}
+
+/** Command of mixed traffic: see traffic.ts. */
+export function trafficCommand(plan: TrafficPlan): readonly string[] {
+  return [process.execPath, join(import.meta.dirname, 'traffic.ts'), JSON.stringify(plan)];
 }
