@@ -36,6 +36,7 @@ export async function exchangeBulk(socket: Socket, options: BulkOptions): Promis
   const header = Buffer.alloc(HEADER);
   header.writeBigUInt64BE(BigInt(options.bytes));
   header.writeBigUInt64BE(BigInt(options.bytesPerSecond ?? 0), NUMBER);
+  socket.on('error', () => undefined);
   socket.write(header);
   const [, received] = await Promise.all([
     send(socket, options.bytes, options.bytesPerSecond ?? 0),
@@ -48,6 +49,8 @@ export async function exchangeBulk(socket: Socket, options: BulkOptions): Promis
 /** The server's end. */
 export async function answerBulk(socket: Socket): Promise<void> {
   const failed = once(socket, 'error').then(([error]) => Promise.reject(error as Error));
+  failed.catch(() => undefined);
+  socket.on('error', () => undefined);
   const header = await Promise.race([readExactly(socket, HEADER), failed]);
   const bytes = Number(header.readBigUInt64BE());
   const rate = Number(header.readBigUInt64BE(NUMBER));
@@ -56,6 +59,7 @@ export async function answerBulk(socket: Socket): Promise<void> {
     sum = resolve;
   });
   const sending = send(socket, bytes, rate, verdict);
+  sending.catch(() => undefined);
   const { isSame } = await Promise.race([receive(socket, bytes), failed]);
   sum(isSame);
   await Promise.race([sending, failed]);

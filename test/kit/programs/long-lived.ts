@@ -4,7 +4,7 @@
  *
  *     bulk          echoes as fast as it goes, a few megabytes under way
  *     chatty        echoes 100 bytes, then the next
- *     idle          echoes once at the start and once at the end
+ *     idle          echoes for a moment, and ends when all do
  *     client-ended  the client has sent its FIN, and the server sends on
  *     server-ended  the server has sent its FIN, and the client sends on
  *
@@ -35,10 +35,6 @@ const PATTERN = Buffer.concat(
 );
 const UNDER_WAY = 4 << 20;
 
-const [what = '', ...rest] = parseArgs({ allowPositionals: true }).positionals;
-if (what === 'serve') serve(Number(rest[0]));
-else await call(rest[0] ?? '', Number(rest[1]), rest[2] ?? '');
-
 /** The bytes from a place on. */
 function bytesAt(place: number, count: number): Buffer {
   const from = place % PATTERN.length;
@@ -52,8 +48,7 @@ function check(socket: Socket, onBytes: (total: number, now: number) => void): v
     for (let at = 0; at < bytes.length; ) {
       const wanted = bytesAt(place, bytes.length - at);
       if (!wanted.equals(bytes.subarray(at, at + wanted.length))) {
-        socket.resetAndDestroy();
-        socket.emit('error', new Error(`byte ${place} or one after it is another`));
+        socket.destroy(new Error(`byte ${place} or one after it is another`));
         return;
       }
       at += wanted.length;
@@ -103,16 +98,22 @@ async function call(host: string, port: number, file: string): Promise<void> {
   const all = (Object.keys(KINDS) as Kind[]).flatMap((kind, at) => {
     const one: Seen = { connections: 0, bytes: 0, longestStallMs: 0, errors: [] };
     seen.set(kind, one);
-    return Array.from({ length: KINDS[kind] }, () => keep(net.connect({ host, port, allowHalfOpen: true, noDelay: true }), kind, at, one));
+    return Array.from({ length: KINDS[kind] }, () =>
+      keep(net.connect({ host, port, allowHalfOpen: true, noDelay: true }), kind, at, one),
+    );
   });
   async function keep(socket: Socket, kind: Kind, at: number, one: Seen): Promise<void> {
+    const fail = (error: unknown): void => {
+      one.errors.push(`${error instanceof Error ? error.message : error}`);
+    };
+    socket.on('error', fail);
     try {
       await once(socket, 'connect');
       one.connections += 1;
       socket.write(Uint8Array.of(at));
       await WAYS[kind](socket, one, stop.signal);
     } catch (error) {
-      one.errors.push(`${error instanceof Error ? error.message : error}`);
+      fail(error);
     }
     socket.destroy();
   }
@@ -164,8 +165,14 @@ function watch(socket: Socket, seen: Seen, onBytes: (total: number) => void = ()
 }
 
 /** Sends what is to come back, so many bytes ahead, until it is to stop; then waits for all, and ends it. */
-async function echo(socket: Socket, seen: Seen, stop: AbortSignal, ahead: number, isToEnd = true): Promise<void> {
-  let sent = 1 - 1;
+async function echo(
+  socket: Socket,
+  seen: Seen,
+  stop: AbortSignal,
+  ahead: number,
+  isToEnd = true,
+): Promise<void> {
+  let sent = 0;
   const all = Promise.withResolvers<void>();
   socket.once('error', all.reject);
   socket.once('end', () => all.reject(new Error('the server has ended')));
@@ -194,3 +201,7 @@ async function finish(socket: Socket): Promise<void> {
 async function aborted(signal: AbortSignal): Promise<undefined> {
   if (!signal.aborted) await once(signal, 'abort');
 }
+
+const [what = '', ...rest] = parseArgs({ allowPositionals: true }).positionals;
+if (what === 'serve') serve(Number(rest[0]));
+else await call(rest[0] ?? '', Number(rest[1]), rest[2] ?? '');

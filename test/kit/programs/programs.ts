@@ -59,3 +59,13 @@ export function trafficServerCommand(name: string): readonly string[] {
 export function trafficCommand(plan: TrafficPlan): readonly string[] {
   return [process.execPath, join(import.meta.dirname, 'traffic.ts'), JSON.stringify(plan)];
 }
+
+/** Command of the server of long-lived connections: see long-lived.ts. */
+export function longLivedServerCommand(port: number): readonly string[] {
+  return [process.execPath, join(import.meta.dirname, 'long-lived.ts'), 'serve', `${port}`];
+}
+
+/** Command of a client that keeps connections to it: see long-lived.ts. */
+export function longLivedCommand(host: string, port: number, file: string): readonly string[] {
+  return [process.execPath, join(import.meta.dirname, 'long-lived.ts'), 'call', host, `${port}`, file];
+}
