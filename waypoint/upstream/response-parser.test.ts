@@ -169,3 +169,16 @@ test('where an answer is cut into pieces makes no difference', () => {
     }),
   );
 });
+
+test('a header line that fails late is found out in time that grows with its length', () => {
+  for (const line of [`x:${' '.repeat(50_000)}\x01`, `x:a${' \t'.repeat(25_000)}a\x01`]) {
+    const began = process.threadCpuUsage().user;
+    expect(() => parse(`HTTP/1.1 200 OK\r\n${line}\r\n\r\n`)).toThrow(ResponseError);
+    expect(process.threadCpuUsage().user - began).toBeLessThan(1_000_000);
+  }
+});
+
+test('blanks around a value are taken off, and no other characters', () => {
+  const [head] = parse('HTTP/1.1 200 OK\r\ncontent-length: 0\r\na: \t b \t\r\nc:\xa0d\r\ne:\r\n\r\n').heads;
+  expect(head?.headers).toEqual(['content-length', '0', 'a', 'b', 'c', '\xa0d', 'e', '']);
+});
