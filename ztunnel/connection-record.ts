@@ -64,14 +64,14 @@ export interface CarriedRecord {
 /** Writes the records of one connection. */
 export class ConnectionRecord implements OpeningRecord {
   #facts: ConnectionFacts;
-  readonly #records: Records;
+  readonly #records: Pick<Records, 'add' | 'open'>;
   /** By the clock of this process. */
   readonly #openedAt: number;
   #told = NO_BYTES;
   #isOpeningWritten = false;
 
   /** The connection opens; or one that is open already goes on here. */
-  constructor(facts: ConnectionFacts, records: Records, carried?: CarriedRecord) {
+  constructor(facts: ConnectionFacts, records: Pick<Records, 'add' | 'open'>, carried?: CarriedRecord) {
     this.#facts = facts;
     this.#records = records;
     this.#openedAt = performance.now() - Math.max(0, Date.now() - (carried?.openedAtMs ?? Infinity));
@@ -150,6 +150,14 @@ export class ConnectionRecord implements OpeningRecord {
     });
     this.#told = bytes;
   }
+}
+
+/** The last records of a connection that ended while it was nobody's. */
+export function strandedRecords(carried: CarriedRecord, failure: Failure): readonly AccessRecord[] {
+  const all: AccessRecord[] = [];
+  const records = { add: (record: AccessRecord) => all.push(record), open: () => undefined };
+  new ConnectionRecord(carried.facts, records, carried).closed(carried.told, failure);
+  return all;
 }
 
 /** The record of a connection that was turned away before it was known what it is. */

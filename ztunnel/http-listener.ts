@@ -1,6 +1,7 @@
 import { once } from 'node:events';
 import { lstatSync, renameSync, rmSync } from 'node:fs';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
 import type { HostPort } from '#api/address.ts';
 
 /** What is answered to a request. */
@@ -17,6 +18,15 @@ export interface HttpRoute {
   readonly answer: (query: URLSearchParams) => HttpAnswer | Promise<HttpAnswer>;
 }
 
+/** A path on which another protocol is spoken instead (RFC 9110, 7.8). */
+export interface HttpUpgrade {
+  readonly path: string;
+  /** Its name, with which it is asked for. */
+  readonly protocol: string;
+  /** Gets the connection from there on, until it is closed, by the listener's end at the latest. */
+  readonly accept: (socket: Socket) => void;
+}
+
 /** A listening HTTP server of this process. */
 export interface HttpListener extends AsyncDisposable {
   /** Where it listens; undefined on a Unix socket. */
@@ -28,6 +38,7 @@ export async function listenHttp(
   where: { readonly host?: string; readonly port: number } | { readonly path: string },
   routes: readonly HttpRoute[],
   onError: (error: Error) => void,
+  upgrades: readonly HttpUpgrade[] = [],
 ): Promise<HttpListener> {
   const server = createServer({ maxHeaderSize: 8192, requestTimeout: 10_000, keepAliveTimeout: 5000 });
   server.maxConnections = 64;
@@ -37,6 +48,7 @@ export async function listenHttp(
       response.destroy();
     });
   });
+  const upgraded = upgrades.length > 0 ? acceptUpgrades(server, upgrades) : new Set<Socket>();
   if ('path' in where) await listenOnPath(server, where.path);
   // With the port shared, a successor can start before this process has ended.
   else await listen(server, () => server.listen({ ...where, reusePort: true }));
@@ -46,6 +58,7 @@ export async function listenHttp(
     address: addressOf(server),
     [Symbol.asyncDispose]: async () => {
       server.closeAllConnections();
+      for (const socket of upgraded) socket.destroy();
       await server[Symbol.asyncDispose]();
       if ('path' in where && inode !== undefined && inodeOf(where.path) === inode) rmSync(where.path);
     },
@@ -60,6 +73,27 @@ export function textAnswer(status: number, body: string): HttpAnswer {
 /** JSON. */
 export function jsonAnswer(status: number, value: unknown): HttpAnswer {
   return { status, contentType: 'application/json', body: `${JSON.stringify(value, undefined, 1)}\n` };
+}
+
+/** Those that have been upgraded and are open: the server knows of them no more. */
+function acceptUpgrades(server: Server, upgrades: readonly HttpUpgrade[]): ReadonlySet<Socket> {
+  const open = new Set<Socket>();
+  server.on('upgrade', ({ url, headers }, socket: Socket, head) => {
+    socket.on('error', () => undefined);
+    const upgrade = upgrades.find(({ path, protocol }) => url === path && headers.upgrade === protocol);
+    if (upgrade === undefined) {
+      socket.end('HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 0\r\n\r\n');
+      return;
+    }
+    open.add(socket);
+    socket.once('close', () => open.delete(socket));
+    socket.write(
+      `HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: ${upgrade.protocol}\r\n\r\n`,
+    );
+    if (head.length > 0) socket.unshift(head);
+    upgrade.accept(socket);
+  });
+  return open;
 }
 
 async function respond(

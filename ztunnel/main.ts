@@ -7,7 +7,7 @@ import { LOG_LEVELS, type ZtunnelConfig } from './config.ts';
 import { readRoots } from './credential-sources.ts';
 import { requestHeaders } from './credentials.ts';
 import { openPredecessor, type Predecessor } from './hand-over/predecessor.ts';
-import { handOverRoutes } from './hand-over/routes.ts';
+import { handOverRoutes, handOverUpgrade } from './hand-over/routes.ts';
 import { Node } from './node.ts';
 import { operatorListener } from './operator-listener.ts';
 import { metricsRoutes } from './operator-routes.ts';
@@ -43,6 +43,7 @@ export async function runZtunnel(
   const ordered = new AbortController();
   const stop = AbortSignal.any([signal, ordered.signal]);
   await openListeners(config, node, ordered, opened, logger);
+  if (predecessor !== undefined) await node.handOver.receiveFrom(predecessor);
 
   const defect = Promise.race([
     followControlPlane(config, node, background.signal, logger),
@@ -88,7 +89,8 @@ async function openListeners(
   if (config.adminSocket === undefined) return;
   const orders = ordersFor(config, node, ordered, logger);
   const routes = [...orderRoutes(view, orders), ...handOverRoutes((uid) => node.pods.offer(uid))];
-  await listen({ path: config.adminSocket }, routes, 'orders');
+  const upgrades = [handOverUpgrade((socket) => node.handOver.accept(socket))];
+  await listen({ path: config.adminSocket }, routes, 'orders', upgrades);
 }
 
 function viewOf(node: Node, logger: Logger): AdminView {

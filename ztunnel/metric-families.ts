@@ -31,6 +31,7 @@ export interface PodMetrics {
 export interface OwnMetrics {
   /** A record's verdict or refusal. */
   readonly decision: (record: AccessRecord) => void;
+  readonly handedOver: (kind: string, outcome: string) => void;
   readonly workerCrashed: () => void;
   readonly accessLogDropped: (lines: number) => void;
   readonly certificateFailed: () => void;
@@ -247,6 +248,12 @@ export function registerOwn(registry: MetricRegistry, missingPolicies: () => num
     'tulle_access_log_dropped_total',
     'Access log lines that were not written, because the disk was too slow or failed.',
   );
+  const handedOver = counter(
+    registry,
+    'tulle_connections_handed_over_total',
+    'Established connections that a restart of the ztunnel met, by what became of them.',
+    ['kind', 'outcome'],
+  );
   const certificates = counter(
     registry,
     'tulle_certificate_failures_total',
@@ -274,6 +281,7 @@ export function registerOwn(registry: MetricRegistry, missingPolicies: () => num
       if (reporters.includes('destination'))
         verdicts.inc({ verdict: record.flags === 'DENY' ? 'deny' : 'allow', reason });
     },
+    handedOver: (kind, outcome) => handedOver.inc({ kind, outcome }),
     workerCrashed: () => crashes.inc(),
     accessLogDropped: (lines) => dropped.inc(lines),
     certificateFailed: () => certificates.inc(),

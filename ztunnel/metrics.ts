@@ -36,6 +36,8 @@ export interface ZtunnelMetrics extends PodMetrics {
   readonly workerEnded: (worker: number, crashed: boolean) => void;
   readonly dnsQuery: DnsQueryObserver;
   readonly xds: SubscriptionMetrics;
+  /** What became of a connection when this ztunnel, or the one before it, was replaced. */
+  readonly handedOver: (kind: string, outcome: string) => void;
   readonly accessLogDropped: (lines: number) => void;
   readonly certificateFailed: () => void;
   /** So many connections were refused or given up for want of something. */
@@ -75,6 +77,7 @@ export function createMetrics(options: MetricsOptions): ZtunnelMetrics {
     dnsQuery,
     xds,
     ...pods,
+    handedOver: own.handedOver,
     accessLogDropped: own.accessLogDropped,
     certificateFailed: own.certificateFailed,
     shed: own.shed,

@@ -24,6 +24,7 @@ import { podLimits } from './limits.ts';
 import { LocalIdentities } from './local-identities.ts';
 import { createMetrics, type ZtunnelMetrics } from './metrics.ts';
 import { MissingPolicyReport } from './missing-policies.ts';
+import { NodeHandOver } from './node-hand-over.ts';
 import { type PodDnsOptions, systemNameServers } from './pod-dns.ts';
 import type { ReadinessFacts } from './readiness.ts';
 import { ServedPods } from './served-pods.ts';
@@ -45,6 +46,8 @@ export interface NodeOptions {
   readonly logger: Logger;
 }
 
+/** Has the records of connections that no worker had in the end. */
+const NO_WORKER = -1;
 /** How long a connection's certificate may take before nobody waits for it any more. */
 const SVID_PATIENCE_MS = 5000;
 
@@ -59,6 +62,7 @@ export class Node {
   readonly svids: SvidManager;
   readonly workers: Workers;
   readonly accessLog: AccessLogWriter;
+  readonly handOver: NodeHandOver;
   readonly shortages: Shortages;
   readonly #options: NodeOptions;
   readonly #identities: LocalIdentities;
@@ -100,6 +104,13 @@ export class Node {
       },
     });
     this.shortages = new Shortages(logger, this.metrics.shed);
+    this.handOver = new NodeHandOver({
+      workers: () => this.workers,
+      whyNot: (podUid) => this.pods.whyNotServed(podUid),
+      onRecords: (records) => this.#record(NO_WORKER, records),
+      count: this.metrics.handedOver,
+      logger,
+    });
     this.workers = this.#startWorkers();
     this.pods = this.#createPods();
   }
@@ -156,13 +167,16 @@ export class Node {
   /** Takes no new connections; resolves when the last has ended, at the latest after the configured time. */
   async drain(): Promise<void> {
     this.#isDraining = true;
-    await Promise.all([this.workers.drain(this.#options.config.drainMs), this.pods.drain()]);
+    const handOver = this.handOver.retire();
+    await Promise.all([this.workers.drain(this.#options.config.drainMs, handOver), this.pods.drain()]);
+    this.handOver.close();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#isDraining = true;
     this.svids.close();
-    await this.workers.drain(0);
+    await this.workers.drain(0, false);
+    this.handOver.close();
     await this.accessLog.close();
   }
 
@@ -207,7 +221,7 @@ export class Node {
       svids: () => this.svids.list().flatMap(({ identity }) => this.svids.get(identity) ?? []),
       onRecords: (worker, records) => this.#record(worker, records),
       onNeedSvid: (identity) => this.#provideSvid(identity),
-      onHandOver: () => undefined,
+      onHandOver: (worker, notice) => this.handOver.hear(worker, notice),
       onShed: (reports) => this.shortages.note(reports),
       onCrash: (worker) => this.metrics.workerEnded(worker, true),
       logger,

@@ -1,11 +1,12 @@
 import type { Logger } from 'pino';
-import { type HttpRoute, listenHttp } from './http-listener.ts';
+import { type HttpRoute, type HttpUpgrade, listenHttp } from './http-listener.ts';
 
 /** Opens a listener for operators; `what` it is for stands in messages. @throws what {@link operatorListener} was told to */
 export type OpenListener = (
   where: Parameters<typeof listenHttp>[0],
   routes: readonly HttpRoute[],
   what: string,
+  upgrades?: readonly HttpUpgrade[],
 ) => Promise<void>;
 
 /**
@@ -17,11 +18,11 @@ export function operatorListener(
   logger: Logger,
   failed: (message: string, cause: unknown) => Error,
 ): OpenListener {
-  return async (where, routes, what) => {
+  return async (where, routes, what, upgrades) => {
     try {
       const onError = (error: Error): void =>
         logger.error({ listener: what, error: error.message }, 'request failed');
-      opened.use(await listenHttp(where, routes, onError));
+      opened.use(await listenHttp(where, routes, onError, upgrades));
     } catch (cause) {
       const place = 'path' in where ? where.path : `port ${where.port}`;
       const reason = cause instanceof Error ? cause.message : String(cause);

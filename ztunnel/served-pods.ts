@@ -124,6 +124,12 @@ export class ServedPods {
     return { pid: process.pid, netns: namespaceId(serving.netnsFd), sockets };
   }
 
+  /** Why nobody takes connections of a pod here; undefined: somebody does. */
+  whyNotServed(uid: string): string | undefined {
+    if (this.#isDraining) return 'this process ends';
+    return this.#up.has(uid) ? undefined : 'the pod is not served here';
+  }
+
   states(): readonly PodState[] {
     return [
       ...[...this.#up.values()].map(({ pod }) => ({ pod, state: 'Up' as const })),

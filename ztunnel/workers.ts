@@ -5,6 +5,7 @@ import type { Svid } from '#certs/svid.ts';
 import type { AccessRecord } from './access-log.ts';
 import { ByteWorker, WorkerError, type WorkerNotice } from './byte-worker.ts';
 import type { ConnectionInfo } from './connection-record.ts';
+import type { CarriedConnection } from './hand-over/carried.ts';
 import { shareOf } from './hand-over/offer.ts';
 import type { OfferedSockets } from './hand-over/take.ts';
 import type { ShedReport } from './shedding.ts';
@@ -57,8 +58,15 @@ export interface Workers {
   readonly connections: () => Promise<readonly ConnectionInfo[]>;
   /** Whether every worker has started. */
   readonly areReady: () => boolean;
-  /** Takes no new connections, ends the threads when the last has ended, at the latest after that time. */
-  readonly drain: (deadlineMs: number) => Promise<void>;
+  /** Tells one worker something; false: it is gone. */
+  readonly tell: (worker: number, notice: WorkerNotice) => boolean;
+  /** Has some worker take up a connection, each at its turn; false: there is none. */
+  readonly adopt: (connection: CarriedConnection) => boolean;
+  /**
+   * Takes no new connections, ends the threads when the last has ended or been given up to a successor (`handOver`), at the
+   * latest after that time.
+   */
+  readonly drain: (deadlineMs: number, handOver?: boolean) => Promise<void>;
 }
 
 interface Served {
@@ -88,6 +96,7 @@ class WorkerSet implements Workers {
   readonly #pods = new Map<string, Served>();
   readonly #restartMs = new Map<number, number>();
   #isDraining = false;
+  #adopted = 0;
   #revoked: RevocationList | undefined;
 
   constructor(options: WorkersOptions) {
@@ -154,10 +163,23 @@ class WorkerSet implements Workers {
     return this.#ready.size === this.#options.count;
   }
 
-  async drain(deadlineMs: number): Promise<void> {
+  tell(index: number, notice: WorkerNotice): boolean {
+    const worker = this.#workers.get(index);
+    worker?.notify(notice);
+    return worker !== undefined;
+  }
+
+  adopt(connection: CarriedConnection): boolean {
+    const workers = [...this.#workers.values()];
+    const worker = workers[this.#adopted++ % workers.length];
+    worker?.notify({ kind: 'adopt', connection });
+    return worker !== undefined;
+  }
+
+  async drain(deadlineMs: number, handOver = false): Promise<void> {
     this.#isDraining = true;
     for (const { listening } of this.#pods.values()) listening.clear();
-    await Promise.all([...this.#workers.values()].map((worker) => drainOne(worker, deadlineMs)));
+    await Promise.all([...this.#workers.values()].map((worker) => drainOne(worker, deadlineMs, handOver)));
   }
 
   #start(index: number): void {
@@ -251,11 +273,14 @@ async function openIn(
   return left;
 }
 
-async function drainOne(worker: ByteWorker, deadlineMs: number): Promise<void> {
+async function drainOne(worker: ByteWorker, deadlineMs: number, handOver: boolean): Promise<void> {
   const late = AbortSignal.timeout(deadlineMs + DRAIN_GRACE_MS);
   const { promise: tooLate, resolve } = Promise.withResolvers<void>();
   late.addEventListener('abort', () => resolve());
-  await Promise.race([worker.request({ kind: 'drain', deadlineMs }).catch(() => undefined), tooLate]);
+  await Promise.race([
+    worker.request({ kind: 'drain', deadlineMs, handOver }).catch(() => undefined),
+    tooLate,
+  ]);
   await worker.terminate();
 }
 

@@ -46,23 +46,20 @@ export class CarriedError extends Error {
   override readonly name = 'CarriedError';
 }
 
-/** As a line of JSON; descriptors by their numbers in this process. */
-export function formatCarried(connection: CarriedConnection): string {
+/** As a value for JSON; descriptors by their numbers in this process. */
+export function formatCarried(connection: CarriedConnection): {
+  readonly id: string;
+  readonly sockets: unknown;
+} {
   const sockets = connection.sockets.map((socket) => ({
     ...socket,
     unsent: Buffer.from(socket.unsent).toString('base64'),
   }));
-  return JSON.stringify({ ...connection, sockets });
+  return { ...connection, sockets };
 }
 
-/** @throws CarriedError naming the field that is wrong */
-export function parseCarried(text: string): CarriedConnection {
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch (cause) {
-    throw new CarriedError('a carried connection is not JSON', { cause });
-  }
+/** @param value parsed JSON @throws CarriedError naming the field that is wrong */
+export function parseCarried(value: unknown): CarriedConnection {
   const parsed = CARRIED.safeParse(value);
   if (parsed.success) return parsed.data;
   const [issue] = parsed.error.issues;

@@ -21,6 +21,7 @@ const SYS_PIDFD_OPEN = 434;
 const SYS_PIDFD_GETFD = 438;
 const F_DUPFD_CLOEXEC = 1030;
 const SO_TYPE = 3;
+const SO_LINGER = 13;
 const SO_ACCEPTCONN = 30;
 /** ioctl(2) on a socket: a descriptor of its network namespace (linux/sockios.h). */
 const SIOCGSKNS = 0x894c;
@@ -73,6 +74,14 @@ export function duplicate(fd: number): number {
 
 const address = Buffer.alloc(SOCKADDR_SIZE[6]);
 const size = Buffer.alloc(4);
+
+/** Closes a connected TCP socket with a reset, if nobody else has it open. */
+export function resetDescriptor(fd: number): void {
+  const linger = Buffer.alloc(8); // struct linger: on, for no time
+  linger.writeInt32LE(1, 0);
+  sys.setsockopt(fd, SOL_SOCKET, SO_LINGER, linger, linger.length);
+  closeDescriptor(fd);
+}
 
 /** What a socket is; undefined when it is something else than a TCP listener or a UDP socket, or not open. */
 export function describeSocket(fd: number): SocketDescription | undefined {

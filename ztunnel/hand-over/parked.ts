@@ -1,44 +1,50 @@
 import type { CarriedConnection } from './carried.ts';
 
+/** What can be claimed: by its ID, by one alone. */
+export interface Claimable {
+  readonly id: string;
+  readonly claimant?: string;
+}
+
 /** What a claim is answered with. */
-export type Claim =
+export type Claim<Connection = CarriedConnection> =
   /** The connection is the claimant's from here on. */
-  | { readonly kind: 'claimed'; readonly connection: CarriedConnection }
+  | { readonly kind: 'claimed'; readonly connection: Connection }
   /** It is somebody else's, and stays there. */
   | { readonly kind: 'refused' }
   /** It did not come in time, or too many wait. */
   | { readonly kind: 'absent' };
 
-export interface ParkedOptions {
+export interface ParkedOptions<Connection = CarriedConnection> {
   /** How long one waits to be claimed, and a claim for what it claims. Default 10 s. */
   readonly patienceMs?: number;
   /** Connections that may wait at a time, and claims. Default 10,000. */
   readonly limit?: number;
   /** Nobody has claimed it in time (`late`), or there was no room: it and its descriptors are the callee's. */
-  readonly onUnclaimed: (connection: CarriedConnection, why: 'late' | 'full') => void;
+  readonly onUnclaimed: (connection: Connection, why: 'late' | 'full') => void;
 }
 
-interface Waiting {
-  readonly connection: CarriedConnection;
+interface Waiting<Connection> {
+  readonly connection: Connection;
   readonly timer: NodeJS.Timeout;
 }
 
-interface Claiming {
+interface Claiming<Connection> {
   readonly claimant: string;
-  readonly answer: (claim: Claim) => void;
+  readonly answer: (claim: Claim<Connection>) => void;
 }
 
 const PATIENCE_MS = 10_000;
 const LIMIT = 10_000;
 
 /** Connections that wait, on the main thread, for the other end of their tunnel to come back, whichever of both is first. */
-export class Parked {
-  readonly #options: ParkedOptions;
-  readonly #waiting = new Map<string, Waiting>();
-  readonly #claims = new Map<string, Set<Claiming>>();
+export class Parked<Connection extends Claimable = CarriedConnection> {
+  readonly #options: ParkedOptions<Connection>;
+  readonly #waiting = new Map<string, Waiting<Connection>>();
+  readonly #claims = new Map<string, Set<Claiming<Connection>>>();
   #claimCount = 0;
 
-  constructor(options: ParkedOptions) {
+  constructor(options: ParkedOptions<Connection>) {
     this.#options = options;
   }
 
@@ -47,7 +53,7 @@ export class Parked {
   }
 
   /** Takes a connection over until it is claimed. */
-  park(connection: CarriedConnection): void {
+  park(connection: Connection): void {
     const { patienceMs = PATIENCE_MS, limit = LIMIT, onUnclaimed } = this.#options;
     const { id } = connection;
     for (const claiming of this.#claims.get(id) ?? []) {
@@ -67,7 +73,7 @@ export class Parked {
   }
 
   /** Gives a connection to the one who may have it; waits for it if it is not there yet. @param claimant SPIFFE ID */
-  async claim(id: string, claimant: string): Promise<Claim> {
+  async claim(id: string, claimant: string): Promise<Claim<Connection>> {
     const waiting = this.#waiting.get(id);
     if (waiting === undefined) return this.#await(id, claimant);
     if (waiting.connection.claimant !== claimant) return { kind: 'refused' };
@@ -86,14 +92,14 @@ export class Parked {
     for (const claims of this.#claims.values()) for (const { answer } of claims) answer({ kind: 'absent' });
   }
 
-  #await(id: string, claimant: string): Promise<Claim> {
+  #await(id: string, claimant: string): Promise<Claim<Connection>> {
     const { patienceMs = PATIENCE_MS, limit = LIMIT } = this.#options;
     if (this.#claimCount >= limit) return Promise.resolve({ kind: 'absent' });
-    const { promise, resolve } = Promise.withResolvers<Claim>();
+    const { promise, resolve } = Promise.withResolvers<Claim<Connection>>();
     const claims = this.#claims.get(id) ?? new Set();
     this.#claims.set(id, claims);
     const timer = setTimeout(() => claiming.answer({ kind: 'absent' }), patienceMs);
-    const claiming: Claiming = {
+    const claiming: Claiming<Connection> = {
       claimant,
       answer: (claim) => {
         clearTimeout(timer);

@@ -7,6 +7,7 @@ import { closeDescriptor } from '../capture/in-pod-sockets.ts';
 import { hasCode } from '../capture/native.ts';
 import { openProcess } from './descriptors.ts';
 import { type Offer, parseOffer } from './offer.ts';
+import { type ReceiverOptions, receiveConnections } from './receive.ts';
 import type { OfferedSockets } from './take.ts';
 
 /** The ztunnel that this one replaces. */
@@ -20,6 +21,8 @@ export interface Predecessor extends Disposable {
     netns: string,
     work: (offered: OfferedSockets | undefined) => Promise<T>,
   ) => Promise<T>;
+  /** Asks it for its connections, which come when it retires. Never rejects: what is wrong is logged. */
+  readonly receive: (options: Omit<ReceiverOptions, 'logger'>) => Promise<void>;
   /** Notes why sockets of a pod were left. */
   readonly left: (uid: string, reasons: readonly string[]) => void;
 }
@@ -54,7 +57,17 @@ export function openPredecessor(path: string, logger: Logger): Predecessor {
       return giveUp(error);
     }
   };
+  let receiver: Disposable | undefined;
   return {
+    receive: async (options) => {
+      if (place === undefined) return;
+      try {
+        receiver = await receiveConnections(`/proc/self/fd/${place}`, { ...options, logger });
+      } catch (error) {
+        const reason = error instanceof Error ? error.message : String(error);
+        logger.warn({ path, reason }, 'predecessor hands no connections over, they end with it');
+      }
+    },
     withSockets: async (uid, netns, work) => {
       const offered = await ask(uid, netns);
       try {
@@ -68,6 +81,7 @@ export function openPredecessor(path: string, logger: Logger): Predecessor {
     },
     [Symbol.dispose]: () => {
       isGone = true;
+      receiver?.[Symbol.dispose]();
       if (place !== undefined) closeSync(place);
     },
   };

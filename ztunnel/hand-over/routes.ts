@@ -1,4 +1,5 @@
-import { type HttpRoute, jsonAnswer, textAnswer } from '../http-listener.ts';
+import { type HttpRoute, type HttpUpgrade, jsonAnswer, textAnswer } from '../http-listener.ts';
+import { HAND_OVER_PROTOCOL } from './hand-over-messages.ts';
 import type { Offer } from './offer.ts';
 
 /**
@@ -14,4 +15,9 @@ export function handOverRoutes(offer: (uid: string) => Promise<Offer | undefined
     return offered === undefined ? textAnswer(204, '') : jsonAnswer(200, offered);
   };
   return [{ method: 'POST', path: '/hand-over', answer }];
+}
+
+/** `POST /hand-over/connections`: a successor waits there for the established connections. @param accept gets the socket */
+export function handOverUpgrade(accept: HttpUpgrade['accept']): HttpUpgrade {
+  return { path: '/hand-over/connections', protocol: HAND_OVER_PROTOCOL, accept };
 }

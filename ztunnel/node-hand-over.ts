@@ -1,0 +1,127 @@
+import type { Socket } from 'node:net';
+import type { Logger } from 'pino';
+import type { AccessRecord } from './access-log.ts';
+import { type Failure, strandedRecords } from './connection-record.ts';
+import type { CarriedConnection, CarriedKind } from './hand-over/carried.ts';
+import { resetDescriptor } from './hand-over/descriptors.ts';
+import { Giver } from './hand-over/give.ts';
+import { Parked } from './hand-over/parked.ts';
+import type { Predecessor } from './hand-over/predecessor.ts';
+import type { HandOverNotice, Workers } from './workers.ts';
+
+export interface NodeHandOverOptions {
+  readonly workers: () => Workers;
+  /** Why connections of a pod cannot be taken up now; undefined: they can. */
+  readonly whyNot: (podUid: string) => string | undefined;
+  /** Records of no worker's. */
+  readonly onRecords: (records: readonly AccessRecord[]) => void;
+  /** What has become of a connection. */
+  readonly count: (of: string, outcome: string) => void;
+  readonly logger: Logger;
+}
+
+/** Connections that change hands, as the main thread sees to it: to a successor, from a predecessor, between workers. */
+export class NodeHandOver {
+  readonly #options: NodeHandOverOptions;
+  readonly #giver: Giver;
+  readonly #parked: Parked;
+  #isRetiring = false;
+
+  constructor(options: NodeHandOverOptions) {
+    this.#options = options;
+    this.#giver = new Giver({ logger: options.logger });
+    this.#parked = new Parked({
+      onUnclaimed: (connection, why) => {
+        const error = `connection closed because the other end of its tunnel has not come back: ${why}`;
+        this.#strand(connection, { error, flags: '-' }, `reset_${why}`);
+      },
+    });
+  }
+
+  /** A successor has asked for connections. @param socket becomes this one's */
+  accept(socket: Socket): void {
+    this.#giver.accept(socket);
+  }
+
+  /** Has connections that the predecessor gives up taken over here, when it does. */
+  async receiveFrom(predecessor: Predecessor): Promise<void> {
+    const { whyNot, count } = this.#options;
+    await predecessor.receive({
+      whyNot: ({ podUid, otherPodUid }) => {
+        if (this.#isRetiring) return 'this process is about to end itself';
+        return whyNot(podUid) ?? (otherPodUid === undefined ? undefined : whyNot(otherPodUid));
+      },
+      onConnection: (connection) => this.#receive(connection),
+      onOutcome: count,
+    });
+  }
+
+  /** What a worker says. */
+  hear(worker: number, notice: HandOverNotice): void {
+    switch (notice.kind) {
+      case 'carried':
+        void this.#offer(worker, notice.connection);
+        break;
+      case 'park':
+        this.#parked.park(notice.connection);
+        break;
+      case 'claim':
+        void this.#claim(worker, notice);
+        break;
+      case 'hand-over':
+        this.#count(notice.of, notice.outcome);
+    }
+  }
+
+  /** Begins to give connections up; whether there is anybody to take them. */
+  retire(): boolean {
+    this.#isRetiring = true;
+    return this.#giver.hasSuccessor;
+  }
+
+  /** After the last connection has gone or ended. */
+  close(): void {
+    this.#parked.close();
+    const { counts } = this.#giver;
+    if (counts.size > 0) this.#options.logger.info(Object.fromEntries(counts), 'connections handed over');
+    this.#giver.close();
+  }
+
+  #receive(connection: CarriedConnection): void {
+    if (connection.claimant !== undefined) this.#parked.park(connection);
+    else if (!this.#options.workers().adopt(connection)) {
+      const error = 'connection not taken over: no worker is there';
+      this.#strand(connection, { error, flags: '-' }, 'reset_no_worker');
+    }
+  }
+
+  async #offer(worker: number, connection: CarriedConnection): Promise<void> {
+    const outcome = await this.#giver.offer(connection);
+    const { id } = connection;
+    const isTold = this.#options.workers().tell(worker, { kind: 'settled', id, outcome });
+    if (!isTold && outcome === 'kept') resetAll(connection);
+  }
+
+  async #claim(worker: number, { claim, id, claimant }: HandOverNotice & { kind: 'claim' }): Promise<void> {
+    const answer = await this.#parked.claim(id, claimant);
+    const isTold = this.#options.workers().tell(worker, { kind: 'claimed', claim, answer });
+    if (!isTold && answer.kind === 'claimed') resetAll(answer.connection);
+  }
+
+  /** What a retiring process counts is in its successor's figures, which outlive its own. */
+  #count(of: CarriedKind, outcome: Parameters<Giver['count']>[1]): void {
+    if (this.#isRetiring) this.#giver.count(of, outcome);
+    else this.#options.count(of, outcome);
+  }
+
+  /** Ends what nobody can go on with. */
+  #strand(connection: CarriedConnection, failure: Failure, outcome: `reset_${string}`): void {
+    resetAll(connection);
+    this.#options.onRecords(strandedRecords(connection.record, failure));
+    this.#count(connection.kind, outcome);
+  }
+}
+
+function resetAll({ sockets }: CarriedConnection): void {
+  for (const { fd } of sockets) if (fd !== undefined) resetDescriptor(fd);
+}
