@@ -19,6 +19,7 @@ import { PodListeners } from './pod-listeners.ts';
 import { openPodSockets, type PodSockets, type PodSocketsOptions } from './pod-sockets.ts';
 import { Rechecks } from './rechecks.ts';
 import { Records } from './records.ts';
+import { retireTunnels } from './resume/hold-tunnel.ts';
 import { adoptOutbound } from './resume/outbound-tunnel.ts';
 import { Retirement } from './retirement.ts';
 import { Shedding } from './shedding.ts';
@@ -243,7 +244,7 @@ export class Carrier {
     }
     if (handOver === true) {
       new Retirement(connections, this.#path.handOver);
-      void Promise.all([pool.retire(), ...all.map((listeners) => listeners.retireSessions())]);
+      retireTunnels(this.#path, all);
     }
     const deadline = setTimeout(() => {
       connections.cut(() => true, DRAINED);

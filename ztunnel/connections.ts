@@ -56,6 +56,8 @@ export class LiveConnection {
   /** Bytes that others than the splice have carried. */
   #earlier: ByteCounts;
   #isSuspended = false;
+  /** It goes through a tunnel whose other end can hand it over, too. */
+  isHeld = false;
   /** Why it is being cut. */
   #cause: Failure | undefined;
   #isOver = false;
@@ -287,6 +289,11 @@ export class Connections {
       cut.push(holder);
     }
     return cut;
+  }
+
+  /** Those that go through a tunnel; a copy. */
+  tunnels(): readonly LiveConnection[] {
+    return this.#all().filter(({ opening }) => opening.info.protocol === 'HBONE');
   }
 
   /** Those whose permission can be taken back; a copy. */

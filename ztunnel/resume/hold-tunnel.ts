@@ -36,6 +36,7 @@ export interface SettledEnd {
 /** Has an end of a tunnel, whose bytes are being copied, handed over when one of its two processes goes away. */
 export function holdTunnel({ path, live, kind, id, session, stream, side, onSettled }: TunnelEnd): void {
   if (live.isOver) return;
+  live.isHeld = true;
   const applicationOf = (): DetachableLeg | undefined => {
     const [downstream, upstream] = live.ends ?? [];
     const leg = side === 'upstream' ? downstream : upstream;
@@ -72,6 +73,21 @@ export function holdTunnel({ path, live, kind, id, session, stream, side, onSett
       live.cut({ error: `hand-over failed: ${reason}`, flags: '-' });
     },
   });
+}
+
+/**
+ * This process goes away, and another one takes its place: has the tunnels of all sessions handed over, also those that come about
+ * only now. The others drain.
+ */
+export function retireTunnels(
+  path: DataPath,
+  listeners: readonly { readonly retireSessions: () => Promise<void> }[],
+): void {
+  for (const { isHeld, opening } of path.connections.tunnels()) {
+    const kind = opening.info.direction === 'inbound' ? 'inbound-tunnel' : 'outbound-tunnel';
+    if (!isHeld) path.handOver.count(kind, 'drained_peer');
+  }
+  void Promise.all([path.pool.retire(), ...listeners.map((each) => each.retireSessions())]);
 }
 
 /** Undefined: it broke, or there is no descriptor left to be had. */
