@@ -1,3 +1,5 @@
+import { type Allowance, RESETS } from './hbone/flood-guard.ts';
+
 /** What one pod may have at a time in one byte worker, so that the others' share is left: docs/decisions/0025-limits.md. */
 export interface PodLimits {
   /** Sockets: accepted in the pod and made for it, whatever they wait for. */
@@ -9,6 +11,8 @@ export interface PodLimits {
   readonly handshakesOfPeer: number;
   /** Sessions of clients at one address. */
   readonly sessionsOfPeer: number;
+  /** Streams that it resets, or has us reset or refuse, over all of its sessions. */
+  readonly resetsOfPeer: Allowance;
 }
 
 /** Of the descriptors of the process, so much one pod may have. */
@@ -31,6 +35,7 @@ export function podLimits(descriptors: number, workers: number): PodLimits {
     handshakes: 512,
     handshakesOfPeer: 128,
     sessionsOfPeer: 1_024,
+    resetsOfPeer: RESETS,
   };
 }
 

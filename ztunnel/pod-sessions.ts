@@ -1,6 +1,7 @@
 import type { Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import type { Workload } from '#api/workload.ts';
+import { type ClientAddress, ClientAddresses } from './client-addresses.ts';
 import {
   CONFIGURATION_WAIT_MS,
   type DataPath,
@@ -27,8 +28,8 @@ export class PodSessions {
   readonly #gate: HandshakeGate;
   readonly #handshakes = new Map<string, Handshake & { readonly socket: Socket }>();
   readonly #sessions = new Set<ServerSession>();
-  /** Sessions by the client's address. */
-  readonly #counts = new Map<string, number>();
+  readonly #addresses: ClientAddresses;
+  readonly #clients = new WeakMap<TLSSocket, ClientAddress>();
   #isDraining = false;
   #isRetiring = false;
   /** For the SVID that is current; made anew when that is renewed. */
@@ -39,6 +40,7 @@ export class PodSessions {
     this.#pod = pod;
     this.#failed = failed;
     this.#gate = new HandshakeGate(path.limits);
+    this.#addresses = new ClientAddresses(path.limits.resetsOfPeer);
   }
 
   /** Takes a socket; its end is a session's, or written down as failed. Resolves when the handshake may begin. */
@@ -114,10 +116,12 @@ export class PodSessions {
     return createHboneServer(svid, {
       settings: this.#path.config.hbone,
       handshakeTimeoutMs: HANDSHAKE_TIMEOUT_MS,
+      resetsOf: (socket) => this.#clientOf(socket).resets,
       onSession: (session) => this.#onSession(session),
       onSessionClose: (session, reason) => {
         if (reason.startsWith('internal error')) this.#failed.note(session.socket, reason, '-');
-        if (this.#sessions.delete(session)) this.#count(session, -1);
+        const client = this.#clients.get(session.socket);
+        if (this.#sessions.delete(session) && client !== undefined) this.#addresses.closed(client);
         this.#path.connections.notify();
       },
       onRefused: (error, socket) => {
@@ -144,25 +148,20 @@ export class PodSessions {
 
   #onSession(session: ServerSession): void {
     this.#sessions.add(session);
-    const count = this.#count(session, 1);
     this.#endHandshake(endsOf(session.socket));
     if (this.#isRetiring) void session.connection.handOver.retire();
-    if (count > this.#path.limits.sessionsOfPeer) {
-      const peer = remoteOf(session.socket)?.ip ?? 'a client';
-      this.#shed('peer-sessions', `${peer} has ${count - 1} sessions, as many as one client may have`);
+    const { ip, sessions } = this.#clients.get(session.socket) ?? { ip: 'a client', sessions: 0 };
+    if (sessions > this.#path.limits.sessionsOfPeer) {
+      this.#shed('peer-sessions', `${ip} has ${sessions - 1} sessions, as many as one client may have`);
       session.connection.close('too many sessions', 'ENHANCE_YOUR_CALM');
     } else if (this.#isDraining) session.connection.drain();
   }
 
-  /** How many sessions the client has then. */
-  #count({ socket }: ServerSession, change: 1 | -1): number {
-    const peer = peers.get(socket) ?? remoteOf(socket)?.ip ?? '';
-    // Its address is not to be had any more once it has closed.
-    peers.set(socket, peer);
-    const count = (this.#counts.get(peer) ?? 0) + change;
-    if (count > 0) this.#counts.set(peer, count);
-    else this.#counts.delete(peer);
-    return count;
+  /** The client has one session more. */
+  #clientOf(socket: TLSSocket): ClientAddress {
+    const client = this.#addresses.opened(remoteOf(socket)?.ip ?? '');
+    this.#clients.set(socket, client);
+    return client;
   }
 
   #shed(shortage: Shortage, error: string): void {
@@ -170,8 +169,6 @@ export class PodSessions {
     this.#path.shedding.note(shortage, `${namespace}/${name}`, error);
   }
 }
-
-const peers = new WeakMap<TLSSocket, string>();
 
 /** What only one socket has at a time, and a session's TLS socket has from the one below it. */
 function endsOf({ remoteAddress, remotePort, localAddress, localPort }: Socket | TLSSocket): string {

@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net';
 import { type ErrorCode, Http2Error, nameOfCode } from './error.ts';
+import type { FloodGuard } from './flood-guard.ts';
 import { FrameWriter } from './frame-writer.ts';
 import {
   CONNECTION,
@@ -39,6 +40,8 @@ export interface ConnectionOptions {
   readonly settings: ConnectionSettings;
   /** Makes this end the server. The stream is the receiver's, to answer and start, or to abort. */
   readonly onRequest?: (stream: TunnelStream, fields: readonly Field[]) => void;
+  /** Counts streams that are reset or refused, for all connections of one peer; default: for this one alone. */
+  readonly resets?: FloodGuard;
   /**
    * The connection is over, and its streams have been told. Called once. A fault of our own in handling the peer's frames ends
    * this connection only; the reason then begins with `internal error`.
@@ -210,6 +213,7 @@ export class Connection {
       maxHeaderBytes: this.#isServer ? SERVER_HEADER_BYTES : CLIENT_HEADER_BYTES,
       maxStreams: MAX_CONCURRENT_STREAMS,
       streams: this.#streams,
+      resets: this.#options.resets,
       writer: this.#writer,
       window: this.#window,
       refusesStreams: () => this.#refusesStreams,

@@ -13,10 +13,18 @@ export interface Allowance {
 export const CHEAP_FRAMES: Allowance = { burst: 2_000, perSecond: 200 };
 
 /**
- * Streams that are reset or refused. A tunnel carries the resets of all its applications, so the allowance is far above
- * that of a web server, and far below a rapid-reset attack (CVE-2023-44487).
+ * Streams that are reset before they have ended, or refused. A tunnel carries the resets of all its applications, so the allowance is
+ * far above that of a web server, and far below a rapid-reset attack (CVE-2023-44487).
  */
-export const RESETS: Allowance = { burst: 20_000, perSecond: 5_000 };
+export const RESETS: Allowance = { burst: 10_000, perSecond: 1_000 };
+
+/** Resets of streams that are over: how a stock peer says that it has read enough, once a connection. */
+export const LATE_RESETS: Allowance = { burst: 50_000, perSecond: 50_000 };
+
+/**
+ * Changes of windows. One a frame of ours is usual for peers with small windows, which at a gigabyte a second are tens of thousands.
+ */
+export const WINDOW_UPDATES: Allowance = { burst: 50_000, perSecond: 50_000 };
 
 /** A bucket of tokens. */
 export class FloodGuard {

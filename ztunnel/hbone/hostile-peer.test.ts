@@ -2,6 +2,7 @@ import { Socket } from 'node:net';
 import fc from 'fast-check';
 import { afterEach, expect, test, vi } from 'vitest';
 import { eventually } from '#test/kit/eventually.ts';
+import { frame, many, type RawFrame, readFrames } from '#test/kit/raw-frames.ts';
 import { Connection } from './connection.ts';
 import { ERROR_CODES, type ErrorCode, nameOfCode } from './error.ts';
 import { FrameReader } from './frame-reader.ts';
@@ -21,18 +22,11 @@ import { CONNECT, OK, SETTINGS, socketPair, watch } from './testing.ts';
 
 /** A client that sends frames by hand, at our server. */
 
-interface Frame {
-  readonly type: number;
-  readonly flags: number;
-  readonly streamId: number;
-  readonly payload: Buffer;
-}
-
 interface Attack {
   readonly socket: Socket;
   readonly server: Connection;
   readonly requests: TunnelStream[];
-  readonly frames: Frame[];
+  readonly frames: readonly RawFrame[];
   readonly closed: string[];
 }
 
@@ -61,40 +55,9 @@ async function attack(...bytes: readonly Buffer[]): Promise<Attack> {
   return { socket: near, server, requests, frames, closed };
 }
 
-function readFrames(socket: Socket): Frame[] {
-  const frames: Frame[] = [];
-  let rest = Buffer.alloc(0);
-  socket.on('data', (bytes: Buffer) => {
-    rest = Buffer.concat([rest, bytes]);
-    while (rest.length >= 9 && rest.length >= 9 + rest.readUIntBE(0, 3)) {
-      const length = rest.readUIntBE(0, 3);
-      frames.push({
-        type: rest[3] ?? 0,
-        flags: rest[4] ?? 0,
-        streamId: rest.readUInt32BE(5),
-        payload: rest.subarray(9, 9 + length),
-      });
-      rest = rest.subarray(9 + length);
-    }
-  });
-  return frames;
-}
-
-/** A frame of any kind. */
-function frame(type: number, flags: number, streamId: number, payload: Buffer | string = ''): Buffer {
-  const bytes = Buffer.from(payload);
-  const header = Buffer.alloc(9);
-  header.writeUIntBE(bytes.length, 0, 3);
-  header[3] = type;
-  header[4] = flags;
-  header.writeUInt32BE(streamId, 5);
-  return Buffer.concat([header, bytes]);
-}
-
 const hello = Buffer.concat([PREFACE, settingsFrame([])]);
 const open = (streamId: number): Buffer =>
   headersFrames(streamId, CONNECT, { endStream: false, maxFrameSize: 16_384 });
-const many = (count: number, bytes: Buffer): Buffer => Buffer.alloc(count * bytes.length, bytes);
 
 async function goawayCode({ frames, closed }: Attack): Promise<string> {
   await eventually('the connection is closed', () => closed.length > 0);

@@ -1,5 +1,5 @@
 import { type ErrorCode, Http2Error, nameOfCode } from './error.ts';
-import { CHEAP_FRAMES, FloodGuard, RESETS } from './flood-guard.ts';
+import { CHEAP_FRAMES, FloodGuard, LATE_RESETS, RESETS, WINDOW_UPDATES } from './flood-guard.ts';
 import { FrameReader, type FrameSink } from './frame-reader.ts';
 import type { FrameWriter } from './frame-writer.ts';
 import {
@@ -28,6 +28,8 @@ export interface IncomingOptions {
   readonly maxHeaderBytes: number;
   readonly maxStreams: number;
   readonly streams: StreamTable;
+  /** Counts streams that are reset or refused, perhaps for several connections; default: for this one. */
+  readonly resets?: FloodGuard | undefined;
   readonly writer: FrameWriter;
   readonly window: ReceiveWindow;
   /** Whether no new streams are taken any more. */
@@ -50,7 +52,9 @@ export class Incoming {
   readonly #reader: FrameReader;
   readonly #headers: HeaderBlocks;
   readonly #cheapFrames = new FloodGuard('control frames', CHEAP_FRAMES);
-  readonly #resets = new FloodGuard('streams that are reset or refused', RESETS);
+  readonly #resets: FloodGuard;
+  readonly #lateResets = new FloodGuard('resets of streams that are over', LATE_RESETS);
+  readonly #windowUpdates = new FloodGuard('window updates', WINDOW_UPDATES);
   /** Stream of the DATA frame that is coming in. */
   #current: TunnelStream | undefined;
   #prefaceLeft: number;
@@ -59,6 +63,7 @@ export class Incoming {
   constructor(options: IncomingOptions) {
     this.#options = options;
     this.#streams = options.streams;
+    this.#resets = options.resets ?? new FloodGuard('streams that are reset or refused', RESETS);
     this.#writer = options.writer;
     this.#prefaceLeft = options.isServer ? PREFACE.length : 0;
     this.#headers = new HeaderBlocks(options.maxHeaderBytes);
@@ -127,6 +132,7 @@ export class Incoming {
         this.#onReset(streamId, readUInt32(payload));
         break;
       case FRAME.WINDOW_UPDATE:
+        this.#windowUpdates.count();
         this.#onWindowUpdate(streamId, readUInt32(payload) & MAX_WINDOW);
         break;
       case FRAME.PUSH_PROMISE:
@@ -204,8 +210,9 @@ export class Incoming {
   }
 
   #onReset(streamId: number, code: number): void {
-    this.#resets.count();
     const stream = this.#streams.find(streamId);
+    if (stream === undefined || stream.hasReceivedEnd) this.#lateResets.count();
+    else this.#resets.count();
     if (stream === undefined) return;
     const reason = `stream reset by the peer: ${nameOfCode(code)}`;
     const isRetryable = nameOfCode(code) === 'REFUSED_STREAM';

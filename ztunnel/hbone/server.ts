@@ -5,6 +5,7 @@ import { checkClientSocket, PeerError, tlsOptions } from '#certs/peer.ts';
 import { watchSession } from '#certs/revoked.ts';
 import type { Svid } from '#certs/svid.ts';
 import { Connection, type ConnectionSettings } from './connection.ts';
+import type { FloodGuard } from './flood-guard.ts';
 import type { Field } from './hpack-tables.ts';
 import type { TunnelStream } from './stream.ts';
 
@@ -19,6 +20,8 @@ export interface HboneServerOptions {
   readonly settings: ConnectionSettings;
   /** For the TLS handshake. */
   readonly handshakeTimeoutMs: number;
+  /** Counts streams that are reset or refused, of all sessions of that client; default: of each session alone. */
+  readonly resetsOf?: (socket: TLSSocket) => FloodGuard | undefined;
   readonly onSession: (session: ServerSession) => void;
   readonly onRequest: (session: ServerSession, stream: TunnelStream, fields: readonly Field[]) => void;
   readonly onSessionClose: (session: ServerSession, reason: string) => void;
@@ -51,8 +54,10 @@ export function createHboneServer(svid: Svid, options: HboneServerOptions): Hbon
 }
 
 function openSession(svid: Svid, socket: TLSSocket, peer: Identity, options: HboneServerOptions): void {
+  const resets = options.resetsOf?.(socket);
   const connection: Connection = new Connection(socket, {
     settings: options.settings,
+    ...(resets && { resets }),
     onRequest: (stream, fields) => options.onRequest(session, stream, fields),
     onClose: (reason) => options.onSessionClose(session, reason),
   });
