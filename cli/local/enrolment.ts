@@ -5,7 +5,7 @@ import { nodeRunFolder, readJson, type StateFolder } from './state-folder.ts';
 /** Where a workload stands between the label on its namespace and its traffic going through the mesh. */
 export type EnrolmentState =
   /** The control plane has not yet said whether it belongs into the mesh. */
-  | { readonly kind: 'unknown' }
+  | { readonly kind: 'unknown'; readonly reason?: string }
   | { readonly kind: 'outside' }
   | { readonly kind: 'pending'; readonly reason: string }
   | {

@@ -61,6 +61,9 @@ function sources(changes: Partial<StatusSources> = {}): StatusSources {
     ],
     workers: 1,
     supervisor: [],
+    nowMs: Date.parse('2026-01-01T00:00:10Z'),
+    waitingSince: new Map(),
+    whyUnseen: 'the control plane has not seen it yet',
     waypoints: { wanted: [], replicas: [], problems: [] },
     pods: [],
     enrolment: new Map(),
@@ -187,6 +190,7 @@ test('a workload has its place, its identity and its certificate', () => {
       identity: 'spiffe://cluster.local/ns/shop/sa/web',
       enrolled: true,
       pending: null,
+      pendingSince: null,
       capture: 'nftables',
       captureReason: 'no bpffs',
       refused: { udp_outbound: 3 },
@@ -207,7 +211,7 @@ test('a workload that waits says why', () => {
   const enrolment = new Map([['n1', { wanted: { pods: [{ uid: 'u', enrol: true }] }, done }]]);
   const status = composeStatus(sources({ ...WITH_WEB, enrolment }));
   expect(status.workloads[0]).toMatchObject({ enrolled: false, pending: 'maps of v2', capture: null });
-  expect(formatStatus(status)).toMatch(/ waits .*NOT IN THE MESH YET.*shop\/web-1 +maps of v2/s);
+  expect(formatStatus(status)).toMatch(/ waits .*NOT IN THE MESH YET.*shop\/web-1 +- +maps of v2/s);
 });
 
 test('a process that does not run is a problem, with what holds meanwhile', () => {
@@ -216,7 +220,7 @@ test('a process that does not run is a problem, with what holds meanwhile', () =
     expect.objectContaining({
       object: 'control-plane',
       message: 'is stopped',
-      effect: 'what was configured last stays in force',
+      effect: 'what was configured last stays in force; workloads that start wait',
     }),
   ]);
 });

@@ -9,6 +9,7 @@ import type { StatusFault } from '#control-plane/status-waypoints.ts';
 import { CONTROL_PLANE_ADDRESS, nodeAddress } from './addresses.ts';
 import type { FabricNode } from './fabric.ts';
 import { controlPlaneNetns, formatWorkloadRef, nodeNetns } from './names.ts';
+import { certificateProblems, certificatesHold, sinceText } from './outages.ts';
 import { type RouteStatusEntry, routeStatuses } from './route-status.ts';
 import type { ProcessState } from './supervised-process.ts';
 import type { WaypointsReport } from './waypoint-report.ts';
@@ -68,10 +69,14 @@ export interface ProcessReport {
   readonly state: ProcessState;
   readonly restarts: number;
   readonly ready: boolean;
+  /** Since when it has not run, in milliseconds since the epoch; absent while it runs. */
+  readonly downSince?: number | undefined;
 }
 
 /** All that the status is made of. */
 export interface StatusSources extends WorkloadSources {
+  /** Milliseconds since the epoch. */
+  readonly nowMs: number;
   readonly mesh: string;
   readonly processes: readonly ProcessReport[];
   /** Byte workers of each ztunnel. */
@@ -97,6 +102,7 @@ export function composeStatus(sources: StatusSources): MeshStatus {
     problems: [
       ...sources.supervisor.map((problem) => ownProblem(problem)),
       ...processProblems(sources),
+      ...certificateProblems(sources),
       ...waypointProblems(sources.waypoints, controlPlane?.waypoints ?? []),
       ...(controlPlane?.problems ?? []),
     ],
@@ -156,14 +162,23 @@ function nodeStatus(sources: StatusSources, node: FabricNode): NodeStatus {
 
 /** Processes that do not run are problems as well: what they did stays in force, what is new is not seen. */
 function processProblems(sources: StatusSources): readonly StatusProblem[] {
-  return sources.processes.flatMap(({ name, state }) => {
+  return sources.processes.flatMap((process) => {
+    const { name, state } = process;
     if (state.kind === 'running' || name.startsWith('waypoint/')) return [];
-    const message = state.kind === 'stopped' ? 'is stopped' : state.how;
-    const effect = name.startsWith('ztunnel/')
-      ? 'connections of its workloads are refused; those of workloads captured by eBPF that need not be closed go direct'
-      : 'what was configured last stays in force';
+    const message = `${state.kind === 'stopped' ? 'is stopped' : state.how}${sinceText(process)}`;
+    const effect = effectOf(sources, name);
     return [{ object: name, position: '', path: '', message, severity: 'error', effect }];
   });
+}
+
+function effectOf(sources: StatusSources, name: string): string {
+  if (name.startsWith('ztunnel/')) {
+    return 'connections of its workloads are refused; those of workloads captured by eBPF that need not be closed go direct';
+  }
+  if (name.startsWith('node-agent/')) {
+    return 'what was configured last stays in force; workloads of its node that start wait';
+  }
+  return `what was configured last stays in force${certificatesHold(sources)}; workloads that start wait`;
 }
 
 function ownProblem({ message, effect }: StatusSources['supervisor'][number]): StatusProblem {

@@ -157,7 +157,7 @@ async function waitUntilInPlace(
   while (!stop.aborted) {
     const state = (await callSupervisor(stateDirectory, { path: `${path}/enrolment` })) as EnrolmentState;
     if (state.kind === 'enrolled' || state.kind === 'outside') return { code: undefined };
-    const reason = state.kind === 'pending' ? state.reason : 'the control plane has not seen it yet';
+    const reason = state.reason ?? 'the control plane has not seen it yet';
     if (reason !== said && performance.now() - start > SILENCE_MS) {
       console.error(`tulle: ${formatWorkloadRef(record)} waits to be in the mesh: ${reason} (Ctrl-C ends)`);
       said = reason;

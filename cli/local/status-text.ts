@@ -25,9 +25,9 @@ export function formatStatus(status: MeshStatus): string {
     ),
     section(
       'NOT IN THE MESH YET',
-      ['WORKLOAD', 'WHY'],
+      ['WORKLOAD', 'SINCE', 'WHY'],
       status.workloads.flatMap((one) =>
-        one.pending === null ? [] : [[formatWorkloadRef(one), one.pending]],
+        one.pending === null ? [] : [[formatWorkloadRef(one), one.pendingSince ?? '-', one.pending]],
       ),
     ),
     section(

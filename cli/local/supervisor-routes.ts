@@ -4,6 +4,7 @@ import { type EnrolmentState, enrolmentState, readNodeEnrolment } from './enrolm
 import { POD_FIELDS } from './inventory.ts';
 import type { Route } from './json-server.ts';
 import { formatWorkloadRef, type WorkloadRef } from './names.ts';
+import { whyUnseen } from './outages.ts';
 import type { PodDescription, PodRequest, Pods } from './pods.ts';
 import { findProcess, type ProcessId } from './process-id.ts';
 import type { StateFolder } from './state-folder.ts';
@@ -52,7 +53,7 @@ export function supervisorRoutes(parts: SupervisorParts): readonly Route[] {
     {
       method: 'GET',
       path: new RegExp(`^${POD_PATH}/enrolment$`),
-      handle: async (groups) => enrolmentOf(parts, describePod(pods, groups)),
+      handle: (groups) => enrolmentOf(parts, describePod(pods, groups)),
     },
     {
       method: 'POST',
@@ -82,8 +83,20 @@ function describePod(pods: Pods, groups: Readonly<Record<string, string>>): PodD
   throw new CliError(`there is no workload ${formatWorkloadRef(refOf(groups))}; there are: ${all}`);
 }
 
-function enrolmentOf({ state }: SupervisorParts, { record }: PodDescription): EnrolmentState {
-  return enrolmentState(record.uid, readNodeEnrolment(state, record.node));
+/** Asked again and again while a workload waits, so the control plane is only looked at where it is that which is waited for. */
+async function enrolmentOf(
+  { state, processes }: SupervisorParts,
+  { record }: PodDescription,
+): Promise<EnrolmentState> {
+  const found = enrolmentState(record.uid, readNodeEnrolment(state, record.node));
+  if (found.kind !== 'unknown') return found;
+  const controlPlane = processes.find(({ spec }) => spec.name === 'control-plane');
+  const report = controlPlane && {
+    state: controlPlane.state,
+    downSince: controlPlane.downSince,
+    ready: await controlPlane.isReady(),
+  };
+  return { ...found, reason: whyUnseen(report) };
 }
 
 async function changeProcess(

@@ -13,6 +13,7 @@ import { boundLogs } from './log-files.ts';
 import { hostNameServers, meshProcesses, type ProcessSettings } from './mesh-processes.ts';
 import { composeStatus, type MeshStatus, pendingParts, type StatusSources } from './mesh-status.ts';
 import type { WorkloadRef } from './names.ts';
+import { noteWaiting, whyUnseen } from './outages.ts';
 import { Pods } from './pods.ts';
 import { endProcess } from './process-signal.ts';
 import { SocketLinks } from './socket-links.ts';
@@ -57,6 +58,7 @@ export class Supervisor {
   readonly #waypoints: Waypoints;
   readonly #links = new SocketLinks();
   #report: ControlPlaneStatus | undefined;
+  #waiting: ReadonlyMap<string, number> = new Map();
   #closeSocket: (() => Promise<void>) | undefined;
   #renewing: Promise<void> = Promise.resolve();
   #saveFailure: string | undefined;
@@ -228,19 +230,27 @@ export class Supervisor {
           state: process.state,
           restarts: process.restarts,
           ready: await process.isReady(),
+          downSince: process.downSince,
         })),
       ),
       reportWaypoints(this.#waypoints, (record) => this.#pods.describe(record)),
     ]);
+    const pods = this.#pods.list().map((record) => this.#pods.describe(record));
+    const enrolment = new Map(nodes.map(({ name }) => [name, readNodeEnrolment(state, name)]));
+    const nowMs = Date.now();
+    this.#waiting = noteWaiting(this.#waiting, { pods, enrolment, nowMs });
     return {
+      nowMs,
       mesh: state.mesh,
       nodes,
       processes,
       waypoints,
       // What the ztunnels inherit.
       workers: Number(process.env['ZTUNNEL_WORKER_THREADS'] ?? 1),
-      pods: this.#pods.list().map((record) => this.#pods.describe(record)),
-      enrolment: new Map(nodes.map(({ name }) => [name, readNodeEnrolment(state, name)])),
+      pods,
+      enrolment,
+      waitingSince: this.#waiting,
+      whyUnseen: whyUnseen(processes.find(({ name }) => name === 'control-plane')),
       controlPlane: this.#report,
       supervisor: this.#ownProblems(),
     };

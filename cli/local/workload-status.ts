@@ -20,6 +20,8 @@ export interface WorkloadStatus {
   readonly enrolled: boolean;
   /** Why it is not in the mesh yet, where it should be; null where it is, and where it should not. */
   readonly pending: string | null;
+  /** Since when it waits for that, RFC 3339. */
+  readonly pendingSince: string | null;
   readonly capture: string | null;
   /** Why it is not captured by eBPF; null where it is, and outside the mesh. */
   readonly captureReason: string | null;
@@ -41,6 +43,10 @@ export interface WorkloadSources {
   readonly enrolment: ReadonlyMap<string, NodeEnrolment>;
   /** The last one that could be had; absent before the first. */
   readonly controlPlane: ControlPlaneStatus | undefined;
+  /** Since when workloads wait to be in the mesh, by uid; milliseconds since the epoch. */
+  readonly waitingSince: ReadonlyMap<string, number>;
+  /** Why the control plane has not seen those that it has not seen. */
+  readonly whyUnseen: string;
 }
 
 /** All workloads of this machine, and those that run elsewhere, sorted. */
@@ -58,6 +64,8 @@ function localWorkload(sources: WorkloadSources, pod: PodDescription): WorkloadS
   const { record } = pod;
   const report = reportOf(sources, record);
   const state = stateOf(sources, record.uid, record.node);
+  const isHeld = state.kind === 'enrolled' || record.waypoint !== undefined;
+  const certificate = isHeld ? certificateOf(sources, record) : null;
   return {
     namespace: record.namespace,
     name: record.name,
@@ -69,16 +77,30 @@ function localWorkload(sources: WorkloadSources, pod: PodDescription): WorkloadS
     pid: record.command?.pid ?? null,
     identity: identityOf(sources, record),
     enrolled: state.kind === 'enrolled',
-    pending: state.kind === 'pending' ? state.reason : null,
+    ...waitOf(sources, record, state),
     capture: state.kind === 'enrolled' ? state.capture : null,
     captureReason: (state.kind === 'enrolled' ? state.captureReason : undefined) ?? null,
     refused: state.kind === 'enrolled' ? state.refused : {},
     labels: record.labels,
     capabilities: record.capabilities.map((name) => name.toUpperCase()),
-    certificate:
-      state.kind === 'enrolled' || record.waypoint !== undefined ? certificateOf(sources, record) : null,
+    certificate: certificate === null ? null : { serial: certificate.serial, notAfter: certificate.notAfter },
     services: report?.services ?? [],
     waypoint: report?.waypoint ?? null,
+  };
+}
+
+/** What it waits for; a waypoint's replica for nothing. */
+function waitOf(
+  { waitingSince, whyUnseen }: WorkloadSources,
+  { uid, waypoint }: PodRecord,
+  state: EnrolmentState,
+): Pick<WorkloadStatus, 'pending' | 'pendingSince'> {
+  const isWaiting = waypoint === undefined && (state.kind === 'pending' || state.kind === 'unknown');
+  if (!isWaiting) return { pending: null, pendingSince: null };
+  const since = waitingSince.get(uid);
+  return {
+    pending: state.kind === 'pending' ? state.reason : whyUnseen,
+    pendingSince: since === undefined ? null : new Date(since).toISOString(),
   };
 }
 
@@ -95,6 +117,7 @@ function remoteWorkload(report: StatusWorkload): WorkloadStatus {
     identity: report.identity,
     enrolled: false,
     pending: null,
+    pendingSince: null,
     capture: null,
     captureReason: null,
     refused: {},
@@ -121,14 +144,17 @@ function identityOf(sources: WorkloadSources, record: PodRecord): string {
 }
 
 /** The newest certificate that the node's ztunnel, or the waypoint itself, has for the workload's identity. */
-export function certificateOf(sources: WorkloadSources, record: PodRecord): WorkloadStatus['certificate'] {
+export function certificateOf(
+  sources: WorkloadSources,
+  record: PodRecord,
+): (NonNullable<WorkloadStatus['certificate']> & { readonly identity: string }) | null {
   const identity = identityOf(sources, record);
   const holder =
     record.waypoint === undefined ? record.node : `waypoint/${record.namespace}/${record.waypoint}`;
   const newest = (sources.controlPlane?.certificates ?? [])
     .filter((certificate) => certificate.identity === identity && certificate.node === holder)
     .sort((a, b) => Date.parse(b.notAfter) - Date.parse(a.notAfter))[0];
-  return newest === undefined ? null : { serial: newest.serial, notAfter: newest.notAfter };
+  return newest === undefined ? null : { identity, serial: newest.serial, notAfter: newest.notAfter };
 }
 
 /** Where a workload stands. */
