@@ -165,7 +165,7 @@ async function denyOther(bed: OperateBed): Promise<string> {
 
 /** Policies that always let the load in; each change is waited for. */
 async function changePolicies({ mesh }: OperateBed): Promise<void> {
-  for (const principals of ['"*/ns/shop/sa/load", "*/ns/shop/sa/waypoint"', '"*"', '"*/ns/shop/*"']) {
+  for (const principals of ['"*/ns/shop/sa/load", "*/ns/shop/sa/waypoint"', '"*"', '"cluster.local/ns/shop/*"']) {
     const spec = `{rules: [{from: [{source: {principals: [${principals}]}}]}]}`;
     mesh.write('allow.yaml', policyYaml('shop', 'allow', spec));
     await mesh.until('the policy is acknowledged', ({ policies }) =>

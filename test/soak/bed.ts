@@ -8,6 +8,7 @@ import { trafficServerCommand } from '#test/kit/programs/programs.ts';
 import type { TrafficKind, TrafficLine, TrafficLoop } from '#test/kit/programs/traffic-lines.ts';
 import { startTraffic, type Traffic } from '#test/kit/traffic.ts';
 import { namespaceYaml, peerAuthenticationYaml } from '#test/kit/yaml.ts';
+import { heapProbed } from './heap-probed.ts';
 import type { KernelPlaces } from './kernel.ts';
 import type { Sampled } from './sampler.ts';
 
@@ -27,11 +28,7 @@ const EXTERNAL = 'c';
 /** Brings it up, with its load. Needs root. `probes`: folder for the heap probes. */
 export async function openSoakBed(probes: string): Promise<SoakBed> {
   await using opened = new AsyncDisposableStack();
-  const probe = [
-    'env',
-    `TULLE_SOAK_PROBES=${probes}`,
-    `NODE_OPTIONS=--expose-gc --import=${join(import.meta.dirname, 'heap-probe.ts')}`,
-  ];
+  const probe = heapProbed(probes);
   const flags = ['--svid-ttl', '60s', '--external-node', EXTERNAL];
   const mesh = opened.use(await openMesh({ files: FILES, flags, by: probe }));
   const external = await startExternal(mesh, probe);

@@ -10,7 +10,9 @@ import { once } from 'node:events';
 import type { Socket } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 
-const PIECE = 1024 * 1024;
+/** Progress is told so often. */
+export const PROGRESS_BYTES: number = 1024 * 1024;
+const PIECE = PROGRESS_BYTES;
 const HEADER = 16;
 const NUMBER = 8;
 const SUM = 32;

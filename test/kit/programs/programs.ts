@@ -69,3 +69,8 @@ export function longLivedServerCommand(port: number): readonly string[] {
 export function longLivedCommand(host: string, port: number, file: string): readonly string[] {
   return [process.execPath, join(import.meta.dirname, 'long-lived.ts'), 'call', host, `${port}`, file];
 }
+
+/** Command of a client for large figures: see sizes.ts. */
+export function sizesCommand(what: 'bulk' | 'row', target: string, size: number): readonly string[] {
+  return [process.execPath, join(import.meta.dirname, 'sizes.ts'), what, target, `${size}`];
+}

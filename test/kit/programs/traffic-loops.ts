@@ -5,7 +5,7 @@ import net from 'node:net';
 import { text } from 'node:stream/consumers';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Client, type ClientDuplexStream, credentials, Metadata } from '@grpc/grpc-js';
-import { exchangeBulk } from './bulk-exchange.ts';
+import { exchangeBulk, PROGRESS_BYTES } from './bulk-exchange.ts';
 import { decodeText, encodeText } from './echo-protocol.ts';
 import type { TrafficKind, TrafficLoop } from './traffic-lines.ts';
 
@@ -194,13 +194,17 @@ async function echo(socket: net.Socket, message: string): Promise<void> {
 }
 
 async function bulk(loop: TrafficLoop, report: LoopReport): Promise<void> {
+  const pieceMs = loop.bytesPerSecond === undefined ? 0 : (PROGRESS_BYTES / loop.bytesPerSecond) * 1000;
   await repeat(loop, report, async () => {
     const socket = await openTcp(loop.target);
     try {
       const { isSame } = await exchangeBulk(socket, {
         bytes: loop.bytes ?? 1,
         bytesPerSecond: loop.bytesPerSecond,
-        onProgress: () => report.ok(),
+        onProgress: () => {
+          report.ok();
+          report.waited(pieceMs); // it is meant to take that long
+        },
       });
       if (!isSame) report.failed('cut', 'the bytes that came are not those that were sent');
     } catch (error) {
