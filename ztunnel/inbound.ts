@@ -150,6 +150,11 @@ function join(call: KnownCall, target: Target, live: LiveConnection, leg: Leg): 
 async function takeUp(call: KnownCall, target: Target, id: string): Promise<void> {
   const { path, workload } = call;
   const answered = await path.handOver.claim(id, claimantOf(call, target));
+  if (answered.kind === 'moved') {
+    // Not looked at: it may be asked again, where the next ztunnel answers.
+    call.stream.abort('REFUSED_STREAM');
+    return;
+  }
   const [socket] = answered.kind === 'claimed' ? answered.connection.sockets : [];
   if (answered.kind !== 'claimed' || socket === undefined) {
     answer(call, answered.kind === 'refused' ? '401' : '404');

@@ -26,8 +26,7 @@ export class CarriedNode {
   readonly needed: string[] = [];
   /** What has become of connections that changed hands: `outbound-tunnel handed_over`. */
   readonly outcomes: string[] = [];
-  /** Takes what this node gives up when it drains. */
-  successor: CarriedNode | undefined;
+  #successor: CarriedNode | undefined;
   readonly parked: Parked = new Parked({
     patienceMs: 3_000,
     onUnclaimed: ({ kind, sockets: [socket] }) => {
@@ -111,16 +110,23 @@ export class CarriedNode {
   /** What a main thread does. */
   async #onHandOver(message: FromWorker): Promise<void> {
     if (message.kind === 'hand-over') this.outcomes.push(`${message.of} ${message.outcome}`);
-    else if (message.kind === 'park') this.parked.park(message.connection);
+    else if (message.kind === 'park') (this.#successor ?? this).take(message.connection);
     else if (message.kind === 'claim') {
       const answer = await this.parked.claim(message.id, message.claimant);
       await this.tell({ kind: 'claimed', claim: message.claim, answer });
     } else if (message.kind === 'carried') {
       const { id } = message.connection;
-      const outcome = this.successor === undefined ? 'kept' : 'taken';
-      this.successor?.take(message.connection);
+      const outcome = this.#successor === undefined ? 'kept' : 'taken';
+      this.#successor?.take(message.connection);
       await this.tell({ kind: 'settled', id, outcome });
     }
+  }
+
+  /** Drains, and gives up what there is to a successor, if there is one. */
+  async retire(successor?: CarriedNode): Promise<void> {
+    this.#successor = successor;
+    if (successor !== undefined) for (const connection of this.parked.move()) successor.take(connection);
+    await this.request({ kind: 'drain', deadlineMs: 20_000, handOver: true });
   }
 
   /** Takes what another node has given up. */

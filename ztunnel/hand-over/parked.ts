@@ -13,7 +13,9 @@ export type Claim<Connection = CarriedConnection> =
   /** It is somebody else's, and stays there. */
   | { readonly kind: 'refused' }
   /** It did not come in time, or too many wait. */
-  | { readonly kind: 'absent' };
+  | { readonly kind: 'absent' }
+  /** This process goes away: its successor has it, or will. */
+  | { readonly kind: 'moved' };
 
 export interface ParkedOptions<Connection = CarriedConnection> {
   /** How long one waits to be claimed, and a claim for what it claims. Default 10 s. */
@@ -43,6 +45,7 @@ export class Parked<Connection extends Claimable = CarriedConnection> {
   readonly #waiting = new Map<string, Waiting<Connection>>();
   readonly #claims = new Map<string, Set<Claiming<Connection>>>();
   #claimCount = 0;
+  #isMoving = false;
 
   constructor(options: ParkedOptions<Connection>) {
     this.#options = options;
@@ -75,11 +78,22 @@ export class Parked<Connection extends Claimable = CarriedConnection> {
   /** Gives a connection to the one who may have it; waits for it if it is not there yet. @param claimant SPIFFE ID */
   async claim(id: string, claimant: string): Promise<Claim<Connection>> {
     const waiting = this.#waiting.get(id);
-    if (waiting === undefined) return this.#await(id, claimant);
+    if (waiting === undefined) return this.#isMoving ? { kind: 'moved' } : this.#await(id, claimant);
     if (waiting.connection.claimant !== claimant) return { kind: 'refused' };
     clearTimeout(waiting.timer);
     this.#waiting.delete(id);
     return { kind: 'claimed', connection: waiting.connection };
+  }
+
+  /** Gives up those that wait, which are the caller's then, to another process; whoever claims one is sent there, too. */
+  move(): readonly Connection[] {
+    this.#isMoving = true;
+    const waiting = [...this.#waiting.values()];
+    for (const { timer } of waiting) clearTimeout(timer);
+    this.#waiting.clear();
+    for (const claims of [...this.#claims.values()])
+      for (const { answer } of [...claims]) answer({ kind: 'moved' });
+    return waiting.map(({ connection }) => connection);
   }
 
   /** Those that wait are nobody's; they are the callee's of `onUnclaimed`. */
