@@ -1,5 +1,4 @@
-import { randomBytes } from 'node:crypto';
-import { existsSync, mkdirSync, readdirSync, rmSync } from 'node:fs';
+import { mkdirSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { CliError } from '../cli-error.ts';
 import { MAX_NODES } from './addresses.ts';
@@ -7,6 +6,7 @@ import type { FabricNode } from './fabric.ts';
 import { nodeObject } from './kubernetes-objects.ts';
 import { ztunnelSocket } from './mesh-processes.ts';
 import {
+  ensureToken,
   LONGEST_SOCKET_PATH,
   nodeFile,
   nodeRunFolder,
@@ -59,8 +59,7 @@ export function writeNodeFiles(state: StateFolder, nodes: readonly FabricNode[],
   }
   for (const node of nodes) {
     writeAtomic(nodeFile(state, node.name), `${JSON.stringify(nodeObject(node), undefined, 1)}\n`);
-    const token = tokenFile(state, node.name);
-    if (!existsSync(token)) writeAtomic(token, randomBytes(32).toString('base64url'));
+    ensureToken(tokenFile(state, node.name));
     mkdirSync(nodeRunFolder(state, node.name), { recursive: true, mode: 0o700 });
     const environment = environmentFilePath(state, node);
     if (node.external) writeAtomic(environment, environmentFile(ztunnelEnvironment(state, node, svidTtl)));

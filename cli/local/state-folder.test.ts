@@ -2,7 +2,13 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, symlinkSync, wr
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { createStateFolder, findStateFolder, writeAtomic } from './state-folder.ts';
+import {
+  createStateFolder,
+  deletedStateFolder,
+  ensureToken,
+  findStateFolder,
+  writeAtomic,
+} from './state-folder.ts';
 
 let folder: string;
 beforeEach(() => {
@@ -54,4 +60,25 @@ test('a file is replaced whole', () => {
   writeAtomic(file, 'two');
   expect(readFileSync(file, 'utf8')).toBe('two');
   expect(statSync(file).mode & 0o777).toBe(0o600);
+});
+
+test('a credential is made once, and again when half of it was lost', () => {
+  const file = join(folder, 'n1');
+  ensureToken(file);
+  const made = readFileSync(file, 'utf8');
+  expect(made.length).toBeGreaterThan(32);
+  ensureToken(file);
+  expect(readFileSync(file, 'utf8')).toBe(made);
+  for (const lost of ['', made.slice(0, 20), '\0'.repeat(43)]) {
+    writeFileSync(file, lost);
+    ensureToken(file);
+    expect(readFileSync(file, 'utf8')).toMatch(/^[A-Za-z0-9_-]{43}$/);
+  }
+});
+
+test('a mesh keeps its name when its folder is deleted', () => {
+  const state = createStateFolder(join(folder, 'state'));
+  symlinkSync(folder, join(folder, 'link'));
+  rmSync(state.path, { recursive: true });
+  expect(deletedStateFolder(join(folder, 'link', 'state'))).toEqual(state);
 });

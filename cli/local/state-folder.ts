@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import {
   chmodSync,
   existsSync,
@@ -163,6 +164,18 @@ export function writeAtomic(file: string, text: string, mode = 0o600): void {
     rmSync(next, { force: true });
     throw error;
   }
+}
+
+/** What the control plane takes as a credential, in characters. */
+const SHORTEST_TOKEN = 32;
+
+/** Makes a credential (0600) where there is none, or less than one, as a power cut may leave. */
+export function ensureToken(file: string): void {
+  if (readText(file).length < SHORTEST_TOKEN) writeAtomic(file, randomBytes(32).toString('base64url'));
+}
+
+function readText(file: string): string {
+  return existsSync(file) ? readFileSync(file, 'utf8').replaceAll('\0', '').trim() : '';
 }
 
 /** Reads JSON that another process replaces by rename; undefined when it is not there or not JSON. */

@@ -1,9 +1,9 @@
-import { createHash, randomBytes } from 'node:crypto';
+import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { podFileName, type WorkloadRef } from './names.ts';
-import { LONGEST_SOCKET_PATH, readJson, type StateFolder, writeAtomic } from './state-folder.ts';
+import { ensureToken, LONGEST_SOCKET_PATH, readJson, type StateFolder } from './state-folder.ts';
 
 /** A waypoint that the control plane wants to run: an entry of run/waypoints.json. */
 export interface WantedWaypoint extends WorkloadRef {
@@ -55,8 +55,7 @@ export function writeWaypointFiles(state: StateFolder, waypoint: WorkloadRef): v
   ]) {
     mkdirSync(folder, { recursive: true, mode: 0o700 });
   }
-  const token = waypointTokenFile(state, waypoint);
-  if (!existsSync(token)) writeAtomic(token, randomBytes(32).toString('base64url'));
+  ensureToken(waypointTokenFile(state, waypoint));
 }
 
 /** Takes away the credentials of all other waypoints. */
