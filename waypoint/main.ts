@@ -4,13 +4,13 @@ import { formatIdentity, type Identity } from '#certs/identity.ts';
 import { setRevoked } from '#certs/revoked.ts';
 import { createSignerClient, type SignerClient } from '#certs/signer-client.ts';
 import { readRoots } from '#ztunnel/credential-sources.ts';
-import { handOverRoutes } from '#ztunnel/hand-over/routes.ts';
 import { operatorListener } from '#ztunnel/operator-listener.ts';
 import { metricsRoutes } from '#ztunnel/operator-routes.ts';
 import { ownVersion, untilAborted } from '#ztunnel/process-parts.ts';
 import { adminRoutes, readinessRoutes, socketRoutes } from './admin.ts';
 import { requestHeaders } from './credentials.ts';
 import { takeListeningSocket } from './hand-over/listening-socket.ts';
+import { handOverRoutes } from './hand-over/routes.ts';
 import { describeSettings, trustDomainOf, type WaypointSettings } from './settings.ts';
 import { Waypoint } from './waypoint.ts';
 
@@ -97,8 +97,7 @@ async function openListeners(
   await listen({ host: ip, port: ports.metrics }, metricsRoutes(view.metrics), 'metrics');
   await listen({ host: ip, port: ports.readiness }, readinessRoutes(view), 'readiness');
   if (adminSocket === undefined) return;
-  const replica = replicaOf(settings);
-  const offers = handOverRoutes(async (wanted) => (wanted === replica ? waypoint.offer() : undefined));
+  const offers = handOverRoutes(replicaOf(settings), () => waypoint.offer());
   await listen({ path: adminSocket }, [...socketRoutes(view), ...offers], 'the supervisor');
 }
 

@@ -4,6 +4,7 @@ import type { Svid } from '#certs/svid.ts';
 import type { ConnectionSettings } from '#ztunnel/hbone/connection.ts';
 import type { Verdict } from '#ztunnel/policy/verdict.ts';
 import type { Caller, Exchange } from './exchange.ts';
+import type { HandOver } from './hand-over/hand-over.ts';
 import type { Ledger } from './memory/ledger.ts';
 import type { Frontend, WaypointConfig } from './model.ts';
 import type { RequestRecord } from './request-record.ts';
@@ -19,6 +20,7 @@ export interface ServingOptions {
   readonly identity: Identity;
   readonly svid: () => Svid | undefined;
   readonly ledger: Ledger;
+  readonly handOver: HandOver;
   readonly hbone: ConnectionSettings;
   readonly onRecord: (record: RequestRecord) => void;
   /** Gets each TCP connection when it is open, or has come to nothing. */
@@ -42,11 +44,12 @@ export interface Serving {
 }
 
 export function createServing(options: ServingOptions): Serving {
-  const { config, authorize, identity, svid, ledger, hbone, onRecord, onOpened, sockets } = options;
+  const { config, authorize, identity, svid, ledger, handOver, hbone, onRecord, onOpened, sockets } = options;
   const upstream = createUpstream({
     svid,
     settings: hbone,
     onBytes: (bytes) => ledger.note(bytes),
+    onResumed: (isResumed) => handOver.count('upstream', isResumed ? 'handed_over' : 'reset_not_resumed'),
     ...sockets,
   });
   const deps = createServeDeps({

@@ -20,6 +20,7 @@ import { Configuration } from './configuration.ts';
 import { HboneListener } from './downstream/hbone-listener.ts';
 import { DEFAULT_LIMITS, type DownstreamLimits } from './downstream/limits.ts';
 import { type RefusedTunnel, Tunnels } from './downstream/tunnels.ts';
+import { HandOver } from './hand-over/hand-over.ts';
 import { Ledger, type Shed } from './memory/ledger.ts';
 import { createMetrics, type MemoryFigures, type WaypointMetrics } from './metrics.ts';
 import type { Cluster } from './model.ts';
@@ -61,6 +62,7 @@ export class Waypoint {
   readonly #options: WaypointOptions;
   readonly #counts = new RouteCounts();
   readonly #ledger: Ledger;
+  readonly #handOver = new HandOver();
   readonly #unwatch: () => void;
   readonly #log: RequestLogWriter;
   readonly #serving: Serving;
@@ -105,6 +107,7 @@ export class Waypoint {
       identity: options.identity,
       svid: () => this.#svid(),
       ledger: this.#ledger,
+      handOver: this.#handOver,
       hbone: HBONE_SETTINGS,
       onRecord: (record) => this.#record(record),
       onOpened: (record) => this.metrics.opened(record),
@@ -196,6 +199,7 @@ export class Waypoint {
     this.#isDraining = true;
     this.#listener.close('the waypoint ends');
     this.#serving.close();
+    this.#handOver.close();
     this.#tunnels[Symbol.dispose]();
     this.#unwatch();
     this.#ledger[Symbol.dispose]();
@@ -248,6 +252,7 @@ export class Waypoint {
         `k8s.deployment.name=${name},service.name=${name},service.version=latest`,
       limits: { ...DEFAULT_LIMITS, ...limits },
       ledger: this.#ledger,
+      handOver: this.#handOver,
     });
   }
 

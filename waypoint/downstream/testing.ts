@@ -10,6 +10,7 @@ import type { Field } from '#ztunnel/hbone/hpack-tables.ts';
 import type { Answer, TunnelStream } from '#ztunnel/hbone/stream.ts';
 import { SETTINGS } from '#ztunnel/hbone/testing.ts';
 import type { Exchange, HeaderList } from '../exchange.ts';
+import { HandOver } from '../hand-over/hand-over.ts';
 import type { Ledger } from '../memory/ledger.ts';
 import { roomyLedger } from '../memory/testing.ts';
 import type { Frontend, FrontendIndex } from '../model.ts';
@@ -92,6 +93,7 @@ export async function listen(
   };
   let isDraining = false;
   const ledger = options.ledger ?? roomyLedger();
+  const handOver = new HandOver();
   const tunnels = new Tunnels({
     frontends,
     serveRequest: (exchange) => {
@@ -115,6 +117,7 @@ export async function listen(
     baggage: 'k8s.namespace.name=pay',
     limits: { ...DEFAULT_LIMITS, ...options.limits },
     ledger,
+    handOver,
   });
   const listener = new HboneListener({
     listen: { ip: '127.0.0.1', port: 0 },
@@ -155,6 +158,7 @@ export async function listen(
     [Symbol.asyncDispose]: async () => {
       tunnels[Symbol.dispose]();
       ledger[Symbol.dispose]();
+      handOver.close();
       listener.close('the test is over');
       await listener.untilIdle();
     },

@@ -1,7 +1,7 @@
 import { type HostPort, parseIp } from '#api/address.ts';
 import type { Identity } from '#certs/identity.ts';
 import { parseAuthority } from '#ztunnel/hbone/authority.ts';
-import { fieldOf, parseBaggage, parseConnectionId } from '#ztunnel/hbone/headers.ts';
+import { CONNECTION_ID_HEADER, fieldOf, parseBaggage, parseConnectionId } from '#ztunnel/hbone/headers.ts';
 import type { Field } from '#ztunnel/hbone/hpack-tables.ts';
 import type { Caller } from '../exchange.ts';
 import type { Frontend, FrontendIndex } from '../model.ts';
@@ -16,8 +16,6 @@ export type TunnelDecision =
       readonly reason: string;
     };
 
-/** The header with a connection's ID, the same in the log of the caller's ztunnel. */
-const CONNECTION_ID_HEADER = 'x-tulle-connection';
 const TRACEPARENT = /^00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$/;
 
 /** Finds the frontend of a CONNECT: by its authority, as the caller's namespace sees it. Its Host header counts for nothing. */

@@ -1,8 +1,11 @@
-import type { HostPort } from '#api/address.ts';
+import { formatHostPort, type HostPort } from '#api/address.ts';
+import { CONNECTION_ID_HEADER, fieldOf, parseConnectionId, RESUME_HEADER } from '#ztunnel/hbone/headers.ts';
 import type { Field } from '#ztunnel/hbone/hpack-tables.ts';
 import type { ServerSession } from '#ztunnel/hbone/server.ts';
 import type { TunnelStream } from '#ztunnel/hbone/stream.ts';
 import type { Caller, Downstream, Exchange } from '../exchange.ts';
+import type { HandOver } from '../hand-over/hand-over.ts';
+import { ownerOf } from '../memory/costs.ts';
 import type { Ledger } from '../memory/ledger.ts';
 import type { FrontendIndex } from '../model.ts';
 import type { RequestRecord } from '../request-record.ts';
@@ -36,6 +39,16 @@ export interface TunnelsOptions {
   readonly baggage: string;
   readonly limits: DownstreamLimits;
   readonly ledger: Ledger;
+  readonly handOver: HandOver;
+}
+
+/** A CONNECT for a tunnel that is there, or on its way here. */
+interface TakeUp {
+  readonly connection: ServerSession['connection'];
+  readonly stream: TunnelStream;
+  readonly caller: Caller;
+  readonly claimant: string;
+  readonly id: string;
 }
 
 /** How often what is open is looked at. */
@@ -67,7 +80,7 @@ export class Tunnels implements Disposable {
     fields: readonly Field[],
     address: HostPort,
   ): void {
-    const { frontends, onRefused, isDraining, baggage } = this.#options;
+    const { frontends, onRefused, isDraining, baggage, handOver } = this.#options;
     const caller = callerOf(peer, address, fields);
     const decision = decideTunnel(frontends(), fields, peer);
     if (decision.kind === 'refused') {
@@ -77,15 +90,31 @@ export class Tunnels implements Disposable {
       return;
     }
     const { frontend, authority } = decision;
-    connection.respond(
-      stream,
-      [
-        [':status', '200'],
-        ['baggage', baggage],
-      ],
-      false,
-    );
-    this.#handOver(stream, { caller, frontend, authority, isDraining });
+    const claimant = `${ownerOf(caller)} ${formatHostPort(authority)}`;
+    const resumed = fieldOf(fields, RESUME_HEADER);
+    if (resumed !== undefined) {
+      void this.#takeUp({ connection, stream, caller, claimant, id: parseConnectionId(resumed) ?? '' });
+      return;
+    }
+    const id = caller.connectionId;
+    accept(connection, stream, baggage, id);
+    const tunnel = id === undefined ? undefined : handOver.accept(connection, stream, id, claimant);
+    this.#serveTunnel(tunnel?.leg ?? stream, { caller, frontend, authority, isDraining });
+  }
+
+  /** Goes on with a tunnel that another session had carried. Never rejects. */
+  async #takeUp({ connection, stream, caller, claimant, id }: TakeUp): Promise<void> {
+    const { handOver, baggage, onRefused } = this.#options;
+    const claim = await handOver.claim(id, claimant);
+    if (claim.kind === 'claimed') {
+      accept(connection, stream, baggage, id);
+      claim.connection.attach(connection, stream);
+      handOver.count('downstream', 'handed_over');
+      return;
+    }
+    const status = claim.kind === 'refused' ? '401' : '404';
+    connection.respond(stream, [[':status', status]], true);
+    onRefused({ caller, authority: '', status: Number(status), reason: `tunnel ${id} cannot be taken up` });
   }
 
   /** Asks clients of HTTP/2 for no more requests; those of HTTP/1.1 are told with their next answer. */
@@ -97,7 +126,7 @@ export class Tunnels implements Disposable {
     this.#watch[Symbol.dispose]();
   }
 
-  #handOver(leg: TunnelLeg, downstream: Downstream): void {
+  #serveTunnel(leg: TunnelLeg, downstream: Downstream): void {
     const { protocol } = downstream.frontend;
     switch (protocol) {
       case 'tcp':
@@ -161,4 +190,19 @@ export class Tunnels implements Disposable {
       timeout: { ms: limits.clientHelloMs, result: {} },
     });
   }
+}
+
+/** @param id said back: the tunnel can be handed over */
+function accept(
+  connection: ServerSession['connection'],
+  stream: TunnelStream,
+  baggage: string,
+  id: string | undefined,
+): void {
+  const fields: Field[] = [
+    [':status', '200'],
+    ['baggage', baggage],
+  ];
+  if (id !== undefined) fields.push([CONNECTION_ID_HEADER, id]);
+  connection.respond(stream, fields, false);
 }

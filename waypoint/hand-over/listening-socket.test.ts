@@ -5,9 +5,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import pino from 'pino';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { handOverRoutes } from '#ztunnel/hand-over/routes.ts';
 import { listenHttp } from '#ztunnel/http-listener.ts';
 import { offerOf, takeListeningSocket } from './listening-socket.ts';
+import { handOverRoutes } from './routes.ts';
 
 const LOGGER = pino({ level: 'silent' });
 let folder: string;
@@ -29,7 +29,7 @@ test('a socket outlives the one who opened it, and what waits in its queue is se
   const path = join(folder, 'admin.sock');
   await using _admin = await listenHttp(
     { path },
-    handOverRoutes(async (replica) => (replica === 'pay/waypoint/0' ? offerOf(server) : undefined)),
+    handOverRoutes('pay/waypoint/0', () => offerOf(server)),
     () => undefined,
   );
   const fd = await takeListeningSocket(path, 'pay/waypoint/0', port, LOGGER);
@@ -54,7 +54,7 @@ test.each([
   const path = join(folder, 'admin.sock');
   await using _admin = await listenHttp(
     { path },
-    handOverRoutes(async (wanted) => (wanted === 'pay/waypoint/0' ? offerOf(server) : undefined)),
+    handOverRoutes('pay/waypoint/0', () => offerOf(server)),
     () => undefined,
   );
   expect(await takeListeningSocket(path, replica, port + more, LOGGER)).toBeUndefined();

@@ -3,14 +3,18 @@ import { connect as connectTcp, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { checkServerIdentity, connect as connectTls, type PeerCertificate, type TLSSocket } from 'node:tls';
 import { formatHostPort, type HostPort } from '#api/address.ts';
+import type { Identity } from '#certs/identity.ts';
 import type { Svid } from '#certs/svid.ts';
 import { connectHop } from '#ztunnel/hbone/client.ts';
 import type { ConnectionSettings } from '#ztunnel/hbone/connection.ts';
 import { HboneError } from '#ztunnel/hbone/error.ts';
-import { fieldOf } from '#ztunnel/hbone/headers.ts';
-import { Pool, type PoolTarget } from '#ztunnel/hbone/pool.ts';
+import { CONNECTION_ID_HEADER, fieldOf, newConnectionId, RESUME_HEADER } from '#ztunnel/hbone/headers.ts';
+import type { Field } from '#ztunnel/hbone/hpack-tables.ts';
+import { type OpenTunnel, Pool, type PoolTarget } from '#ztunnel/hbone/pool.ts';
 import { SocketLeg } from '#ztunnel/hbone/socket-leg.ts';
 import type { TunnelStream } from '#ztunnel/hbone/stream.ts';
+import { ClientTunnel, canMove } from '../hand-over/client-tunnel.ts';
+import type { LegState } from '../hand-over/lasting-leg.ts';
 import type { BackendTls, Endpoint } from '../model.ts';
 import { timerMs } from '../timer.ts';
 import { TunnelDuplex, type TunnelLeg } from '../tunnel-duplex.ts';
@@ -35,6 +39,8 @@ export interface WireDeps {
   readonly dial?: (to: HostPort) => Socket;
   /** Of the HBONE server in front of an endpoint. Default: its address, port 15008. */
   readonly hopOf?: (address: HostPort) => HostPort;
+  /** Told of tunnels whose ztunnel was replaced: whether they go on. */
+  readonly onResumed?: (isResumed: boolean) => void;
   /** Told of bytes that come from applications and may have to wait here. */
   readonly onBytes?: (bytes: number) => void;
 }
@@ -92,7 +98,7 @@ export function createWires(deps: WireDeps): Wires {
   });
   const openLeg = (target: UpstreamTarget, signal: AbortSignal): Promise<TunnelLeg> =>
     target.endpoint.tunnel === 'HBONE'
-      ? openTunnel({ target, pool, svid: deps.svid(), hop: hopOf(target.address), signal })
+      ? openTunnel({ target, pool, deps, hop: hopOf(target.address), signal })
       : openTcp(dial(target.address), target, signal);
   return {
     open: async (target, alpn, signal) => {
@@ -120,39 +126,73 @@ interface HopTarget extends PoolTarget {
 async function openTunnel(options: {
   readonly target: UpstreamTarget;
   readonly pool: Pool<HopTarget>;
-  readonly svid: Svid | undefined;
+  readonly deps: WireDeps;
   readonly hop: HostPort;
   readonly signal: AbortSignal;
 }): Promise<TunnelLeg> {
-  const { target, pool, svid, hop, signal } = options;
+  const { target, pool, deps, hop, signal } = options;
   const { endpoint, cluster } = target;
-  if (svid === undefined) throw new WireError('the waypoint has no certificate yet', 'connect');
-  if (endpoint.identity === undefined) throw new WireError('the endpoint has no identity', 'connect');
-  const hopTarget = {
-    svid,
-    expected: [endpoint.identity],
-    // Sessions are the waypoint's own, whoever calls.
-    caller: '',
-    hop,
-    timeoutMs: cluster.connectTimeoutMs,
-  };
+  const { identity } = endpoint;
+  if (deps.svid() === undefined) throw new WireError('the waypoint has no certificate yet', 'connect');
+  if (identity === undefined) throw new WireError('the endpoint has no identity', 'connect');
+  const id = newConnectionId();
+  const fields: readonly Field[] = [...connectFields(target), [CONNECTION_ID_HEADER, id]];
+  const timeoutMs = cluster.connectTimeoutMs;
+  const way: TunnelWay = { hop, identity, timeoutMs, fields };
   let stream: TunnelStream | undefined;
   const giveUp = (): void => stream?.abort('CANCEL');
   signal.addEventListener('abort', giveUp);
   try {
-    const opened = pool.open(hopTarget, connectFields(target), (each) => {
+    const opened = pool.open(hopTarget(way, deps), fields, (each) => {
       stream = each;
       if (signal.aborted) each.abort('CANCEL');
     });
     const answered = await orAborted(opened, signal);
     const status = fieldOf(answered.fields, ':status') ?? 'none';
-    if (status === '200') return answered.stream;
+    if (status === '200')
+      return canMove(answered, id) ? tunnelOf(answered, { id, way, deps, pool }).leg : answered.stream;
     answered.stream.abort('CANCEL');
     if (status === DENIED) throw new WireError(`the policy of ${nameOf(endpoint)} denies`, 'denied');
     throw new HboneError(`the tunnel was refused with status ${status}`, { code: 'BAD_STATUS' });
   } finally {
     signal.removeEventListener('abort', giveUp);
   }
+}
+
+/** How a tunnel was asked for, and is again. */
+interface TunnelWay {
+  readonly hop: HostPort;
+  readonly identity: Identity;
+  readonly timeoutMs: number;
+  /** Of its CONNECT. */
+  readonly fields: readonly Field[];
+}
+
+/** Sessions are the waypoint's own, whoever calls. @throws HboneError when there is no certificate */
+function hopTarget({ hop, identity, timeoutMs }: TunnelWay, { svid: svidOf }: WireDeps): HopTarget {
+  const svid = svidOf();
+  if (svid === undefined) throw new HboneError('the waypoint has no certificate', { code: 'NO_IDENTITY' });
+  return { svid, expected: [identity], caller: '', hop, timeoutMs };
+}
+
+/** A tunnel that goes on when the ztunnel at its end is replaced. */
+function tunnelOf(
+  from: OpenTunnel | LegState,
+  options: {
+    readonly id: string;
+    readonly way: TunnelWay;
+    readonly deps: WireDeps;
+    readonly pool: Pool<HopTarget>;
+  },
+): ClientTunnel {
+  const { id, way, deps, pool } = options;
+  return new ClientTunnel(from, {
+    id,
+    way,
+    reopen: () => pool.open(hopTarget(way, deps), [...way.fields, [RESUME_HEADER, id]], () => undefined),
+    onResumed: (isResumed) => deps.onResumed?.(isResumed),
+    onOver: () => undefined,
+  });
 }
 
 function nameOf({ workload: { namespace, name } }: Endpoint): string {

@@ -1,0 +1,63 @@
+import type { Connection } from '#ztunnel/hbone/connection.ts';
+import type { TunnelStream } from '#ztunnel/hbone/stream.ts';
+import { LastingLeg, type LegState } from './lasting-leg.ts';
+
+/** What a caller's end of a tunnel is called, and whose it is. */
+export interface ServerTunnelOptions {
+  /** ID of the connection, as the caller's ztunnel gave it. */
+  readonly id: string;
+  /** Who alone may take it up again. */
+  readonly claimant: string;
+  /** It has lost its stream, for another that is to come. */
+  readonly onAway: (tunnel: ServerTunnel, isRetiring: boolean) => void;
+  /** It was to go to another process, and stays. */
+  readonly onStays: (tunnel: ServerTunnel) => void;
+}
+
+/** The caller's end of a tunnel: it outlives the caller's ztunnel, and perhaps this process. */
+export class ServerTunnel {
+  readonly id: string;
+  readonly claimant: string;
+  readonly leg: LastingLeg;
+  #session: Connection | undefined;
+
+  /** @param from its stream, or what another process had in hand of it: then it waits for one */
+  constructor(from: TunnelStream | LegState, options: ServerTunnelOptions) {
+    this.id = options.id;
+    this.claimant = options.claimant;
+    this.leg = new LastingLeg(from, {
+      onAway: ({ isRetiring }) => options.onAway(this, isRetiring),
+      onStays: () => options.onStays(this),
+    });
+  }
+
+  /** Whether its caller's ztunnel would take part in a hand-over now. */
+  get isMovable(): boolean {
+    return this.#session?.handOver.isOpen === true && this.leg.stream !== undefined && !this.leg.isOver;
+  }
+
+  /** From now on it can be handed over: its ztunnel has been told so, in the answer to its CONNECT. */
+  hold(session: Connection): void {
+    const { stream } = this.leg;
+    this.#session = session;
+    if (stream !== undefined && !this.leg.isOver)
+      session.handOver.hold(this.leg.asHeldTunnel(this.id, stream));
+  }
+
+  /** Goes on with the stream of a CONNECT that was answered. */
+  attach(session: Connection, stream: TunnelStream): void {
+    this.leg.attach(stream);
+    this.hold(session);
+  }
+
+  /** It is to end where it is. Until {@link holdAgain}. */
+  release(): void {
+    const { stream } = this.leg;
+    if (stream !== undefined) this.#session?.handOver.forget(stream);
+  }
+
+  /** It may go after all; at once, if its session's tunnels are on their way. */
+  holdAgain(): void {
+    if (this.#session !== undefined) this.hold(this.#session);
+  }
+}
