@@ -18,6 +18,8 @@ export interface Action {
   readonly act: (bed: OperateBed) => Promise<string | undefined>;
   /** Planned: nothing may fail, nothing may be cut. Killed: what went through that process is lost, and new connections wait or fail for a moment. */
   readonly kind: 'planned' | 'killed';
+  /** Of the mesh: what is about certificates happens where they are short. */
+  readonly svidTtl: '10s' | '24h';
 }
 
 const ROTATION_MS = 120_000;
@@ -25,12 +27,12 @@ const ROTATION_MS = 120_000;
 /** In turn. */
 export const ACTIONS: readonly Action[] = [
   planned('nothing', () => delay(8000)),
-  planned('ca rotate', async ({ mesh }) => {
+  certificates('ca rotate, --svid-ttl 10s', async ({ mesh }) => {
     await done(ca(mesh, 'rotate'));
     await rotated(mesh, ROTATION_MS);
   }),
-  planned('ca import (ECDSA, own root)', importAuthority),
-  planned('ca revoke IDENTITY of another', revokeOther),
+  certificates('ca import (ECDSA, own root), --svid-ttl 10s', importAuthority),
+  certificates('ca revoke IDENTITY of another, --svid-ttl 10s', revokeOther),
   planned('restart ztunnel/n1', ({ mesh }) => restart(mesh, 'ztunnel/n1')),
   planned('restart ztunnel/n2', ({ mesh }) => restart(mesh, 'ztunnel/n2')),
   planned('restart both ztunnels at once', ({ mesh }) => restart(mesh, 'ztunnel/n1', 'ztunnel/n2')),
@@ -52,17 +54,27 @@ export const ACTIONS: readonly Action[] = [
 ];
 
 function planned(name: string, act: (bed: OperateBed) => Promise<unknown>): Action {
-  return action(name, 'planned', act);
+  return action(name, 'planned', '24h', act);
+}
+
+function certificates(name: string, act: (bed: OperateBed) => Promise<unknown>): Action {
+  return action(name, 'planned', '10s', act);
 }
 
 function killed(name: string, act: (bed: OperateBed) => Promise<unknown>): Action {
-  return action(name, 'killed', act);
+  return action(name, 'killed', '24h', act);
 }
 
-function action(name: string, kind: Action['kind'], act: (bed: OperateBed) => Promise<unknown>): Action {
+function action(
+  name: string,
+  kind: Action['kind'],
+  svidTtl: Action['svidTtl'],
+  act: (bed: OperateBed) => Promise<unknown>,
+): Action {
   return {
     name,
     kind,
+    svidTtl,
     act: async (bed) => {
       const remark = await act(bed);
       return typeof remark === 'string' ? remark : undefined;
@@ -165,7 +177,11 @@ async function denyOther(bed: OperateBed): Promise<string> {
 
 /** Policies that always let the load in; each change is waited for. */
 async function changePolicies({ mesh }: OperateBed): Promise<void> {
-  for (const principals of ['"*/ns/shop/sa/load", "*/ns/shop/sa/waypoint"', '"*"', '"cluster.local/ns/shop/*"']) {
+  for (const principals of [
+    '"*/ns/shop/sa/load", "*/ns/shop/sa/waypoint"',
+    '"*"',
+    '"cluster.local/ns/shop/*"',
+  ]) {
     const spec = `{rules: [{from: [{source: {principals: [${principals}]}}]}]}`;
     mesh.write('allow.yaml', policyYaml('shop', 'allow', spec));
     await mesh.until('the policy is acknowledged', ({ policies }) =>

@@ -52,7 +52,7 @@ function loop(service: string, kind: TrafficKind, port: number): TrafficLoop {
 /** Brings the mesh and the load up. Needs root. */
 export async function openOperateBed(flags: readonly string[]): Promise<OperateBed> {
   await using opened = new AsyncDisposableStack();
-  const mesh = opened.use(await openMesh({ files: FILES, flags: ['--svid-ttl', '10s', ...flags] }));
+  const mesh = opened.use(await openMesh({ files: FILES, flags }));
   for (const [name, node] of SERVERS) {
     const options = { namespace: 'shop', name, serviceAccount: name, node, labels: { app: name } };
     await mesh.run({ ...options, command: trafficServerCommand(name) }, true);

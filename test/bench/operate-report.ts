@@ -25,7 +25,7 @@ export function formatOperation(environment: OperateEnvironment, operations: rea
   return [
     `# What traffic notices of an operator, ${date}`,
     '',
-    `Commit ${commit}; ${cpus}, ${memoryGb} GB; \`--capture ${capture} --svid-ttl 10s\`. Client on n1; services on n2, on n2 behind a waypoint, and on n1. For each`,
+    `Commit ${commit}; ${cpus}, ${memoryGb} GB; \`--capture ${capture}\`, certificates of 24 h where nothing else is said. Client on n1; services on n2, on n2 behind a waypoint, and on n1. For each`,
     'service, all the time: new HTTP connections, kept ones, WebSockets, a TCP connection that talks, one exchange of 256 MiB after the other at 2 MiB/s with a checksum;',
     'idle TCP connections, gRPC streams through the waypoint, DNS; and two curls of 50 requests a second, which keep their connection and do not.',
     'Failed: a request or a new connection without its answer. Cut: an open connection that ended. Stall: longest time in which one loop had no success.',
