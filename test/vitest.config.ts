@@ -3,7 +3,7 @@ import { defineConfig, type ViteUserConfig } from 'vitest/config';
 /**
  * Unit tests lie beside the code; scenarios (network namespaces, root) in test/scenario, two files at a time; what takes thousands of
  * connections, restarts in a row, or a minute, in test/load; the comparison with
- * a stock Envoy (it is fetched by pip) in test/interop.
+ * a stock Envoy (it is fetched by pip), and h2spec (Go's tool chain builds it), in test/interop.
  */
 const config: ViteUserConfig = defineConfig({
   test: {
