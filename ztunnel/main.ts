@@ -88,7 +88,13 @@ async function openListeners(
   await listen({ host, port: config.ports.readiness }, readinessRoutes(view), 'readiness');
   if (config.adminSocket === undefined) return;
   const orders = ordersFor(config, node, ordered, logger);
-  const routes = [...orderRoutes(view, orders), ...handOverRoutes((uid) => node.pods.offer(uid))];
+  const routes = [
+    ...orderRoutes(view, orders),
+    ...handOverRoutes(
+      (uid) => node.pods.offer(uid),
+      () => node.handOver.met(),
+    ),
+  ];
   const upgrades = [handOverUpgrade((socket) => node.handOver.accept(socket))];
   await listen({ path: config.adminSocket }, routes, 'orders', upgrades);
 }

@@ -25,6 +25,8 @@ export class NodeHandOver {
   readonly #options: NodeHandOverOptions;
   readonly #giver: Giver;
   readonly #parked: Parked;
+  /** What the last restart has met, by kind and outcome. */
+  readonly #met = new Map<string, Map<string, number>>();
   #isRetiring = false;
 
   constructor(options: NodeHandOverOptions) {
@@ -45,14 +47,14 @@ export class NodeHandOver {
 
   /** Has connections that the predecessor gives up taken over here, when it does. */
   async receiveFrom(predecessor: Predecessor): Promise<void> {
-    const { whyNot, count } = this.#options;
+    const { whyNot } = this.#options;
     await predecessor.receive({
       whyNot: ({ podUid, otherPodUid }) => {
         if (this.#isRetiring) return 'this process is about to end itself';
         return whyNot(podUid) ?? (otherPodUid === undefined ? undefined : whyNot(otherPodUid));
       },
       onConnection: (connection) => this.#receive(connection),
-      onOutcome: count,
+      onOutcome: (of, outcome) => this.#note(of, outcome),
     });
   }
 
@@ -71,6 +73,11 @@ export class NodeHandOver {
       case 'hand-over':
         this.#count(notice.of, notice.outcome);
     }
+  }
+
+  /** What became of the connections that the restart met with which this process began: how many, by kind and outcome. */
+  met(): Readonly<Record<string, Readonly<Record<string, number>>>> {
+    return Object.fromEntries([...this.#met].map(([of, counts]) => [of, Object.fromEntries(counts)]));
   }
 
   /** Begins to give connections up; whether there is anybody to take them. */
@@ -111,7 +118,13 @@ export class NodeHandOver {
   /** What a retiring process counts is in its successor's figures, which outlive its own. */
   #count(of: CarriedKind, outcome: Parameters<Giver['count']>[1]): void {
     if (this.#isRetiring) this.#giver.count(of, outcome);
-    else this.#options.count(of, outcome);
+    else this.#note(of, outcome);
+  }
+
+  #note(of: string, outcome: string): void {
+    this.#options.count(of, outcome);
+    const counts = this.#met.get(of) ?? new Map<string, number>();
+    this.#met.set(of, counts.set(outcome, (counts.get(outcome) ?? 0) + 1));
   }
 
   /** Ends what nobody can go on with. */

@@ -118,11 +118,11 @@ async function descriptorsOf(mesh: Mesh): Promise<number> {
 /** By kind and outcome, as the ztunnel of n1 has counted them: of the last restart. */
 async function handedOver(mesh: Mesh): Promise<Readonly<Record<string, number>>> {
   const socketPath = join(mesh.state, 'run', 'n1', 'ztunnel.sock');
-  const { body } = await callSocket({ socketPath, path: '/metrics' });
-  const lines = `${body}`.matchAll(
-    /^tulle_connections_handed_over_total\{kind="([^"]+)",outcome="([^"]+)"\} (\d+)/gm,
-  );
+  const { body } = await callSocket({ socketPath, path: '/hand-over' });
+  const met = Object.entries(body as Record<string, Record<string, number>>);
   return Object.fromEntries(
-    [...lines].map(([, kind, outcome, count]) => [`${kind} ${outcome}`, Number(count)]),
+    met.flatMap(([kind, counts]) =>
+      Object.entries(counts).map(([outcome, count]) => [`${kind} ${outcome}`, count]),
+    ),
   );
 }
