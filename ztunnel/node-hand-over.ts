@@ -65,7 +65,7 @@ export class NodeHandOver {
         void this.#offer(worker, notice.connection);
         break;
       case 'park':
-        this.#parked.park(notice.connection);
+        void this.#park(notice.connection);
         break;
       case 'claim':
         void this.#claim(worker, notice);
@@ -83,7 +83,9 @@ export class NodeHandOver {
   /** Begins to give connections up; whether there is anybody to take them. */
   retire(): boolean {
     this.#isRetiring = true;
-    return this.#giver.hasSuccessor;
+    if (!this.#giver.hasSuccessor) return false;
+    for (const connection of this.#parked.move()) void this.#park(connection);
+    return true;
   }
 
   /** After the last connection has gone or ended. */
@@ -100,6 +102,12 @@ export class NodeHandOver {
       const error = 'connection not taken over: no worker is there';
       this.#strand(connection, { error, flags: '-' }, 'reset_no_worker');
     }
+  }
+
+  /** Here, or, where it is about to end, with its successor: whoever claims it comes there. */
+  async #park(connection: CarriedConnection): Promise<void> {
+    const isTaken = this.#isRetiring && (await this.#giver.offer(connection)) === 'taken';
+    if (!isTaken) this.#parked.park(connection);
   }
 
   async #offer(worker: number, connection: CarriedConnection): Promise<void> {
