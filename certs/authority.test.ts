@@ -62,7 +62,11 @@ test('an empty folder becomes an authority, one with other things in it stays as
 test('a leaf has one URI, no subject, both usages, and signs nothing', async () => {
   await using ca = await temporaryAuthority();
   const leaf = new X509Certificate((await ca.svid(WEB)).certificateChainPem);
-  expect(readCertificateNames(leaf.raw)).toEqual({ uris: [WEB], signsOthers: false });
+  expect(readCertificateNames(leaf.raw)).toEqual({
+    uris: [WEB],
+    signsOthers: false,
+    mayNotShakeHands: false,
+  });
   expect(leaf.subject).toBeUndefined();
   expect(leaf.keyUsage).toEqual(['1.3.6.1.5.5.7.3.1', '1.3.6.1.5.5.7.3.2']);
   // subjectAltName, critical; keyUsage, critical: digitalSignature and keyEncipherment.

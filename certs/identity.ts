@@ -29,7 +29,7 @@ export function parseIdentity(text: string): Identity {
     isDotSegment(serviceAccount)
   ) {
     throw new IdentityError(
-      `not a SPIFFE ID of the form spiffe://<trust domain>/ns/<namespace>/sa/<account>: ${JSON.stringify(text)}`,
+      `not a SPIFFE ID of the form spiffe://<trust domain>/ns/<namespace>/sa/<account>: ${JSON.stringify(text.slice(0, 300))}`,
     );
   }
   return { trustDomain, namespace, serviceAccount };

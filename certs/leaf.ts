@@ -6,6 +6,8 @@ export interface CertificateNames {
   readonly uris: readonly string[];
   /** basicConstraints has cA, or keyUsage has keyCertSign or cRLSign: it signs others, and names nobody itself. */
   readonly signsOthers: boolean;
+  /** keyUsage is there and lacks digitalSignature: its key may not sign a handshake of TLS 1.3. */
+  readonly mayNotShakeHands: boolean;
 }
 
 const SUBJECT_ALTERNATIVE_NAME = Uint8Array.of(0x55, 0x1d, 0x11);
@@ -14,6 +16,7 @@ const KEY_USAGE = Uint8Array.of(0x55, 0x1d, 0x0f);
 const EXTENSIONS = TAG.context(3);
 const URI = TAG.contextPrimitive(6);
 const KEY_CERT_SIGN_AND_CRL_SIGN = 0x06;
+const DIGITAL_SIGNATURE = 0x80;
 
 /**
  * Reads an X.509 certificate's names from its bytes (RFC 5280, 4.1 and 4.2.1). Printed forms are never used: they
@@ -27,6 +30,8 @@ export function readCertificateNames(der: Uint8Array): CertificateNames {
   const list =
     extensions === undefined ? [] : readDerSequence(readDer(extensions.content, TAG.sequence).content);
   const read = list.map(readExtension);
+  if (new Set(read.map(({ oid }) => Buffer.from(oid).toString('hex'))).size < read.length)
+    throw new DerError('the same extension twice');
 
   const names = extensionValue(read, SUBJECT_ALTERNATIVE_NAME);
   const constraints = extensionValue(read, BASIC_CONSTRAINTS);
@@ -34,7 +39,9 @@ export function readCertificateNames(der: Uint8Array): CertificateNames {
   return {
     uris: names === undefined ? [] : readUris(names),
     signsOthers:
-      (constraints !== undefined && isAuthority(constraints)) || (usage !== undefined && maySign(usage)),
+      (constraints !== undefined && isAuthority(constraints)) ||
+      (usage !== undefined && (usageBits(usage) & KEY_CERT_SIGN_AND_CRL_SIGN) !== 0),
+    mayNotShakeHands: usage !== undefined && (usageBits(usage) & DIGITAL_SIGNATURE) === 0,
   };
 }
 
@@ -63,9 +70,7 @@ function readExtension(extension: DerElement): Extension {
 }
 
 function extensionValue(extensions: readonly Extension[], oid: Uint8Array): Uint8Array | undefined {
-  const [first, second] = extensions.filter((extension) => bytesEqual(extension.oid, oid));
-  if (second !== undefined) throw new DerError('the same extension twice');
-  return first?.value;
+  return extensions.find((extension) => bytesEqual(extension.oid, oid))?.value;
 }
 
 function readUris(value: Uint8Array): readonly string[] {
@@ -79,7 +84,7 @@ function isAuthority(value: Uint8Array): boolean {
   return first?.tag === TAG.boolean && first.content[0] !== 0;
 }
 
-function maySign(value: Uint8Array): boolean {
-  const bits = readDer(value, TAG.bitString).content[1] ?? 0;
-  return (bits & KEY_CERT_SIGN_AND_CRL_SIGN) !== 0;
+/** The first eight: digitalSignature is the highest. */
+function usageBits(value: Uint8Array): number {
+  return readDer(value, TAG.bitString).content[1] ?? 0;
 }

@@ -17,6 +17,7 @@ import type { Svid } from './svid.ts';
 type PeerRefusal =
   | 'malformed-certificate'
   | 'signing-certificate'
+  | 'unfit-usage'
   | 'no-uri-name'
   | 'several-uri-names'
   | 'not-a-spiffe-id'
@@ -44,10 +45,15 @@ export type PeerClientTlsOptions = PeerTlsOptions & Pick<ConnectionOptions, 'che
  */
 export function identityOfCertificate(der: Uint8Array): PeerCheck {
   try {
-    const { uris, signsOthers } = readCertificateNames(der);
+    const { uris, signsOthers, mayNotShakeHands } = readCertificateNames(der);
     const [uri, ...more] = uris;
     if (signsOthers)
       return refused('signing-certificate', 'it may sign certificates, so it names no workload');
+    if (mayNotShakeHands)
+      return refused(
+        'unfit-usage',
+        'its key usage lacks digitalSignature, so its key proves nothing in a handshake',
+      );
     if (uri === undefined) return refused('no-uri-name', 'it has no URI subject alternative name');
     if (more.length > 0) return refused('several-uri-names', JSON.stringify(uris.slice(0, 4)));
     const identity = parseIdentity(uri);

@@ -1,9 +1,10 @@
 import { X509Certificate } from 'node:crypto';
 import { closeSync, fsyncSync, openSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { z } from 'zod';
 import { AuthorityError, type AuthorityFiles, NAMES } from './authority-files.ts';
 import { splitPem } from './pem.ts';
-import type { Rotation } from './rotation.ts';
+import type { Rotation, SigningFiles } from './rotation.ts';
 
 /** Beside an authority's files while it is changed for another. */
 const ROTATION = 'rotation.json';
@@ -21,15 +22,39 @@ export function readRotation(directory: string): Rotation {
     if (cause instanceof Error && 'code' in cause && cause.code === 'ENOENT') return { kind: 'none' };
     throw new AuthorityError(`${path} cannot be read`, { code: 'UNREADABLE', cause });
   }
-  try {
-    // Written by us, from this very type.
-    const rotation = JSON.parse(text) as Rotation;
-    if (['none', 'distributing', 'retiring'].includes(rotation.kind)) return rotation;
-  } catch (cause) {
-    throw unreadableRotation(path, cause);
-  }
-  throw unreadableRotation(path, undefined);
+  const rotation = parseRotation(text);
+  if (rotation !== undefined) return rotation;
+  throw unreadableRotation(path);
 }
+
+/** A rotation as {@link writeRotation} has written it; undefined for anything else. */
+export function parseRotation(text: string): Rotation | undefined {
+  try {
+    return ROTATION_SCHEMA.parse(JSON.parse(text));
+  } catch (error) {
+    if (error instanceof SyntaxError || error instanceof z.ZodError) return undefined;
+    throw error;
+  }
+}
+
+const files: z.ZodType<SigningFiles> = z.object({
+  rootPem: z.string(),
+  rootKeyPem: z.string(),
+  issuingPem: z.string(),
+  issuingKeyPem: z.string(),
+});
+const ROTATION_SCHEMA: z.ZodType<Rotation> = z.discriminatedUnion('kind', [
+  z.object({ kind: z.literal('none') }),
+  z.object({ kind: z.literal('distributing'), startedMs: z.number(), next: files }),
+  z.object({
+    kind: z.literal('retiring'),
+    startedMs: z.number(),
+    switchedMs: z.number(),
+    untilMs: z.number(),
+    signing: files,
+    previous: z.object({ rootPem: z.string(), issuingPem: z.string() }),
+  }),
+]);
 
 /** Keeps it: from then on a restart goes on with it. */
 export function writeRotation(directory: string, rotation: Rotation): void {
@@ -77,9 +102,9 @@ function withRoot(bundlePem: string, rootPem: string): string {
   return `${bundlePem.trimEnd()}\n${splitPem(rootPem).join('')}`;
 }
 
-function unreadableRotation(path: string, cause: unknown): AuthorityError {
+function unreadableRotation(path: string): AuthorityError {
   const message = `${path} is not what was written to it; restore it from a backup. Without it the files beside it hold`;
-  return new AuthorityError(message, { code: 'UNREADABLE', cause });
+  return new AuthorityError(message, { code: 'UNREADABLE' });
 }
 
 function replaceDurably(path: string, text: string, mode: number): void {

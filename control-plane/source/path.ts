@@ -2,7 +2,7 @@
 export type Path = readonly (string | number)[];
 
 const PLAIN_KEY = /^[A-Za-z_][\w-]*$/;
-const SEGMENT = /\[(\d+)\]|\["((?:[^"\\]|\\.)*)"\]|([^.[\]]+)/g;
+const SEGMENT = /\[(\d+)\]|\["((?:[^"\\]|\\.)*)"\]|([^.[\]]+)/gs;
 
 /** `spec.rules[0].from`; keys that are no plain words in quotes: `metadata.labels["app.kubernetes.io/name"]`. */
 export function formatPath(path: Path): string {
@@ -19,6 +19,15 @@ export function formatPath(path: Path): string {
 export function parsePath(text: string): Path {
   return [...text.matchAll(SEGMENT)].map(([, index, quoted, plain]) => {
     if (index !== undefined) return Number(index);
-    return quoted === undefined ? (plain ?? '') : quoted.replace(/\\(.)/g, '$1');
+    return quoted === undefined ? (plain ?? '') : unquote(quoted);
   });
+}
+
+/** Of what stands between quotes in JSON; a text that does not is taken without its backslashes. */
+function unquote(text: string): string {
+  try {
+    return String(JSON.parse(`"${text}"`));
+  } catch {
+    return text.replace(/\\(.)/g, '$1');
+  }
 }
