@@ -24,6 +24,8 @@ type Done = FromWorker & { readonly kind: 'done' };
 export class CarriedNode {
   readonly records: AccessRecord[] = [];
   readonly needed: string[] = [];
+  /** Gets what it says of connections that change hands, instead of what a main thread would do. */
+  onOther: ((message: FromWorker) => void) | undefined;
   /** What has become of connections that changed hands: `outbound-tunnel handed_over`. */
   readonly outcomes: string[] = [];
   #successor: CarriedNode | undefined;
@@ -104,6 +106,7 @@ export class CarriedNode {
     else if (message.kind === 'shed') this.#onShed(message.reports);
     else if (message.kind === 'need-svid') this.needed.push(message.identity);
     else if (message.kind === 'done') this.#answers.get(message.request)?.(message);
+    else if (this.onOther !== undefined) this.onOther(message);
     else this.#onHandOver(message).catch(fail);
   }
 
