@@ -1,6 +1,7 @@
 import type { HostPort } from '#api/address.ts';
 import type { Identity } from '#certs/identity.ts';
 import type { Baggage } from '#ztunnel/hbone/headers.ts';
+import type { ServerTunnel } from './hand-over/server-tunnel.ts';
 import type { Frontend } from './model.ts';
 
 /** Header fields, name and value alternating; names lower case, in the order in which they came, one entry a line. */
@@ -29,6 +30,8 @@ export interface Downstream {
   readonly authority: HostPort;
   /** For a waypoint that is being restarted: no new requests, if it can be helped. */
   readonly isDraining: () => boolean;
+  /** The caller's end, where it can be handed over. */
+  readonly tunnel?: ServerTunnel | undefined;
 }
 
 /** A request as it came, well formed: `downstream/` has refused what is not. */

@@ -9,6 +9,7 @@ import { metricsRoutes } from '#ztunnel/operator-routes.ts';
 import { ownVersion, untilAborted } from '#ztunnel/process-parts.ts';
 import { adminRoutes, readinessRoutes, socketRoutes } from './admin.ts';
 import { requestHeaders } from './credentials.ts';
+import { awaitTunnels, tunnelsUpgrade } from './hand-over/channel.ts';
 import { takeListeningSocket } from './hand-over/listening-socket.ts';
 import { handOverRoutes } from './hand-over/routes.ts';
 import { describeSettings, trustDomainOf, type WaypointSettings } from './settings.ts';
@@ -42,12 +43,18 @@ export async function runWaypoint(
   const listening = await socketOfPredecessor(settings, logger);
   await openListeners(settings, waypoint, opened, logger);
   const defect = followControlPlane(settings, waypoint, background.signal, logger);
+  const { predecessor } = settings;
+  if (predecessor !== undefined) {
+    const tunnels = await awaitTunnels(predecessor, (tunnel) => waypoint.adopt(tunnel), logger);
+    if (tunnels !== undefined) opened.use(tunnels);
+  }
   const address = await Promise.race([openForCallers(waypoint, settings, signal, listening), defect]);
   if (address !== undefined) logger.info({ listen: address }, 'waypoint ready');
   await Promise.race([untilAborted(signal), defect]);
   logger.info({ deadline_ms: settings.drainMs }, 'waypoint draining');
-  await waypoint.drain();
-  logger.info('waypoint ended');
+  const left = await waypoint.drain();
+  if (left > 0) logger.warn({ tunnels: left }, 'what was in flight was reset at the end of the drain');
+  logger.info({ handed_over: Object.fromEntries(waypoint.handedOver) }, 'waypoint ended');
 }
 
 /** The socket on which the waypoint that this one replaces listens, if it is to be had. */
@@ -98,7 +105,10 @@ async function openListeners(
   await listen({ host: ip, port: ports.readiness }, readinessRoutes(view), 'readiness');
   if (adminSocket === undefined) return;
   const offers = handOverRoutes(replicaOf(settings), () => waypoint.offer());
-  await listen({ path: adminSocket }, [...socketRoutes(view), ...offers], 'the supervisor');
+  const tunnels = tunnelsUpgrade((successor) => {
+    waypoint.successor = successor;
+  });
+  await listen({ path: adminSocket }, [...socketRoutes(view), ...offers], 'the supervisor', [tunnels]);
 }
 
 /** Never resolves before the signal aborts; rejects on a defect only. */

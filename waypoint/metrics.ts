@@ -17,6 +17,8 @@ export interface GaugeSources {
   readonly mirrors: () => { readonly active: number; readonly sent: number; readonly dropped: number };
   readonly xds: () => readonly TypeCounts[];
   readonly memory: () => MemoryFigures;
+  /** Tunnels that a restart met, by `kind outcome`. */
+  readonly handedOver: () => ReadonlyMap<string, number>;
 }
 
 /** What is held for callers, what it may be at most, and how many had to go for it. */
@@ -149,7 +151,7 @@ function countRoute(record: RequestRecord, families: RouteFamilies): void {
   }
 }
 
-function gauges({ sessions, tunnels, upstream, mirrors, xds, memory }: GaugeSources): string {
+function gauges({ sessions, tunnels, upstream, mirrors, xds, memory, handedOver }: GaugeSources): string {
   const counts = xds();
   const { heldBytes, budgetBytes, shedCount } = memory();
   const { active, sent, dropped } = mirrors();
@@ -163,6 +165,14 @@ function gauges({ sessions, tunnels, upstream, mirrors, xds, memory }: GaugeSour
       'tulle_waypoint_shed_total',
       'Requests, tunnels and sessions that were ended for the budget.',
       [{ value: shedCount }],
+    ),
+    counterText(
+      'tulle_connections_handed_over_total',
+      'Tunnels that a restart met, of this waypoint or of a ztunnel at one of its ends.',
+      [...handedOver()].map(([key, value]) => {
+        const [kind = '', outcome = ''] = key.split(' ');
+        return { labels: [['kind', kind] as const, ['outcome', outcome] as const], value };
+      }),
     ),
     gaugeText('tulle_waypoint_tunnels', 'Tunnels that are open.', [{ value: tunnels() }]),
     gaugeText(

@@ -5,6 +5,7 @@ import { HeldLeg } from './held-leg.ts';
 import type { LiveCall } from './live-calls.ts';
 import { CONNECTION_BYTES, ownerOf } from './memory/costs.ts';
 import type { Cluster, Endpoint } from './model.ts';
+import { carrierOf } from './relay.ts';
 import type { RequestRecord, ResponseFlag } from './request-record.ts';
 import { decideStream, type StreamDecision } from './route/decide-stream.ts';
 import type { ServeDeps } from './serve-deps.ts';
@@ -94,6 +95,16 @@ export async function serveTcp(tunnel: TcpTunnel, deps: ServeDeps): Promise<void
     release();
     noteEnd(story, end);
     over(joined?.bytes() ?? NOTHING);
+  });
+  const { downstream } = tunnel;
+  if (downstream.tunnel === undefined || downstream.tunnel.leg.isOver) return;
+  downstream.tunnel.carrier = carrierOf(downstream, upstream.leg, {
+    record: () => recordOf(story, joined?.bytes() ?? NOTHING),
+    leave: () => {
+      joined?.release();
+      release();
+      deps.live.delete(call);
+    },
   });
 }
 

@@ -3,10 +3,13 @@ import type { Identity } from '#certs/identity.ts';
 import type { Svid } from '#certs/svid.ts';
 import type { ConnectionSettings } from '#ztunnel/hbone/connection.ts';
 import type { Verdict } from '#ztunnel/policy/verdict.ts';
-import type { Caller, Exchange } from './exchange.ts';
+import type { Caller, Downstream, Exchange } from './exchange.ts';
+import type { CarriedRelay } from './hand-over/carried-tunnel.ts';
 import type { HandOver } from './hand-over/hand-over.ts';
+import type { ServerTunnel } from './hand-over/server-tunnel.ts';
 import type { Ledger } from './memory/ledger.ts';
 import type { Frontend, WaypointConfig } from './model.ts';
+import { goOn } from './relay.ts';
 import type { RequestRecord } from './request-record.ts';
 import { createServeDeps, keepOnlyConfigured } from './serve-deps.ts';
 import { serveRequest } from './serve-request.ts';
@@ -40,6 +43,10 @@ export interface Serving {
   /** Connections to applications, by kind. */
   readonly connections: () => { readonly sessions: number; readonly http1: number; readonly http2: number };
   readonly mirrors: () => { readonly active: number; readonly sent: number; readonly dropped: number };
+  /** Goes on with what the process before this one had between two tunnels. */
+  readonly goOn: (downstream: Downstream, tunnel: ServerTunnel, relay: CarriedRelay) => void;
+  /** Has the tunnels to destinations handed over. */
+  readonly retire: () => Promise<void>;
   readonly close: () => void;
 }
 
@@ -49,7 +56,7 @@ export function createServing(options: ServingOptions): Serving {
     svid,
     settings: hbone,
     onBytes: (bytes) => ledger.note(bytes),
-    onResumed: (isResumed) => handOver.count('upstream', isResumed ? 'handed_over' : 'reset_not_resumed'),
+    handOver,
     ...sockets,
   });
   const deps = createServeDeps({
@@ -70,6 +77,12 @@ export function createServing(options: ServingOptions): Serving {
     recheck: () => deps.live.recheck(),
     connections: () => upstream.size(),
     mirrors: () => deps.mirrors.counts(),
+    goOn: (downstream, tunnel, relay) => {
+      const client = upstream.adopt(relay);
+      goOn({ downstream, tunnel, client, record: { ...relay.record, frontend: downstream.frontend } }, deps);
+      void client.resume();
+    },
+    retire: () => upstream.retire(),
     close: () => upstream.close(),
   };
 }

@@ -1,7 +1,7 @@
 import { Duplex } from 'node:stream';
 import type { HostPort } from '#api/address.ts';
 import type { ErrorCode } from '#ztunnel/hbone/error.ts';
-import type { Leg } from '#ztunnel/hbone/leg.ts';
+import type { Leg, LegEvents } from '#ztunnel/hbone/leg.ts';
 import { heldInStream } from './memory/costs.ts';
 
 /** What is wrapped: a CONNECT stream, or another end of a splice. */
@@ -37,11 +37,15 @@ const COALESCE_BYTES = 16 * 1024;
  */
 export class TunnelDuplex extends Duplex {
   readonly #leg: TunnelLeg;
+  /** Gets what the tunnel has to say instead, once it has been taken out. */
+  #next: LegEvents | undefined;
+  #isReleased = false;
   readonly #remote: HostPort | undefined;
   readonly #onBytes: ((bytes: number) => void) | undefined;
   #onRoom: (() => void) | undefined;
   #onFinished: (() => void) | undefined;
   #hasFinished = false;
+  #hasEndCome = false;
   #timer: NodeJS.Timeout | undefined;
   #bytesWritten = 0;
   timeout = 0;
@@ -54,14 +58,22 @@ export class TunnelDuplex extends Duplex {
     this.#remote = options.remote;
     this.#onBytes = options.onBytes;
     leg.start({
-      onData: (bytes) => this.#receive(bytes),
-      onEnd: () => this.push(null),
-      onDrain: () => this.#release(),
+      onData: (bytes) => (this.#next === undefined ? this.#receive(bytes) : this.#next.onData(bytes)),
+      onEnd: () => {
+        this.#hasEndCome = true;
+        if (this.#next === undefined) this.push(null);
+        else this.#next.onEnd();
+      },
+      onDrain: () => (this.#next === undefined ? this.#makeRoom() : this.#next.onDrain()),
       onFinish: () => {
         this.#hasFinished = true;
         this.#onFinished?.();
+        this.#next?.onFinish();
       },
-      onAbort: (reason) => this.destroy(new TunnelBrokenError(reason)),
+      onAbort: (reason) => {
+        if (this.#next === undefined) this.destroy(new TunnelBrokenError(reason));
+        else this.#next.onAbort(reason);
+      },
     });
   }
 
@@ -114,9 +126,27 @@ export class TunnelDuplex extends Duplex {
 
   override _destroy(error: Error | null, callback: (error: Error | null) => void): void {
     clearTimeout(this.#timer);
-    this.#leg.abort(error === null && this.#hasFinished ? 'NO_ERROR' : 'CONNECT_ERROR');
+    if (!this.#isReleased)
+      this.#leg.abort(error === null && this.#hasFinished ? 'NO_ERROR' : 'CONNECT_ERROR');
     this.#onRoom = undefined;
     callback(error);
+  }
+
+  /**
+   * Takes the tunnel out, for somebody who reads and writes it directly: `events` get what comes from now on, in front of it what
+   * was not read yet. This stream is then of no use, and destroying it leaves the tunnel alone.
+   * @returns undefined while something waits to be sent, or when an end has come: it stays as it is
+   */
+  release(events: LegEvents): TunnelLeg | undefined {
+    if (this.writableLength > 0 || this.#onRoom !== undefined || this.destroyed || this.#hasEndCome)
+      return undefined;
+    this.#isReleased = true;
+    const early: Buffer[] = [];
+    for (let piece = this.read(); piece !== null; piece = this.read()) early.push(piece);
+    this.#next = events;
+    for (const piece of early) events.onData(piece);
+    this.#leg.resume();
+    return this.#leg;
   }
 
   /** Ends after what was written, and then takes no more either. */
@@ -178,7 +208,7 @@ export class TunnelDuplex extends Duplex {
     else this.#onRoom = callback;
   }
 
-  #release(): void {
+  #makeRoom(): void {
     const onRoom = this.#onRoom;
     this.#onRoom = undefined;
     onRoom?.();

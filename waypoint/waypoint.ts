@@ -12,7 +12,7 @@ import type { Svid } from '#certs/svid.ts';
 import { createSvidManager, type SvidManager } from '#certs/svid-manager.ts';
 import { createAccessLogWriter } from '#ztunnel/access-log-writer.ts';
 import type { Offer } from '#ztunnel/hand-over/offer.ts';
-import type { ConnectionSettings } from '#ztunnel/hbone/connection.ts';
+import type { Connection, ConnectionSettings } from '#ztunnel/hbone/connection.ts';
 import { watchWaiting } from '#ztunnel/hbone/memory-budget.ts';
 import { formatRefusedTunnel, formatRequestRecord, RequestLogWriter } from './access-log.ts';
 import type { AdminView } from './admin.ts';
@@ -20,7 +20,8 @@ import { Configuration } from './configuration.ts';
 import { HboneListener } from './downstream/hbone-listener.ts';
 import { DEFAULT_LIMITS, type DownstreamLimits } from './downstream/limits.ts';
 import { type RefusedTunnel, Tunnels } from './downstream/tunnels.ts';
-import { HandOver } from './hand-over/hand-over.ts';
+import type { CarriedTunnel } from './hand-over/carried-tunnel.ts';
+import { HandOver, type Successor } from './hand-over/hand-over.ts';
 import { Ledger, type Shed } from './memory/ledger.ts';
 import { createMetrics, type MemoryFigures, type WaypointMetrics } from './metrics.ts';
 import type { Cluster } from './model.ts';
@@ -72,6 +73,7 @@ export class Waypoint {
   readonly #changed = new Set<() => void>();
   #address: HostPort | undefined;
   #isDraining = false;
+  #successor: Successor | undefined;
 
   constructor(options: WaypointOptions) {
     const { settings, logger } = options;
@@ -89,6 +91,7 @@ export class Waypoint {
       mirrors: () => this.#serving.mirrors(),
       xds: () => this.configuration.counts(),
       memory: () => this.#memory(),
+      handedOver: () => this.#handOver.counts,
     });
     this.#log = new RequestLogWriter(
       createAccessLogWriter({
@@ -183,16 +186,49 @@ export class Waypoint {
 
   /**
    * Takes no new callers, has those that are there go elsewhere, and lets go on what is in flight: resolves when that has ended,
-   * at the latest after the time that is set.
+   * at the latest after the time that is set. What can go on in the process that comes after this one goes there.
+   * @returns how many tunnels are left, to be reset
    */
-  async drain(): Promise<void> {
+  async drain(): Promise<number> {
     this.#isDraining = true;
     this.#tunnels.drain();
     this.#listener.drain();
+    const successor = this.#successor;
+    if (successor?.isThere() === true) {
+      const sessions = (): readonly Connection[] => this.#listener.connections;
+      await this.#handOver.retire(successor, { retireUpstream: () => this.#serving.retire(), sessions });
+    }
     const { promise, resolve } = Promise.withResolvers<void>();
     const timer = setTimeout(resolve, timerMs(this.#options.settings.drainMs));
     await Promise.race([this.#listener.untilIdle(), promise]);
     clearTimeout(timer);
+    const left = this.#listener.streamCount;
+    for (let each = left; each > 0; each -= 1) this.#handOver.count('tunnel', 'reset_drain_over');
+    return left;
+  }
+
+  /** What became of tunnels that a restart met, by kind and outcome. */
+  get handedOver(): ReadonlyMap<string, number> {
+    return this.#handOver.counts;
+  }
+
+  /** The process that comes after this one: gets what can go on there, when this one drains. */
+  set successor(successor: Successor) {
+    this.#successor = successor;
+  }
+
+  /** Goes on with a tunnel of the process before this one. */
+  adopt(carried: CarriedTunnel): void {
+    const { caller, authority, use } = carried;
+    const frontend = this.configuration.current.frontends.named(carried.frontend);
+    if (frontend === undefined) {
+      this.#handOver.count('tunnel', 'reset_gone');
+      return;
+    }
+    const tunnel = this.#handOver.adopt(carried);
+    const place = { caller, authority, frontend };
+    if (use.kind !== 'relay') this.#tunnels.adopt(tunnel, place, use.kind === 'http1');
+    else this.#serving.goOn({ ...place, tunnel, isDraining: () => this.#isDraining }, tunnel, use.relay);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -339,6 +375,7 @@ export class Waypoint {
       tunnels: this.#listener.streamCount,
       upstream: this.#serving.connections(),
       memory: this.#memory(),
+      handedOver: Object.fromEntries(this.#handOver.counts),
       serves: [...new Set([...this.configuration.current.frontends.all()].map(({ service }) => service))],
       xds: this.configuration.counts().map(({ type, held, rejected }) => ({
         type,

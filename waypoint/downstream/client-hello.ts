@@ -40,17 +40,25 @@ function notTls(reason: string): ClientHelloCheck {
   return { kind: 'not-tls', reason };
 }
 
-/** What has come of the handshake, taken out of its records; or why it is none. */
+/**
+ * What has come of the first message of the handshake, taken out of its records; or why it is none. What follows it is not
+ * looked at: a client may send early data right after its ClientHello.
+ */
 function handshakeOf(bytes: Buffer): Buffer | string {
   const pieces: Buffer[] = [];
+  let size = 0;
+  let wanted = Number.POSITIVE_INFINITY;
   let at = 0;
-  while (at < bytes.length) {
+  while (at < bytes.length && size < wanted) {
     if (bytes[at] !== HANDSHAKE || (bytes.length > at + 1 && bytes[at + 1] !== 3)) return 'no TLS handshake';
     if (bytes.length < at + RECORD_HEADER) break;
     const length = bytes.readUInt16BE(at + 3);
     if (length === 0 || length > MAX_RECORD) return 'no TLS record';
-    pieces.push(bytes.subarray(at + RECORD_HEADER, at + RECORD_HEADER + length));
+    const piece = bytes.subarray(at + RECORD_HEADER, at + RECORD_HEADER + length);
+    pieces.push(piece);
+    size += piece.length;
     at += RECORD_HEADER + length;
+    if (size >= 4 && size - piece.length < 4) wanted = 4 + Buffer.concat(pieces).readUIntBE(1, 3);
   }
   return pieces.length === 1 && pieces[0] !== undefined ? pieces[0] : Buffer.concat(pieces);
 }

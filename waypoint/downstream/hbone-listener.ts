@@ -4,7 +4,7 @@ import type { HostPort } from '#api/address.ts';
 import type { Svid } from '#certs/svid.ts';
 import type { Offer } from '#ztunnel/hand-over/offer.ts';
 import { canonicalIp } from '#ztunnel/hbone/authority.ts';
-import type { ConnectionSettings } from '#ztunnel/hbone/connection.ts';
+import type { Connection, ConnectionSettings } from '#ztunnel/hbone/connection.ts';
 import { createHboneServer, type HboneServer, type ServerSession } from '#ztunnel/hbone/server.ts';
 import { offerOf } from '../hand-over/listening-socket.ts';
 import { ownerOf, SESSION_BYTES, STREAM_BYTES } from '../memory/costs.ts';
@@ -100,6 +100,11 @@ export class HboneListener {
 
   get sessionCount(): number {
     return this.#sessions.size;
+  }
+
+  /** Callers' sessions. */
+  get connections(): readonly Connection[] {
+    return [...this.#sessions].map(({ connection }) => connection);
   }
 
   get streamCount(): number {

@@ -52,6 +52,14 @@ export class Http1Connection implements Watched {
     });
   }
 
+  /** Between two requests: nothing of either is here. */
+  get isIdle(): boolean {
+    const hasLeftover = this.#leftover !== undefined && !this.#leftover.request.complete;
+    const { socket } = this.#options;
+    const waits = socket.readableLength > 0 || socket.writableLength > 0;
+    return !this.#isBusy && !this.#isBroken && this.#headSinceMs === undefined && !hasLeftover && !waits;
+  }
+
   /** Bytes of a head that has begun to come in: node:http keeps them until it is whole. */
   get headBytes(): number {
     return this.#headSinceMs === undefined ? 0 : this.#headBytes;
@@ -130,7 +138,8 @@ export class Http1Connection implements Watched {
   }
 
   checkPatience(nowMs: number): void {
-    const { limits, socket } = this.#options;
+    const { limits, socket, downstream } = this.#options;
+    downstream.tunnel?.noteReady();
     const { headMs, requestIdleMs, connectionIdleMs, lingerMs } = limits;
     const current = this.#current;
     if (current !== undefined) {
@@ -186,6 +195,7 @@ export class Http1Connection implements Watched {
       return;
     }
     this.#isBusy = false;
+    setImmediate(() => this.#options.downstream.tunnel?.noteReady());
     if (this.#options.socket.isPaused() && !this.#isBroken) this.#options.socket.resume();
   }
 

@@ -1,4 +1,5 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { Duplex } from 'node:stream';
 import type {
   BodySource,
   ByteTunnel,
@@ -10,9 +11,11 @@ import type {
 } from '../exchange.ts';
 import { heldForReader } from '../memory/costs.ts';
 import { firstValue } from '../route/headers.ts';
+import { TunnelDuplex } from '../tunnel-duplex.ts';
+import { releasedTunnel } from './released-tunnel.ts';
 import { readTrailers } from './request-head.ts';
 import { MAY_NOT_BE_SENT } from './sent-text.ts';
-import { socketTunnel } from './socket-tunnel.ts';
+import { socketTunnel, type TunnelCounts } from './socket-tunnel.ts';
 
 export interface Http1ExchangeOptions {
   readonly downstream: Downstream;
@@ -135,7 +138,7 @@ export class Http1Exchange implements Exchange {
     if (!headers.some((text) => MAY_NOT_BE_SENT.test(text)))
       socket.write(headText(status, 'Switching Protocols', headers), 'latin1');
     else socket.destroy();
-    return socketTunnel(socket, first, {
+    const counts: TunnelCounts = {
       onReceived: (bytes) => {
         this.#bytesReceived += bytes;
       },
@@ -143,7 +146,10 @@ export class Http1Exchange implements Exchange {
         this.#bytesSent += bytes;
       },
       onClosed: (complete) => this.#close(complete),
-    });
+    };
+    const tunnel: Duplex = socket;
+    const released = tunnel instanceof TunnelDuplex ? releasedTunnel(tunnel, first, counts) : undefined;
+    return released ?? socketTunnel(socket, first, counts);
   }
 
   held(): number {

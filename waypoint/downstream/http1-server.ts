@@ -1,6 +1,7 @@
 import { createServer, type IncomingMessage, type Server, ServerResponse, STATUS_CODES } from 'node:http';
 import type { Duplex } from 'node:stream';
 import type { Downstream, Exchange } from '../exchange.ts';
+import type { Carrier } from '../hand-over/server-tunnel.ts';
 import { HTTP1_BYTES, ownerOf } from '../memory/costs.ts';
 import type { Ledger } from '../memory/ledger.ts';
 import type { RequestRecord } from '../request-record.ts';
@@ -93,8 +94,23 @@ export function createHttp1Tunnels(options: HttpServerOptions): Http1Tunnels {
       };
       holdTunnel(options.ledger, socket, downstream, () => HTTP1_BYTES + connection.headBytes);
       connections.set(socket, connection);
+      if (downstream.tunnel !== undefined)
+        downstream.tunnel.carrier = idleCarrier(downstream, socket, connection);
       server.emit('connection', socket);
     },
+  };
+}
+
+/** Between two requests, a connection may go to another process. */
+function idleCarrier(
+  { caller, authority, frontend }: Downstream,
+  socket: TunnelDuplex,
+  connection: Http1Connection,
+): Carrier {
+  return {
+    isReady: () => connection.isIdle,
+    describe: () => ({ caller, authority, frontend: frontend.name, use: { kind: 'http1' } }),
+    leave: () => socket.destroy(),
   };
 }
 

@@ -5,6 +5,7 @@ import type { ServerSession } from '#ztunnel/hbone/server.ts';
 import type { TunnelStream } from '#ztunnel/hbone/stream.ts';
 import type { Caller, Downstream, Exchange } from '../exchange.ts';
 import type { HandOver } from '../hand-over/hand-over.ts';
+import type { Carrier, ServerTunnel } from '../hand-over/server-tunnel.ts';
 import { ownerOf } from '../memory/costs.ts';
 import type { Ledger } from '../memory/ledger.ts';
 import type { FrontendIndex } from '../model.ts';
@@ -41,6 +42,9 @@ export interface TunnelsOptions {
   readonly ledger: Ledger;
   readonly handOver: HandOver;
 }
+
+/** Whose a tunnel is, and what for. */
+type AdoptedPlace = Pick<Downstream, 'caller' | 'frontend' | 'authority'>;
 
 /** A CONNECT for a tunnel that is there, or on its way here. */
 interface TakeUp {
@@ -99,7 +103,42 @@ export class Tunnels implements Disposable {
     const id = caller.connectionId;
     accept(connection, stream, baggage, id);
     const tunnel = id === undefined ? undefined : handOver.accept(connection, stream, id, claimant);
-    this.#serveTunnel(tunnel?.leg ?? stream, { caller, frontend, authority, isDraining });
+    const leg = tunnel?.leg ?? stream;
+    this.#serveTunnel(leg, {
+      ...{ caller, frontend, authority, tunnel },
+      isDraining: () => isDraining() && !handOver.mayOutlive(tunnel),
+    });
+  }
+
+  /**
+   * Goes on with a tunnel that the process before this one had, in which no request was under way.
+   * @param isHttp1 HTTP/1.1 has been spoken in it
+   */
+  adopt(tunnel: ServerTunnel, { caller, frontend, authority }: AdoptedPlace, isHttp1: boolean): void {
+    const { isDraining, handOver } = this.#options;
+    const downstream: Downstream = {
+      ...{ caller, frontend, authority, tunnel },
+      isDraining: () => isDraining() && !handOver.mayOutlive(tunnel),
+    };
+    if (!isHttp1) {
+      this.#serveTunnel(tunnel.leg, downstream);
+      return;
+    }
+    this.#awaitFirst(downstream, 'http1');
+    this.#peek(tunnel.leg, downstream, {
+      decide: (bytes, isLast) => (bytes.length > 0 || isLast ? 'http1' : undefined),
+    });
+  }
+
+  /** Until the first byte it may go to another process, which then waits for that. */
+  #awaitFirst({ caller, authority, frontend, tunnel }: Downstream, kind: 'fresh' | 'http1'): void {
+    if (tunnel === undefined) return;
+    const carrier: Carrier = {
+      isReady: () => tunnel.leg.bytesRead() === 0,
+      describe: () => ({ caller, authority, frontend: frontend.name, use: { kind } }),
+      leave: () => undefined,
+    };
+    tunnel.carrier = carrier;
   }
 
   /** Goes on with a tunnel that another session had carried. Never rejects. */
@@ -128,6 +167,7 @@ export class Tunnels implements Disposable {
 
   #serveTunnel(leg: TunnelLeg, downstream: Downstream): void {
     const { protocol } = downstream.frontend;
+    if (protocol.startsWith('http')) this.#awaitFirst(downstream, 'fresh');
     switch (protocol) {
       case 'tcp':
         this.#options.serveTcp({ downstream, leg });
@@ -168,6 +208,7 @@ export class Tunnels implements Disposable {
     PeekedLeg.open<'http1' | 'http2' | 'tcp'>(leg, {
       ...peek,
       onDecided: (protocol, peeked) => {
+        if (downstream.tunnel !== undefined) downstream.tunnel.carrier = undefined;
         if (protocol === 'http1') this.#http1.accept(peeked, downstream);
         else if (protocol === 'http2') this.#http2.accept(peeked, downstream);
         else this.#options.serveTcp({ downstream, leg: peeked });

@@ -2,6 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { HboneError } from '#ztunnel/hbone/error.ts';
 import { CONNECTION_ID_HEADER, fieldOf } from '#ztunnel/hbone/headers.ts';
 import type { OpenTunnel } from '#ztunnel/hbone/pool.ts';
+import type { TunnelWay } from './carried-tunnel.ts';
 import { LastingLeg, type LegState } from './lasting-leg.ts';
 
 /** How an application's end of a tunnel is asked for again, and what became of that. */
@@ -11,10 +12,8 @@ export interface ClientTunnelOptions {
   /** Sends a CONNECT that takes the tunnel up. @throws HboneError */
   readonly reopen: () => Promise<OpenTunnel>;
   /** What it takes to reopen it, for another process. */
-  readonly way: unknown;
+  readonly way: TunnelWay;
   readonly onResumed: (isResumed: boolean) => void;
-  /** It is over; nothing is to be kept of it. */
-  readonly onOver: (tunnel: ClientTunnel) => void;
 }
 
 /** How long it is tried to take a tunnel up again, and how long to wait after a try in vain. */
@@ -26,7 +25,7 @@ const RETRIED: ReadonlySet<string> = new Set(['CONNECT_FAILED', 'SESSION_LOST'])
 /** The application's end of a tunnel: it outlives the application's ztunnel, and perhaps this process. */
 export class ClientTunnel {
   readonly id: string;
-  readonly way: unknown;
+  readonly way: TunnelWay;
   readonly leg: LastingLeg;
   readonly #options: ClientTunnelOptions;
   #release: (() => void) | undefined;
@@ -43,7 +42,7 @@ export class ClientTunnel {
         if (!isRetiring) void this.resume();
       },
     });
-    this.leg.whenOver(() => options.onOver(this));
+    TUNNELS.set(this.leg, this);
     if ('stream' in from) this.#hold(from);
     else this.#isAway = true;
   }
@@ -56,6 +55,7 @@ export class ClientTunnel {
   /** It is to end where it is. */
   release(): void {
     this.#release?.();
+    this.leg.thaw();
   }
 
   /** Asks its destination for it, and goes on; what cannot be had is reset. Never rejects. */
@@ -96,6 +96,13 @@ export class ClientTunnel {
     handOver.hold(this.leg.asHeldTunnel(this.id, stream));
     this.#release = () => handOver.forget(stream);
   }
+}
+
+const TUNNELS = new WeakMap<object, ClientTunnel>();
+
+/** The tunnel that a leg is of; undefined for one that cannot be handed over. */
+export function clientTunnelOf(leg: object): ClientTunnel | undefined {
+  return TUNNELS.get(leg);
 }
 
 /** Whether the server of a CONNECT has said that its tunnel can be handed over. */

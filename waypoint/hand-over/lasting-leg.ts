@@ -106,6 +106,13 @@ export class LastingLeg implements TunnelLeg {
     this.#isFrozen = true;
   }
 
+  /** Goes on with its stream, whatever was begun: it does not go away after all. */
+  thaw(): void {
+    this.#isFrozen = false;
+    if (this.#isHalted && this.#stream !== undefined) this.#proceed();
+    else if (!this.#isPaused) this.resume();
+  }
+
   /** Goes on with another stream, which has not been started. */
   attach(stream: TunnelStream): void {
     if (this.#failure !== undefined) {

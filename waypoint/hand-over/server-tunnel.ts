@@ -1,5 +1,7 @@
 import type { Connection } from '#ztunnel/hbone/connection.ts';
 import type { TunnelStream } from '#ztunnel/hbone/stream.ts';
+import type { CarriedTunnel, CarriedUse } from './carried-tunnel.ts';
+import type { ClientTunnel } from './client-tunnel.ts';
 import { LastingLeg, type LegState } from './lasting-leg.ts';
 
 /** What a caller's end of a tunnel is called, and whose it is. */
@@ -10,8 +12,24 @@ export interface ServerTunnelOptions {
   readonly claimant: string;
   /** It has lost its stream, for another that is to come. */
   readonly onAway: (tunnel: ServerTunnel, isRetiring: boolean) => void;
-  /** It was to go to another process, and stays. */
+  /** It was to lose its stream, and keeps it. */
   readonly onStays: (tunnel: ServerTunnel) => void;
+  /** It may have become one that could go to another process. */
+  readonly onReady: (tunnel: ServerTunnel) => void;
+}
+
+/** Lets a tunnel go to another process, whatever it is used for. */
+export interface Carrier {
+  /** Whether it could go now: nothing is under way that would not go with it. */
+  readonly isReady: () => boolean;
+  /** The application's end, where there is one: it goes first. */
+  readonly upstream?: ClientTunnel;
+  /** What it is, for the process that goes on with it. To be asked when both ends are away. */
+  readonly describe: () => Pick<CarriedTunnel, 'caller' | 'authority' | 'frontend'> & {
+    readonly use: CarriedUse;
+  };
+  /** It has gone: lets go of all that stands for it here, and tells nobody. */
+  readonly leave: () => void;
 }
 
 /** The caller's end of a tunnel: it outlives the caller's ztunnel, and perhaps this process. */
@@ -19,12 +37,16 @@ export class ServerTunnel {
   readonly id: string;
   readonly claimant: string;
   readonly leg: LastingLeg;
+  /** Undefined: it cannot go to another process, whenever. Set by whoever uses the tunnel. */
+  carrier: Carrier | undefined;
+  readonly #options: ServerTunnelOptions;
   #session: Connection | undefined;
 
   /** @param from its stream, or what another process had in hand of it: then it waits for one */
   constructor(from: TunnelStream | LegState, options: ServerTunnelOptions) {
     this.id = options.id;
     this.claimant = options.claimant;
+    this.#options = options;
     this.leg = new LastingLeg(from, {
       onAway: ({ isRetiring }) => options.onAway(this, isRetiring),
       onStays: () => options.onStays(this),
@@ -44,6 +66,11 @@ export class ServerTunnel {
       session.handOver.hold(this.leg.asHeldTunnel(this.id, stream));
   }
 
+  /** Its session is known; it is held by {@link holdAgain}. */
+  attachLater(session: Connection): void {
+    this.#session = session;
+  }
+
   /** Goes on with the stream of a CONNECT that was answered. */
   attach(session: Connection, stream: TunnelStream): void {
     this.leg.attach(stream);
@@ -54,10 +81,16 @@ export class ServerTunnel {
   release(): void {
     const { stream } = this.leg;
     if (stream !== undefined) this.#session?.handOver.forget(stream);
+    this.leg.thaw();
   }
 
-  /** It may go after all; at once, if its session's tunnels are on their way. */
+  /** It may go after all; at once, if the tunnels of its session are on their way. */
   holdAgain(): void {
     if (this.#session !== undefined) this.hold(this.#session);
+  }
+
+  /** To be called when its carrier may have become ready. */
+  noteReady(): void {
+    if (this.carrier?.isReady() === true) this.#options.onReady(this);
   }
 }

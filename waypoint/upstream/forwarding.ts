@@ -1,5 +1,6 @@
 import type { ByteTunnel, Exchange, HeaderList } from '../exchange.ts';
 import type { Endpoint } from '../model.ts';
+import { carrierOf } from '../relay.ts';
 import { firstValue } from '../route/headers.ts';
 import { type AttemptOutcome, decideRetry, parseRetryAfter } from '../route/retry.ts';
 import { timerMs } from '../timer.ts';
@@ -7,6 +8,7 @@ import type { Attempt, AttemptFailure, AttemptHandlers } from './attempt.ts';
 import type { Balancer } from './balance.ts';
 import { flagOfFailure, NO_ENDPOINT, outcomeOf, replyToFailure, TIMED_OUT } from './failure-reply.ts';
 import type { ForwardPlan, TryFault } from './forward-plan.ts';
+import { LegTunnel } from './leg-tunnel.ts';
 import type { LocalReply } from './local-reply.ts';
 import { RateLimit } from './rate-limit.ts';
 import type { RequestBody } from './request-body.ts';
@@ -328,6 +330,14 @@ export class Forwarding {
       log: this.#log,
       onOver: () => endTry?.(),
     });
+    const { downstream } = this.#exchange;
+    if (isHttp2 || downstream.tunnel === undefined || !(upgraded.tunnel instanceof LegTunnel)) return;
+    const log = this.#log;
+    const { leave } = this.#upgraded;
+    downstream.tunnel.carrier = carrierOf(downstream, upgraded.tunnel.leg, {
+      record: () => log.snapshot(),
+      leave,
+    });
   }
 
   /** Answers in the application's place. */
@@ -375,6 +385,8 @@ interface Upgraded {
 interface JoinedTunnel {
   readonly cut: (reason: string, flag: 'LR' | 'OM') => void;
   readonly held: () => number;
+  /** It goes on elsewhere: lets go of both ends, and nobody is told. */
+  readonly leave: () => void;
 }
 
 /** Both ends speak another protocol from now on: its bytes go both ways until they end, or break. */
@@ -403,5 +415,9 @@ function joinUpgraded(
       cut(reason);
     },
     held: () => downstream.held() + upstream.held(),
+    leave: () => {
+      log.leave();
+      cut('another process has it');
+    },
   };
 }

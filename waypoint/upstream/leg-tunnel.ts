@@ -21,6 +21,11 @@ export class LegTunnel implements ByteTunnel {
     leg.pause();
   }
 
+  /** What its bytes go through. */
+  get leg(): TunnelLeg {
+    return this.#leg;
+  }
+
   start(events: TunnelEvents): void {
     this.#events = events;
     for (const piece of this.#early) events.onData(piece);

@@ -67,8 +67,18 @@ export class RequestLog {
   finish(): void {
     if (this.#isOver) return;
     this.#isOver = true;
+    this.#record(this.snapshot());
+  }
+
+  /** Another process has it: no record is made here. */
+  leave(): void {
+    this.#isOver = true;
+  }
+
+  /** Its record, if it were over now. */
+  snapshot(): RequestRecord {
     const { downstream, head } = this.#exchange;
-    this.#record({
+    return {
       startMs: this.#startMs,
       durationMs: performance.now() - this.#start,
       caller: downstream.caller,
@@ -99,6 +109,6 @@ export class RequestLog {
       upstreamMs: this.upstreamMs,
       faults: this.#faults,
       ...(this.retrySkipped !== undefined && { retrySkipped: this.retrySkipped }),
-    });
+    };
   }
 }

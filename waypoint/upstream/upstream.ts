@@ -4,7 +4,7 @@ import type { Attempt, AttemptHandlers, UpstreamRequest } from './attempt.ts';
 import { Http1Pool, type PoolLimits } from './http1-pool.ts';
 import { Http2Pool } from './http2-pool.ts';
 import { keyOf, keyOfEndpoint, type UpstreamTarget } from './target.ts';
-import { asLeg, createWires, type WireDeps } from './wire.ts';
+import { asLeg, createWires, type WireDeps, type Wires } from './wire.ts';
 
 export interface UpstreamDeps extends WireDeps {
   readonly limits?: Partial<PoolLimits>;
@@ -24,6 +24,9 @@ export interface Upstream {
    * @throws WireError
    */
   readonly openLeg: (target: UpstreamTarget, signal: AbortSignal) => Promise<TunnelLeg>;
+  /** See {@link Wires}. */
+  readonly adopt: Wires['adopt'];
+  readonly retire: Wires['retire'];
   /** The endpoints that there are now: connections to others end when they are free. */
   readonly keepOnly: (endpoints: Iterable<Endpoint>) => void;
   readonly size: () => { readonly sessions: number; readonly http1: number; readonly http2: number };
@@ -91,6 +94,8 @@ export function createUpstream(deps: UpstreamDeps): Upstream {
   return {
     send: (protocol, target, request, handlers) => groupOf(target)[protocol].send(target, request, handlers),
     openLeg: async (target, signal) => asLeg(await wires.open(target, [], signal)),
+    adopt: (relay) => wires.adopt(relay),
+    retire: () => wires.retire(),
     keepOnly: (endpoints) => {
       const kept = new Set<string>();
       for (const endpoint of endpoints) kept.add(keyOfEndpoint(endpoint));

@@ -3,7 +3,6 @@ import { connect as connectTcp, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { checkServerIdentity, connect as connectTls, type PeerCertificate, type TLSSocket } from 'node:tls';
 import { formatHostPort, type HostPort } from '#api/address.ts';
-import type { Identity } from '#certs/identity.ts';
 import type { Svid } from '#certs/svid.ts';
 import { connectHop } from '#ztunnel/hbone/client.ts';
 import type { ConnectionSettings } from '#ztunnel/hbone/connection.ts';
@@ -13,7 +12,9 @@ import type { Field } from '#ztunnel/hbone/hpack-tables.ts';
 import { type OpenTunnel, Pool, type PoolTarget } from '#ztunnel/hbone/pool.ts';
 import { SocketLeg } from '#ztunnel/hbone/socket-leg.ts';
 import type { TunnelStream } from '#ztunnel/hbone/stream.ts';
+import type { CarriedRelay, TunnelWay } from '../hand-over/carried-tunnel.ts';
 import { ClientTunnel, canMove } from '../hand-over/client-tunnel.ts';
+import type { HandOver } from '../hand-over/hand-over.ts';
 import type { LegState } from '../hand-over/lasting-leg.ts';
 import type { BackendTls, Endpoint } from '../model.ts';
 import { timerMs } from '../timer.ts';
@@ -39,8 +40,8 @@ export interface WireDeps {
   readonly dial?: (to: HostPort) => Socket;
   /** Of the HBONE server in front of an endpoint. Default: its address, port 15008. */
   readonly hopOf?: (address: HostPort) => HostPort;
-  /** Told of tunnels whose ztunnel was replaced: whether they go on. */
-  readonly onResumed?: (isResumed: boolean) => void;
+  /** Knows the tunnels that can go on without their ztunnel, or this process. Absent: there are none. */
+  readonly handOver?: HandOver;
   /** Told of bytes that come from applications and may have to wait here. */
   readonly onBytes?: (bytes: number) => void;
 }
@@ -60,6 +61,10 @@ export interface Wires {
    */
   readonly open: (target: UpstreamTarget, alpn: readonly string[], signal: AbortSignal) => Promise<Wire>;
   readonly onBytes: WireDeps['onBytes'];
+  /** A tunnel that the process before this one had; to be resumed. */
+  readonly adopt: (relay: Pick<CarriedRelay, 'id' | 'way' | 'upstream'>) => ClientTunnel;
+  /** Has the tunnels of all sessions handed over; resolves when it is known of each what becomes of it. */
+  readonly retire: () => Promise<void>;
   /** HBONE sessions that are open. */
   readonly sessions: () => number;
   /** Opens no more; what is open ends by itself. */
@@ -114,6 +119,8 @@ export function createWires(deps: WireDeps): Wires {
       }
     },
     onBytes: deps.onBytes,
+    adopt: ({ id, way, upstream }) => tunnelOf(upstream, { id, way, deps, pool }),
+    retire: () => pool.retire(),
     sessions: () => pool.size,
     close: () => pool.close(),
   };
@@ -149,23 +156,16 @@ async function openTunnel(options: {
     });
     const answered = await orAborted(opened, signal);
     const status = fieldOf(answered.fields, ':status') ?? 'none';
-    if (status === '200')
-      return canMove(answered, id) ? tunnelOf(answered, { id, way, deps, pool }).leg : answered.stream;
+    if (status === '200') {
+      const isLasting = deps.handOver !== undefined && canMove(answered, id);
+      return isLasting ? tunnelOf(answered, { id, way, deps, pool }).leg : answered.stream;
+    }
     answered.stream.abort('CANCEL');
     if (status === DENIED) throw new WireError(`the policy of ${nameOf(endpoint)} denies`, 'denied');
     throw new HboneError(`the tunnel was refused with status ${status}`, { code: 'BAD_STATUS' });
   } finally {
     signal.removeEventListener('abort', giveUp);
   }
-}
-
-/** How a tunnel was asked for, and is again. */
-interface TunnelWay {
-  readonly hop: HostPort;
-  readonly identity: Identity;
-  readonly timeoutMs: number;
-  /** Of its CONNECT. */
-  readonly fields: readonly Field[];
 }
 
 /** Sessions are the waypoint's own, whoever calls. @throws HboneError when there is no certificate */
@@ -186,13 +186,15 @@ function tunnelOf(
   },
 ): ClientTunnel {
   const { id, way, deps, pool } = options;
-  return new ClientTunnel(from, {
+  const tunnel = new ClientTunnel(from, {
     id,
     way,
     reopen: () => pool.open(hopTarget(way, deps), [...way.fields, [RESUME_HEADER, id]], () => undefined),
-    onResumed: (isResumed) => deps.onResumed?.(isResumed),
-    onOver: () => undefined,
+    onResumed: (isResumed) =>
+      deps.handOver?.count('upstream', isResumed ? 'handed_over' : 'reset_not_resumed'),
   });
+  deps.handOver?.addClient(tunnel);
+  return tunnel;
 }
 
 function nameOf({ workload: { namespace, name } }: Endpoint): string {

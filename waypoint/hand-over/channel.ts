@@ -1,0 +1,77 @@
+import { once } from 'node:events';
+import http, { type IncomingMessage } from 'node:http';
+import type { Socket } from 'node:net';
+import type { Logger } from 'pino';
+import { LineSocket } from '#ztunnel/hand-over/line-socket.ts';
+import type { HttpUpgrade } from '#ztunnel/http-listener.ts';
+import { type CarriedTunnel, formatCarriedTunnel, parseCarriedTunnel } from './carried-tunnel.ts';
+import type { Successor } from './hand-over.ts';
+
+const PATH = '/hand-over/tunnels';
+const PROTOCOL = 'tulle-waypoint-hand-over-1';
+const ANSWER_MS = 3_000;
+
+/** Where a successor waits for tunnels. @param accept gets the successor */
+export function tunnelsUpgrade(accept: (successor: Successor) => void): HttpUpgrade {
+  return { path: PATH, protocol: PROTOCOL, accept: (socket) => accept(openSuccessor(socket)) };
+}
+
+function openSuccessor(socket: Socket): Successor {
+  let isThere = true;
+  const lines = new LineSocket(socket, {
+    onMessage: () => undefined,
+    onClose: () => {
+      isThere = false;
+    },
+  });
+  return {
+    isThere: () => isThere,
+    send: (tunnel) => lines.send(formatCarriedTunnel(tunnel)),
+  };
+}
+
+/**
+ * Has the waypoint that this one replaces hand its tunnels over, when its time comes. Where it does not, they end with it; why is
+ * logged.
+ * @param socketPath the other one's admin socket
+ * @param onTunnel gets each; may throw what it cannot take
+ * @returns ends that
+ */
+export async function awaitTunnels(
+  socketPath: string,
+  onTunnel: (tunnel: CarriedTunnel) => void,
+  logger: Logger,
+): Promise<Disposable | undefined> {
+  try {
+    const socket = await askFor(socketPath);
+    return new LineSocket(socket, {
+      onMessage: (message) => onTunnel(parseCarriedTunnel(message)),
+      onClose: (error) => {
+        if (error !== undefined)
+          logger.warn({ error: error.message }, 'the predecessor broke off its hand-over');
+      },
+    });
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    logger.warn({ path: socketPath, reason }, 'the predecessor hands no tunnels over, they end with it');
+    return undefined;
+  }
+}
+
+async function askFor(socketPath: string): Promise<Socket> {
+  const request = http.request({
+    ...{ socketPath, path: PATH, method: 'POST', agent: false },
+    headers: { connection: 'Upgrade', upgrade: PROTOCOL },
+    signal: AbortSignal.timeout(ANSWER_MS),
+  });
+  request.on('error', () => undefined);
+  request.end();
+  const answer = await Promise.race([once(request, 'upgrade'), once(request, 'response')]);
+  const [response, socket, head] = answer as [IncomingMessage, Socket?, Buffer?];
+  if (socket === undefined) {
+    response.resume();
+    throw new Error(`it answered ${response.statusCode}`);
+  }
+  if (head !== undefined && head.length > 0) socket.unshift(head);
+  return socket;
+}
