@@ -9,6 +9,7 @@ import { createForwarder } from './dns/forward.ts';
 import { lookUpHostname } from './dns/lookup.ts';
 import { HandOverPort } from './hand-over/port.ts';
 import { connectHop } from './hbone/client.ts';
+import { FairShare } from './hbone/fair-share.ts';
 import { excessBytes, whenExhausted } from './hbone/memory-budget.ts';
 import { Pool } from './hbone/pool.ts';
 import { KernelSplice } from './kernel-splice.ts';
@@ -180,6 +181,7 @@ export class Carrier {
   #limited(info: PodInfo, sockets: PodSockets): ServedPod {
     const { limits, shedding } = this.#path;
     const name = `${info.namespace}/${info.name}`;
+    const share = new FairShare();
     const turns = (): Turnstile =>
       new Turnstile(limits.dials, () => {
         const error = `${limits.dials} connections of pod ${name} are being made, and none came about in time`;
@@ -188,7 +190,8 @@ export class Carrier {
     return {
       info,
       id: `${info.uid} ${this.#podsSoFar++}`,
-      sockets: limitSockets(sockets, { pod: name, most: limits.sockets, shedding }),
+      share,
+      sockets: limitSockets(sockets, { pod: name, most: limits.sockets, share, shedding }),
       dials: { inbound: turns(), outbound: turns() },
     };
   }

@@ -5,6 +5,7 @@ import type { AccessRecord } from './access-log.ts';
 import type { Connections } from './connections.ts';
 import type { HandOverPort } from './hand-over/port.ts';
 import { canonicalIp } from './hbone/authority.ts';
+import type { FairShare } from './hbone/fair-share.ts';
 import type { Pool, PoolTarget } from './hbone/pool.ts';
 import type { KernelSplice } from './kernel-splice.ts';
 import type { LimitedSockets } from './limited-sockets.ts';
@@ -24,6 +25,8 @@ export interface ServedPod {
   /** No other has it, not even one that comes back under the same uid. */
   readonly id: string;
   readonly sockets: LimitedSockets;
+  /** What it has of this thread's time. */
+  readonly share: FairShare;
   /** Where connections that are made wait for their turn: to the pod's applications, and from it. */
   readonly dials: { readonly inbound: Turnstile; readonly outbound: Turnstile };
 }

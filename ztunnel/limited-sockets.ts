@@ -1,6 +1,7 @@
 import type { Server, Socket } from 'node:net';
 import { descriptorLimit } from './capture/native.ts';
 import { ExhaustedError, exhaustedDescriptors } from './exhausted.ts';
+import { assignShare, type FairShare } from './hbone/fair-share.ts';
 import { reservedDescriptors } from './limits.ts';
 import { descriptorOf, type PodSockets } from './pod-sockets.ts';
 import type { Shedding, Shortage } from './shedding.ts';
@@ -10,6 +11,8 @@ export interface LimitedSocketsOptions {
   readonly pod: string;
   /** Sockets that the pod may have at a time. */
   readonly most: number;
+  /** Whose reads those of its sockets are. */
+  readonly share: FairShare;
   readonly shedding: Shedding;
 }
 
@@ -28,13 +31,14 @@ const LIMIT_TTL_MS = 1_000;
 
 /** Sockets that a pod may have as many of as the options say. */
 export function limitSockets(sockets: PodSockets, options: LimitedSocketsOptions): LimitedSockets {
-  const { pod, most, shedding } = options;
+  const { pod, most, share, shedding } = options;
   let open = 0;
   const onClose = (): void => {
     open -= 1;
   };
   const take = (socket: Socket): void => {
     open += 1;
+    assignShare(socket, share);
     socket.once('close', onClose);
   };
   const tooMany = (): ExhaustedError =>

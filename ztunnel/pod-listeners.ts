@@ -120,15 +120,20 @@ export class PodListeners {
       socket.on('error', () => undefined);
       if (!this.#pod.sockets.admit(socket)) return;
       this.#arrives(socket);
-      const served = serve(socket).catch((error: unknown) => {
-        socket.resetAndDestroy();
-        this.#failed.note(socket, `internal error: ${String(error)}`, '-');
-      });
-      void served.then(() => this.#hasArrived(socket));
+      this.#pod.share.run(() => this.#serve(socket, serve));
     });
     server.on('error', (error) => this.#pod.sockets.acceptFailed(error));
     this.#pod.sockets.listen(server, port, fd);
     this.#servers.push(server);
+  }
+
+  #serve(socket: Socket, serve: Serve): void {
+    if (socket.destroyed) return;
+    const served = serve(socket).catch((error: unknown) => {
+      socket.resetAndDestroy();
+      this.#failed.note(socket, `internal error: ${String(error)}`, '-');
+    });
+    void served.then(() => this.#hasArrived(socket));
   }
 
   /** Counts a socket until it is served, or has closed. */

@@ -12,7 +12,9 @@ import {
 } from './data-path.ts';
 import type { FailedArrivals } from './failed-arrivals.ts';
 import { type Handshake, HandshakeGate } from './handshake-gate.ts';
+import type { Field } from './hbone/hpack-tables.ts';
 import { createHboneServer, type HboneServer, type ServerSession } from './hbone/server.ts';
+import type { TunnelStream } from './hbone/stream.ts';
 import { identityOf } from './identity-of.ts';
 import { serveInbound } from './inbound.ts';
 import type { Shortage } from './shedding.ts';
@@ -116,6 +118,7 @@ export class PodSessions {
     return createHboneServer(svid, {
       settings: this.#path.config.hbone,
       handshakeTimeoutMs: HANDSHAKE_TIMEOUT_MS,
+      share: this.#pod.share,
       resetsOf: (socket) => this.#clientOf(socket).resets,
       onSession: (session) => this.#onSession(session),
       onSessionClose: (session, reason) => {
@@ -129,20 +132,26 @@ export class PodSessions {
         this.#failed.note(socket, `TLS handshake failed: ${error.message}`, 'TLS_FAILURE');
       },
       onRequest: (session, stream, fields) => {
-        const remote = remoteOf(session.socket);
-        const local = localOf(session.socket);
-        if (remote === undefined || local === undefined) {
-          stream.abort();
-          return;
-        }
-        const [path, pod] = [this.#path, this.#pod];
-        const current = path.tables.workloadByUid(workload.uid) ?? workload;
-        const call = { path, pod, workload: current, session, stream, fields, remote, local };
-        serveInbound(call).catch((error: unknown) => {
-          stream.abort('INTERNAL_ERROR');
-          this.#failed.note(session.socket, `internal error: ${String(error)}`, '-');
-        });
+        this.#pod.share.run(() => this.#serve(workload, session, stream, fields));
       },
+    });
+  }
+
+  #serve(workload: Workload, session: ServerSession, stream: TunnelStream, fields: readonly Field[]): void {
+    // It may have been given up before it was its turn.
+    if (stream.isOver) return;
+    const remote = remoteOf(session.socket);
+    const local = localOf(session.socket);
+    if (remote === undefined || local === undefined) {
+      stream.abort();
+      return;
+    }
+    const [path, pod] = [this.#path, this.#pod];
+    const current = path.tables.workloadByUid(workload.uid) ?? workload;
+    const call = { path, pod, workload: current, session, stream, fields, remote, local };
+    serveInbound(call).catch((error: unknown) => {
+      stream.abort('INTERNAL_ERROR');
+      this.#failed.note(session.socket, `internal error: ${String(error)}`, '-');
     });
   }
 

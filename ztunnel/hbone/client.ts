@@ -8,6 +8,7 @@ import { watchSession } from '#certs/revoked.ts';
 import type { Svid } from '#certs/svid.ts';
 import { Connection, type ConnectionSettings } from './connection.ts';
 import { HboneError } from './error.ts';
+import { shareOf } from './fair-share.ts';
 
 /** Whom to connect to, and as whom. */
 export interface HopOptions {
@@ -39,7 +40,8 @@ export async function connectHop(options: HopOptions): Promise<Connection> {
     socket.setNoDelay(true);
     const secure = connectTls({ socket, ...clientTlsOptions(svid, expected) });
     await untilSecure(secure, socket).catch((error: unknown) => fail(hop, 'TLS_FAILED', error));
-    const connection = new Connection(secure, { settings, onClose });
+    const share = shareOf(socket);
+    const connection = new Connection(secure, { settings, onClose, ...(share && { share }) });
     watchSession({ svid, socket: secure, close: (reason) => connection.close(reason) });
     return connection;
   } catch (error) {

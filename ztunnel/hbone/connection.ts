@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net';
 import { type ErrorCode, Http2Error, nameOfCode } from './error.ts';
+import type { FairShare, Reader } from './fair-share.ts';
 import type { FloodGuard } from './flood-guard.ts';
 import { FrameWriter } from './frame-writer.ts';
 import {
@@ -40,6 +41,8 @@ export interface ConnectionOptions {
   readonly settings: ConnectionSettings;
   /** Makes this end the server. The stream is the receiver's, to answer and start, or to abort. */
   readonly onRequest?: (stream: TunnelStream, fields: readonly Field[]) => void;
+  /** Whose reads its own are; default: nobody's. */
+  readonly share?: FairShare;
   /** Counts streams that are reset or refused, for all connections of one peer; default: for this one alone. */
   readonly resets?: FloodGuard;
   /**
@@ -127,7 +130,17 @@ export class Connection {
       onTimeout: () => this.close('no answer to PING'),
     });
     this.#greet();
-    const onBytes = (bytes: Buffer): void => this.#onBytes(bytes);
+    const { share } = options;
+    const reader: Reader = {
+      rest: () => socket.pause(),
+      goOn: () => {
+        if (!socket.destroyed) socket.resume();
+      },
+    };
+    const onBytes = (bytes: Buffer): void => {
+      this.#onBytes(bytes);
+      share?.take(reader, bytes.length);
+    };
     if (!readInto(socket, inlet, onBytes)) socket.on('data', onBytes);
     socket.on('end', () => this.#lose('closed by the peer'));
     socket.on('error', (error) => this.#lose(error.message));

@@ -5,6 +5,7 @@ import { checkClientSocket, PeerError, tlsOptions } from '#certs/peer.ts';
 import { watchSession } from '#certs/revoked.ts';
 import type { Svid } from '#certs/svid.ts';
 import { Connection, type ConnectionSettings } from './connection.ts';
+import type { FairShare } from './fair-share.ts';
 import type { FloodGuard } from './flood-guard.ts';
 import type { Field } from './hpack-tables.ts';
 import type { TunnelStream } from './stream.ts';
@@ -20,6 +21,8 @@ export interface HboneServerOptions {
   readonly settings: ConnectionSettings;
   /** For the TLS handshake. */
   readonly handshakeTimeoutMs: number;
+  /** Whose reads those of sessions are; default: nobody's. */
+  readonly share?: FairShare;
   /** Counts streams that are reset or refused, of all sessions of that client; default: of each session alone. */
   readonly resetsOf?: (socket: TLSSocket) => FloodGuard | undefined;
   readonly onSession: (session: ServerSession) => void;
@@ -58,6 +61,7 @@ function openSession(svid: Svid, socket: TLSSocket, peer: Identity, options: Hbo
   const connection: Connection = new Connection(socket, {
     settings: options.settings,
     ...(resets && { resets }),
+    ...(options.share && { share: options.share }),
     onRequest: (stream, fields) => options.onRequest(session, stream, fields),
     onClose: (reason) => options.onSessionClose(session, reason),
   });

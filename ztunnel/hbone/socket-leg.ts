@@ -1,6 +1,7 @@
 import type { Socket } from 'node:net';
 import { ByteQueue } from './byte-queue.ts';
 import type { DetachableLeg, DetachedSocket } from './detached-socket.ts';
+import { type Reader, shareOf } from './fair-share.ts';
 import type { LegEvents } from './leg.ts';
 import { Outlet } from './outlet.ts';
 import { readInto } from './read-into.ts';
@@ -23,7 +24,7 @@ interface Handle {
 /**
  * A TCP socket as one end of a splice. It must have been made with `allowHalfOpen`, and belongs to the leg.
  */
-export class SocketLeg implements DetachableLeg {
+export class SocketLeg implements DetachableLeg, Reader {
   readonly #socket: Socket;
   readonly #outlet: Outlet;
   #events: LegEvents | undefined;
@@ -35,6 +36,9 @@ export class SocketLeg implements DetachableLeg {
   /** Turn of the event loop in which bytes were last written. */
   #lastTurn = -1;
   #isFlushPlanned = false;
+  /** The other end has no room. */
+  #isPaused = false;
+  #isResting = false;
   /** Nothing is read any more. */
   #isStopped = false;
   #canDetach = false;
@@ -80,7 +84,11 @@ export class SocketLeg implements DetachableLeg {
         this.#events?.onFinish();
       });
     }
-    const onBytes = (bytes: Buffer): void => this.#events?.onData(bytes);
+    const share = shareOf(socket);
+    const onBytes = (bytes: Buffer): void => {
+      this.#events?.onData(bytes);
+      share?.take(this, bytes.length);
+    };
     this.#canDetach = readInto(socket, inlet, onBytes);
     if (!this.#canDetach) socket.on('data', onBytes);
   }
@@ -143,11 +151,24 @@ export class SocketLeg implements DetachableLeg {
   }
 
   pause(): void {
+    this.#isPaused = true;
     this.#socket.pause();
   }
 
   resume(): void {
-    if (!this.#isStopped) this.#socket.resume();
+    this.#isPaused = false;
+    if (!this.#isStopped && !this.#isResting) this.#socket.resume();
+  }
+
+  /** Others have their turn. */
+  rest(): void {
+    this.#isResting = true;
+    this.#socket.pause();
+  }
+
+  goOn(): void {
+    this.#isResting = false;
+    if (!this.#isPaused && !this.#isStopped && !this.#socket.destroyed) this.#socket.resume();
   }
 
   held(): number {

@@ -260,6 +260,11 @@ export class TunnelStream implements Leg {
     return !this.#isClosed && (this.#queue.length > 0 || this.#outgoing === 'ending' || this.#isFull);
   }
 
+  /** Whether nothing is sent on it any more, nor reported. */
+  get isOver(): boolean {
+    return this.#isClosed;
+  }
+
   get hasReceivedEnd(): boolean {
     return this.#incoming !== 'open';
   }
