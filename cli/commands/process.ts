@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
-import { callSupervisor } from '../supervisor-client.ts';
+import { askHandedOver, handedOverText } from '../local/handed-over.ts';
+import { callSupervisor, getState } from '../supervisor-client.ts';
 import { stateOption } from './options.ts';
 
 /** Each replica of a waypoint may take a minute to start and to drain, one after the other. */
@@ -28,5 +29,13 @@ function register(program: Command, verb: string, description: string): void {
     .action(async (name: string, options: { readonly state: string }) => {
       const path = `/processes/${encodeURI(name)}/${verb}`;
       await callSupervisor(options.state, { method: 'POST', path, timeoutMs: TIMEOUT_MS });
+      const [, node] = /^ztunnel\/(.+)$/.exec(name) ?? [];
+      if (verb === 'restart' && node !== undefined) await tellHandedOver(options.state, node);
     });
+}
+
+/** Says what became of the connections that were there. */
+async function tellHandedOver(state: string, node: string): Promise<void> {
+  const handedOver = await askHandedOver(getState(state), node);
+  if (handedOver !== undefined) console.log(`connections: ${handedOverText(handedOver)}`);
 }

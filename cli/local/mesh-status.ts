@@ -8,6 +8,7 @@ import type {
 import type { StatusFault } from '#control-plane/status-waypoints.ts';
 import { CONTROL_PLANE_ADDRESS, nodeAddress } from './addresses.ts';
 import type { FabricNode } from './fabric.ts';
+import type { HandedOver } from './handed-over.ts';
 import { controlPlaneNetns, formatWorkloadRef, nodeNetns } from './names.ts';
 import { certificateProblems, certificatesHold, sinceText } from './outages.ts';
 import { type RouteStatusEntry, routeStatuses } from './route-status.ts';
@@ -59,6 +60,8 @@ export interface NodeStatus {
     readonly ready: boolean;
     readonly restarts: number;
     readonly workers: number;
+    /** What became of the connections that its last restart met; null: it does not say. */
+    readonly handedOver: HandedOver | null;
   } | null;
   readonly xds: StatusClient['xds'];
 }
@@ -81,6 +84,8 @@ export interface StatusSources extends WorkloadSources {
   readonly processes: readonly ProcessReport[];
   /** Byte workers of each ztunnel. */
   readonly workers: number;
+  /** What the ztunnel of a node says of its last restart. */
+  readonly handedOver?: ReadonlyMap<string, HandedOver>;
   readonly waypoints: WaypointsReport;
   /** What the supervisor itself cannot do now. */
   readonly supervisor: readonly { readonly message: string; readonly effect: string }[];
@@ -155,7 +160,13 @@ function nodeStatus(sources: StatusSources, node: FabricNode): NodeStatus {
     ztunnel:
       process === undefined
         ? null
-        : { pid: pidOf(process), ready: process.ready, restarts: process.restarts, workers: sources.workers },
+        : {
+            pid: pidOf(process),
+            ready: process.ready,
+            restarts: process.restarts,
+            workers: sources.workers,
+            handedOver: sources.handedOver?.get(node.name) ?? null,
+          },
     xds: client?.xds ?? [],
   };
 }

@@ -1,4 +1,5 @@
 import type { Reason } from '#bpf/layout.ts';
+import { handedOverText } from './handed-over.ts';
 import type { MeshStatus, NodeStatus } from './mesh-status.ts';
 import { formatWorkloadRef } from './names.ts';
 import type { RouteStatusEntry } from './route-status.ts';
@@ -37,6 +38,7 @@ export function formatStatus(status: MeshStatus): string {
         one.captureReason === null ? [] : [[formatWorkloadRef(one), `by packet rules: ${one.captureReason}`]],
       ),
     ),
+    section('LAST RESTARTS', ['ZTUNNEL', 'CONNECTIONS'], status.nodes.flatMap(handedOverRows)),
     section('REFUSED', ['WORKLOAD', 'REASON', 'COUNT', 'WHAT'], status.workloads.flatMap(refusedRows)),
     section(
       'SERVICES',
@@ -111,6 +113,12 @@ function nodeRow(node: NodeStatus): readonly string[] {
     configurationText(xds),
     node.netns,
   ];
+}
+
+/** Of a ztunnel whose last restart met connections. */
+function handedOverRows({ name, ztunnel }: NodeStatus): readonly (readonly string[])[] {
+  const handedOver = ztunnel?.handedOver ?? {};
+  return Object.keys(handedOver).length === 0 ? [] : [[name, handedOverText(handedOver)]];
 }
 
 function waypointRow(waypoint: WaypointStatus): readonly string[] {

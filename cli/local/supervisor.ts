@@ -7,6 +7,7 @@ import { callSocket } from '../unix-http.ts';
 import { signalCgroup } from './cgroups.ts';
 import { readNodeEnrolment } from './enrolment.ts';
 import type { FabricNode } from './fabric.ts';
+import { askAllHandedOver } from './handed-over.ts';
 import { emptyInventory, type PodRecord, type RecordedProcess, saveInventory } from './inventory.ts';
 import { serveJson } from './json-server.ts';
 import { boundLogs } from './log-files.ts';
@@ -223,7 +224,8 @@ export class Supervisor {
     await this.#askControlPlane();
     // What the control plane wanted when it answered is known from here on, so that nothing is ready too early.
     this.#waypoints.sync();
-    const [processes, waypoints] = await Promise.all([
+    const [handedOver, processes, waypoints] = await Promise.all([
+      askAllHandedOver(state, nodes),
       Promise.all(
         [...this.#processes, ...this.#waypoints.replicas.map((one) => one.process)].map(async (process) => ({
           name: process.spec.name,
@@ -247,6 +249,7 @@ export class Supervisor {
       waypoints,
       // What the ztunnels inherit.
       workers: Number(process.env['ZTUNNEL_WORKER_THREADS'] ?? 1),
+      handedOver,
       pods,
       enrolment,
       waitingSince: this.#waiting,
