@@ -19,23 +19,53 @@ const OTHER_FIELDS = 16;
 
 const LENGTH_DELIMITED = 2;
 
+/** `malformed`: no decoder is to see it. */
+export type RequestShape =
+  | { readonly kind: 'fits' }
+  | { readonly kind: 'malformed' }
+  | { readonly kind: 'excess'; readonly what: string };
+
 /**
  * Looks over a DeltaDiscoveryRequest before it is decoded: sixteen million empty names fit into a request of 32 MiB, and take
- * seconds and half a gigabyte to decode. Says what is too much; undefined for what may be decoded, which need not be well-formed.
+ * seconds and half a gigabyte to decode. Whatever cannot be walked over here is malformed, so that nothing hides behind it.
  */
-export function excessOf(bytes: Uint8Array, limits: RequestLimits): string | undefined {
+export function shapeOf(bytes: Uint8Array, limits: RequestLimits): RequestShape {
   let at = 0;
   for (let fields = 0; at < bytes.length; fields += 1) {
-    if (fields >= limits.maxNames + OTHER_FIELDS) return `more than ${limits.maxNames} resource names`;
+    if (fields >= limits.maxNames + OTHER_FIELDS)
+      return excess(`more than ${limits.maxNames} resource names`);
     const tag = readVarint(bytes, at);
-    if (tag === undefined || (tag.value & 7) !== LENGTH_DELIMITED) return undefined;
-    const length = readVarint(bytes, tag.end);
-    if (length === undefined) return undefined;
+    const end = tag && endOfValue(bytes, tag.value & 7, tag.end);
+    if (tag === undefined || end === undefined || end > bytes.length) return { kind: 'malformed' };
     const number = Math.floor(tag.value / 8);
-    if (length.value > longestOf(number, limits)) return `${nameOf(number)} has ${length.value} bytes`;
-    at = length.end + length.value;
+    const length = end - tag.end;
+    if (length > longestOf(number, limits))
+      return excess(`${nameOf(number)} has more than ${longestOf(number, limits)} bytes`);
+    at = end;
   }
-  return undefined;
+  return { kind: 'fits' };
+}
+
+function excess(what: string): RequestShape {
+  return { kind: 'excess', what };
+}
+
+/** Undefined for groups, which are of another time, and for what is cut short. */
+function endOfValue(bytes: Uint8Array, wireType: number, start: number): number | undefined {
+  switch (wireType) {
+    case 0:
+      return readVarint(bytes, start)?.end;
+    case 1:
+      return start + 8;
+    case LENGTH_DELIMITED: {
+      const length = readVarint(bytes, start);
+      return length && length.end + length.value;
+    }
+    case 5:
+      return start + 4;
+    default:
+      return undefined;
+  }
 }
 
 function longestOf(field: number, limits: RequestLimits): number {

@@ -6,7 +6,7 @@ import { NODE_AGENT } from '#api/node-description.ts';
 import { type Budget, processorMs } from './caller-budget.ts';
 import type { Caller } from './caller-tokens.ts';
 import { keptText } from './kept-text.ts';
-import { excessOf } from './request-shape.ts';
+import { shapeOf } from './request-shape.ts';
 import type { ServedType, ServedView } from './served-view.ts';
 import { NODE_ORDER, type PlannedResponse, Session, WAYPOINT_ORDER } from './session.ts';
 import type { SubscriptionRequest, SubscriptionStatus } from './subscription.ts';
@@ -145,12 +145,12 @@ export class ClientStream {
   }
 
   #answer(bytes: Buffer): void {
-    const excess = excessOf(bytes, { ...REQUEST_LIMITS, maxNames: this.#maxNames });
-    if (excess !== undefined) {
-      this.refuse(status.RESOURCE_EXHAUSTED, excess);
+    const shape = shapeOf(bytes, { ...REQUEST_LIMITS, maxNames: this.#maxNames });
+    if (shape.kind === 'excess') {
+      this.refuse(status.RESOURCE_EXHAUSTED, shape.what);
       return;
     }
-    const request = decode(bytes);
+    const request = shape.kind === 'fits' ? decode(bytes) : undefined;
     if (request === undefined) {
       this.refuse(status.INVALID_ARGUMENT, 'not a DeltaDiscoveryRequest');
       return;

@@ -3,6 +3,11 @@ import { expect, test } from 'vitest';
 import { readClientHello } from '#waypoint/downstream/client-hello.ts';
 import { detectProtocol } from '#waypoint/downstream/detect.ts';
 import { readHttp1Head, readHttp2Head, readTrailers } from '#waypoint/downstream/request-head.ts';
+import {
+  CarriedTunnelError,
+  formatCarriedTunnel,
+  parseCarriedTunnel,
+} from '#waypoint/hand-over/carried-tunnel.ts';
 import { parseRetryAfter } from '#waypoint/route/retry.ts';
 import { decodeToken, encodeToken } from '#waypoint/route/session-token.ts';
 import { parseFields, parseHead, ResponseError } from '#waypoint/upstream/response-head.ts';
@@ -125,6 +130,30 @@ test('a ClientHello names a server, or none, or is refused; what has begun as on
     if (check.kind === 'hello') expect(check.serverName ?? 'a').toMatch(/^[a-z0-9_][a-z0-9_.-]{0,252}$/);
     const first = readClientHello(pieces[0] ?? Buffer.alloc(0));
     if (first.kind !== 'more') expect(first.kind).toBe(check.kind === 'more' ? first.kind : check.kind);
+  });
+});
+
+test('a tunnel on its way to another process is one, or a CarriedTunnelError', () => {
+  const state = { early: '', pending: 'aGVsbG8=', hasEnded: false };
+  const sample = {
+    id: '0123456789abcdef0123456789abcdef',
+    claimant: 'spiffe://cluster.local/ns/shop/sa/web',
+    caller: {
+      identity: 'spiffe://cluster.local/ns/shop/sa/web',
+      address: { ip: '10.0.0.1', port: 40_000 },
+      baggage: {},
+    },
+    authority: { ip: '10.96.0.1', port: 80 },
+    frontend: 'f',
+    downstream: state,
+    use: { kind: 'http1' },
+  };
+  expect(parseCarriedTunnel(sample).caller.identity).toMatchObject({ namespace: 'shop' });
+  always(textNear(JSON.stringify(sample)), (text) => {
+    const value: unknown = outcomeOf(() => JSON.parse(text), SyntaxError);
+    const tunnel = outcomeOf(() => parseCarriedTunnel(value), CarriedTunnelError);
+    if (tunnel !== undefined)
+      expect(parseCarriedTunnel(JSON.parse(JSON.stringify(formatCarriedTunnel(tunnel))))).toEqual(tunnel);
   });
 });
 

@@ -97,3 +97,9 @@ test('no bytes are too much for it, and a broken hello never gives a name that w
     }),
   );
 });
+
+test('what comes after the first message is not looked at: it may be early data', async () => {
+  const hello = await clientHello('ledger.pay.example');
+  const early = Buffer.from('140303000101170303000568656c6c6f', 'hex');
+  expect(readClientHello(Buffer.concat([hello, early]))).toMatchObject({ serverName: 'ledger.pay.example' });
+});

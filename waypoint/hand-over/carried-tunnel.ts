@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { type HostPort, isIp } from '#api/address.ts';
-import { formatIdentity, type Identity, parseIdentity } from '#certs/identity.ts';
+import { formatIdentity, type Identity, IdentityError, parseIdentity } from '#certs/identity.ts';
 import type { Field } from '#ztunnel/hbone/hpack-tables.ts';
 import type { Caller } from '../exchange.ts';
 import type { RequestRecord } from '../request-record.ts';
@@ -76,7 +76,15 @@ function formatState({ early, pending, hasEnded }: LegState): object {
 
 const bytes = z.base64().transform((text) => Buffer.from(text, 'base64'));
 const state = z.object({ early: bytes, pending: bytes, hasEnded: z.boolean() });
-const identity = z.string().transform((text) => parseIdentity(text));
+const identity = z.string().transform((text, { addIssue }) => {
+  try {
+    return parseIdentity(text);
+  } catch (error) {
+    if (!(error instanceof IdentityError)) throw error;
+    addIssue(error.message);
+    return z.NEVER;
+  }
+});
 const hostPort = z.object({ ip: z.string(), port: z.number().int().min(0).max(65_535) });
 const id = z.string().regex(/^[0-9a-f]{32}$/);
 const relay = z.object({
