@@ -88,6 +88,12 @@ export class KernelSplice {
     return attempt(() => openDirection(maps, senderKey(from.cookie, application, ztunnel), fd));
   }
 
+  /** Splices nothing more. */
+  close(): void {
+    for (const map of Object.values(this.#maps ?? {})) map.close();
+    this.#maps = undefined;
+  }
+
   #say({ splice_pods: pods }: Maps, cookie: bigint, isWanted: boolean): void {
     attempt(() => {
       if (isWanted) pods.update(podKey(cookie), Buffer.alloc(SPLICE_MAPS.splice_pods.value, 1));

@@ -15,6 +15,8 @@ const carrier = new Carrier({
   config,
   send: (message) => port.postMessage(message),
 });
+// The thread has crashed: what is no handle of its event loop's would stay open as long as the process.
+process.once('exit', () => carrier.closeMaps());
 port.on('message', (message: ToWorker) => {
   // Whatever a request meets becomes its answer; an error here is ours, and ends the thread.
   carrier.handle(message).catch((error: unknown) => {
