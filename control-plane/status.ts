@@ -104,6 +104,8 @@ export interface StatusPolicy {
   readonly broken: boolean;
   readonly dryRun: boolean;
   readonly ineffective: readonly { readonly rule: number; readonly reason: string }[];
+  /** Labels of the workloads that it is for; null: it does not choose by labels. */
+  readonly selector: Readonly<Record<string, string>> | null;
 }
 
 export interface StatusCertificate {
@@ -242,6 +244,7 @@ function statusPolicy(
     broken,
     dryRun,
     ineffective,
+    selector: policy.selector === undefined ? null : Object.fromEntries(policy.selector),
   };
 }
 

@@ -79,7 +79,7 @@ const TABLE: readonly { readonly files: RegExp; readonly may: readonly RegExp[] 
       /^control-plane\//,
       /^certs\//,
       /^ztunnel\/(zds|capture|tables|policy|dns)\//,
-      /^ztunnel\/(main|config|next-hop|caller|worker-messages|hbone\/headers)\.ts$/,
+      /^ztunnel\/(main|config|next-hop|caller|inbound-target|worker-messages|hbone\/headers)\.ts$/,
       /^waypoint\/(config|route)\//,
       /^waypoint\/(main|settings|setting-flags|model|exchange)\.ts$/,
     ],

@@ -14,6 +14,7 @@ import { pendingTasks, type ReadinessFacts } from './readiness.ts';
 
 const READY: ReadinessFacts = {
   tablesSynced: true,
+  revocationsKnown: true,
   workersReady: true,
   podsKnown: true,
   podsPending: 0,
@@ -23,6 +24,7 @@ const READY: ReadinessFacts = {
 function view(fields: Partial<AdminView> = {}): AdminView {
   return {
     configDump: async () => ({ workloads: [] }),
+    resources: () => [],
     logLevel: () => 'info',
     shortages: () => [],
     readiness: () => READY,
@@ -66,6 +68,7 @@ async function askOnce(routes: readonly HttpRoute[], method: string, path: strin
 test.each([
   { facts: {}, missing: [] },
   { facts: { tablesSynced: false }, missing: ['state manager'] },
+  { facts: { revocationsKnown: false }, missing: ['revocation list'] },
   { facts: { workersReady: false }, missing: ['proxy'] },
   { facts: { podsKnown: false }, missing: ['workload proxy manager'] },
   { facts: { podsPending: 1 }, missing: ['workload proxy manager'] },

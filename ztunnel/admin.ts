@@ -1,3 +1,5 @@
+import { type Resource, resourceName, resourceType } from '#api/resource.ts';
+import { resourceToJson } from '#api/resource-json.ts';
 import { type HttpAnswer, type HttpRoute, jsonAnswer, textAnswer } from './http-listener.ts';
 import { getRoute, indexRoute, metricsRoutes } from './operator-routes.ts';
 import { type ReadinessFacts, readinessAnswer } from './readiness.ts';
@@ -5,6 +7,8 @@ import type { ShortageState } from './shortages.ts';
 
 /** What the read-only endpoints show. */
 export interface AdminView {
+  /** What the node believes, as it was told. */
+  readonly resources: () => readonly Resource[];
   readonly configDump: () => Promise<object>;
   readonly logLevel: () => string;
   /** What was refused lately for want of something. */
@@ -47,6 +51,7 @@ export function orderRoutes(view: AdminView, orders: AdminOrders): readonly Http
   const drain = (): HttpAnswer => jsonAnswer(202, { draining: true, deadlineMs: orders.drain() });
   return [
     ...adminRoutes(view),
+    getRoute('/resources', () => jsonAnswer(200, { resources: view.resources().map(describeResource) })),
     ...metricsRoutes(view.metrics),
     ...readinessRoutes(view),
     { method: 'POST', path: '/drain', answer: drain },
@@ -54,6 +59,15 @@ export function orderRoutes(view: AdminView, orders: AdminOrders): readonly Http
     { method: 'POST', path: '/logging', answer: (query) => setLogLevel(view, orders, query) },
     { method: 'POST', path: '/reopen-logs', answer: () => reopen(orders) },
   ];
+}
+
+/** In the terms of the control plane's own `/resources`; where something is written is not known here. */
+function describeResource(resource: Resource): object {
+  return {
+    type: resourceType(resource),
+    name: resourceName(resource),
+    resource: resourceToJson(resource),
+  };
 }
 
 function setLogLevel(view: AdminView, orders: AdminOrders, query: URLSearchParams): HttpAnswer {

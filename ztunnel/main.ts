@@ -102,6 +102,7 @@ async function openListeners(
 function viewOf(node: Node, logger: Logger): AdminView {
   return {
     configDump: () => node.configDump(),
+    resources: () => [...node.tables.policies(), ...node.tables.services(), ...node.tables.workloads()],
     logLevel: () => logger.level,
     shortages: () => node.shortages.list(),
     readiness: () => node.readiness(),
@@ -144,6 +145,7 @@ async function followControlPlane(
       onRevoked: (list) => node.setRevoked(list),
     },
     onState: ({ kind }) => {
+      node.setConnected(kind === 'connected');
       if (kind === 'connected') node.svids.retryNow();
       // Until it is back, the newest roots are those that come with certificates.
       if (kind === 'disconnected') node.svids.setRoots(undefined);

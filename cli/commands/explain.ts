@@ -1,8 +1,7 @@
 import { type Command, Option } from 'commander';
-import type { ServedWaypoints } from '#control-plane/served-waypoints.ts';
-import type { ServedResources } from '#control-plane/status.ts';
+import { isIp, parseIp } from '#api/address.ts';
 import { usageError } from '../cli-error.ts';
-import { callControlPlane } from '../control-plane-client.ts';
+import { askMesh } from '../explain/ask-mesh.ts';
 import { explainConnection } from '../explain/explain.ts';
 import { formatExplanation } from '../explain/explanation-text.ts';
 import type { ExplainedRequest } from '../explain/waypoint-explanation.ts';
@@ -28,7 +27,7 @@ export function registerExplain(program: Command): void {
     .command('explain')
     .description('the decisions that a connection would meet, each with the object and line that decided')
     .addOption(stateOption())
-    .requiredOption('--from <workload>', 'who calls: NAMESPACE/NAME')
+    .requiredOption('--from <workload>', 'who calls: NAMESPACE/NAME, or an address')
     .requiredOption('--to <host:port>', 'what it dials: a name or an address, and a port')
     .option('--method <method>', 'of an HTTP request, GET by default; looked at by waypoints only')
     .option('--path <path>', 'of an HTTP request, with its query, / by default; looked at by waypoints only')
@@ -39,18 +38,18 @@ export function registerExplain(program: Command): void {
     )
     .addOption(outputOption())
     .action(async (flags: ExplainFlags) => {
-      const from = parseWorkloadRef(flags.from);
+      const from = isIp(flags.from) ? { ip: parseIp(flags.from) } : parseWorkloadRef(flags.from);
       const to = parseDestination(flags.to);
       const request = readRequest(flags);
-      // Answered by a process of this very version.
-      const served = (await callControlPlane(flags.state, { path: '/resources' })) as ServedResources;
-      const toWaypoints = (await callControlPlane(flags.state, { path: '/waypoints' })) as ServedWaypoints;
-      const explanation = explainConnection(served, from, to, {
+      const { facts, view } = await askMesh(flags.state, from);
+      const { served, basis, toWaypoints } = view;
+      const part = {
         waypoints: loadWaypoints(toWaypoints),
         rules: toWaypoints.rules,
         request,
-        nowMs: Date.now(),
-      });
+        nowMs: facts.nowMs,
+      };
+      const explanation = explainConnection({ served, basis, from, to, part, facts });
       if (flags.output === 'json') {
         console.log(JSON.stringify(explanation, undefined, 2));
         return;

@@ -5,7 +5,8 @@ import { serviceKey } from '#api/service.ts';
 import type { Workload } from '#api/workload.ts';
 import type { ServedResources } from '#control-plane/status.ts';
 import { policy, rule, service, workload } from '#test/kit/resources.ts';
-import { type Explanation, explainConnection } from './explain.ts';
+import { explainConnection } from './explain.ts';
+import type { Explanation } from './explanation.ts';
 import { formatExplanation } from './explanation-text.ts';
 
 const CATALOG = service({
@@ -53,7 +54,7 @@ function explain(from: string, host: string, port: number, resources: readonly R
     })),
   };
   const [namespace = '', name = ''] = from.split('/');
-  return explainConnection(served, { namespace, name }, { host, port });
+  return explainConnection({ served, from: { namespace, name }, to: { host, port } });
 }
 
 const ALL = [CATALOG, WEB, CART, OUTSIDER, CATALOG_1, CATALOG_2, ONLY_CART];

@@ -6,70 +6,26 @@ import type { Workload } from '#api/workload.ts';
 import { formatIdentity } from '#certs/identity.ts';
 import type { ServedResources } from '#control-plane/status.ts';
 import { answerName } from '#ztunnel/dns/resolve.ts';
-import { decideNextHop, type NextHop, type NotSameNode } from '#ztunnel/next-hop.ts';
+import { decideNextHop, type NextHop } from '#ztunnel/next-hop.ts';
 import type { InboundConnection } from '#ztunnel/policy/verdict.ts';
 import { createTables } from '#ztunnel/tables/store.ts';
 import type { Tables } from '#ztunnel/tables/tables.ts';
 import { CliError } from '../cli-error.ts';
 import { formatWorkloadRef, type WorkloadRef } from '../local/names.ts';
-import { type ExplainedVerdict, explainVerdict, isEnrolled, positionOf } from './verdicts.ts';
+import type { Explanation, Outcome, Route } from './explanation.ts';
+import { ignoredFor } from './ignored.ts';
+import {
+  type CertificateFacts,
+  factsOf,
+  type MeshFacts,
+  NO_FACTS,
+  type WorkloadFacts,
+} from './mesh-facts.ts';
+import { findObstacle } from './obstacles.ts';
+import { stranger } from './stranger.ts';
+import { explainVerdict, isEnrolled, positionOf } from './verdicts.ts';
 import type { WaypointExplanation } from './waypoint-explanation.ts';
 import { endsOf, explainWaypoints, type RequestPart } from './waypoint-way.ts';
-
-/** Every decision that a connection would meet, in the order in which it meets them. */
-export interface Explanation {
-  readonly from: {
-    readonly workload: string;
-    readonly node: string;
-    readonly address: Ip;
-    readonly enrolled: boolean;
-    /** What the other side is shown; null when the caller is not in the mesh, as then nobody is shown anything. */
-    readonly identity: string | null;
-  };
-  readonly to: {
-    readonly host: string;
-    readonly port: number;
-    /** What the name resolves to; null when it is not the mesh's to say. */
-    readonly resolved: HostPort | null;
-    readonly service: string | null;
-    /** Where the service is written. */
-    readonly position: string | null;
-  };
-  /** One for each place where the connection can go: balancing takes one of them. */
-  readonly routes: readonly Route[];
-  /** What the waypoints on the way decide; more than one only where a canary waypoint takes a share. */
-  readonly waypoints: readonly WaypointExplanation[];
-  readonly outcome: Outcome;
-}
-
-export type Outcome =
-  | 'allowed'
-  | 'refused'
-  | 'depends on the endpoint'
-  | 'answered by the waypoint'
-  /** Which is not one of ours: what it does is not known here. */
-  | 'left to the waypoint'
-  | 'left to the network outside the mesh';
-
-/** A way that the connection may take, and whether it is let in at its end. */
-export interface Route {
-  readonly hop: {
-    readonly kind: NextHop['kind'];
-    readonly reason: string;
-    readonly message: string | null;
-    /** What is dialled. */
-    readonly dials: string | null;
-    /** CONNECT authority of a tunnel. */
-    readonly authority: string | null;
-    /** Who has to answer. */
-    readonly expects: readonly string[];
-    readonly destination: string | null;
-    /** What keeps it in a tunnel, where both ends are on one node. */
-    readonly notSameNode: NotSameNode | null;
-  };
-  /** Null when no policy of the mesh is asked: the destination is not in it, or a waypoint, or the connection never gets there. */
-  readonly verdict: ExplainedVerdict | null;
-}
 
 const NO_WAYPOINTS: RequestPart = {
   waypoints: [],
@@ -81,46 +37,61 @@ const NO_WAYPOINTS: RequestPart = {
 /** Balancing is asked this often, with evenly spread random numbers, to find every place where it may lead. */
 const SAMPLES = 256;
 
+/** Who calls: a workload, or whoever has an address. */
+export type Caller = WorkloadRef | { readonly ip: Ip };
+
+/** What is asked about. */
+export interface ConnectionQuestion {
+  /** What is served, and whose view of that it is. */
+  readonly served: ServedResources;
+  readonly basis?: string;
+  readonly from: Caller;
+  readonly to: { readonly host: string; readonly port: number };
+  readonly part?: RequestPart;
+  readonly facts?: MeshFacts;
+}
+
 /**
- * Asks the functions that the data path asks, on what the control plane serves.
+ * Asks the functions that the data path asks, on what is served.
  * @throws CliError when there is no such workload.
  */
-export function explainConnection(
-  served: ServedResources,
-  from: WorkloadRef,
-  to: { readonly host: string; readonly port: number },
-  part: RequestPart = NO_WAYPOINTS,
-): Explanation {
+export function explainConnection(question: ConnectionQuestion): Explanation {
+  const { served, to, part = NO_WAYPOINTS, facts = NO_FACTS, basis = 'control plane' } = question;
   const tables = loadTables(served);
-  const source = [...tables.workloads()].find(
-    ({ namespace, name }) => namespace === from.namespace && name === from.name,
-  );
-  if (source === undefined) throw new CliError(`there is no workload ${formatWorkloadRef(from)}`);
-  const address = resolve(tables, source, to.host);
+  const source = findSource(tables, question.from);
+  const name = resolve(tables, source, to.host);
+  const address = name.ip;
   const sourceIp =
     source.addresses.find((ip) => ip.includes(':') === address?.includes(':')) ?? source.addresses[0] ?? '';
   const destination = address === undefined ? undefined : { ip: address, port: to.port };
   const service = destination && tables.serviceByVip(source.network, destination.ip, source.namespace);
-  const ways = destination === undefined ? [] : findWays({ served, tables, source, sourceIp, destination });
+  const ways =
+    destination === undefined ? [] : findWays({ served, tables, facts, source, sourceIp, destination });
   const waypoints = explainWaypoints({ served, tables, source, sourceIp, to, part }, ways);
   const routes = ways.map(({ route }) => route);
+  const known = factsOf(facts, source);
   return {
+    basis,
     from: {
-      workload: formatWorkloadRef(from),
+      workload: source.namespace === '' ? source.name : formatWorkloadRef(source),
       node: source.node,
       address: sourceIp,
       enrolled: isEnrolled(source),
       identity: isEnrolled(source) ? formatIdentity(source) : null,
+      capture: known?.capture ?? null,
+      pending: known?.pending ?? null,
+      certificate: certificateOf(known),
     },
     to: {
       ...to,
       resolved: destination ?? null,
+      exists: name.exists,
       service: service === undefined ? null : service.hostname,
       position: service === undefined ? null : positionOf(served, ADDRESS_TYPE, serviceKey(service)),
     },
     routes,
     waypoints,
-    outcome: outcomeOf(routes, waypoints),
+    outcome: name.exists ? outcomeOf(routes, waypoints) : 'no such name',
   };
 }
 
@@ -133,6 +104,7 @@ interface Way {
 interface Question {
   readonly served: ServedResources;
   readonly tables: Tables;
+  readonly facts: MeshFacts;
   readonly source: Workload;
   readonly sourceIp: Ip;
   readonly destination: HostPort;
@@ -148,9 +120,34 @@ function loadTables({ resources }: ServedResources): Tables {
   return tables;
 }
 
-/** As the workload's resolver answers; IPv4 where there is a choice. Undefined: a name of somebody else's. */
-function resolve(tables: Tables, source: Workload, host: string): Ip | undefined {
-  if (isIp(host)) return parseIp(host);
+/**
+ * The workload, or whoever has the address; somebody outside the mesh where nobody of it has.
+ * @throws CliError
+ */
+function findSource(tables: Tables, from: Caller): Workload {
+  if ('ip' in from) return tables.workloadByIp('', from.ip) ?? stranger(from.ip);
+  const source = [...tables.workloads()].find(
+    ({ namespace, name }) => namespace === from.namespace && name === from.name,
+  );
+  if (source !== undefined) return source;
+  throw new CliError(
+    `there is no workload ${formatWorkloadRef(from)}: tulle status lists them; or give the caller's address`,
+  );
+}
+
+function certificateOf(known: WorkloadFacts | undefined): CertificateFacts | null {
+  const certificate = known?.certificate ?? undefined;
+  return certificate === undefined ? null : { serial: certificate.serial, notAfter: certificate.notAfter };
+}
+
+/** As the workload's resolver answers; IPv4 where there is a choice. Without an address it is a name of somebody else's. */
+function resolve(
+  tables: Tables,
+  source: Workload,
+  host: string,
+): { readonly ip?: Ip; readonly exists: boolean } {
+  if (isIp(host)) return { ip: parseIp(host), exists: true };
+  let exists = true;
   for (const type of ['A', 'AAAA'] as const) {
     const answer = answerName({
       tables,
@@ -159,12 +156,16 @@ function resolve(tables: Tables, source: Workload, host: string): Ip | undefined
       clientNamespace: source.namespace,
       network: source.network,
       clusterDomain: 'cluster.local',
+      ownsClusterDomain: true,
       ipv6: true,
       random: () => 0,
     });
-    if (answer.kind === 'found' && answer.addresses[0] !== undefined) return answer.addresses[0];
+    if (answer.kind === 'found' && answer.addresses[0] !== undefined) {
+      return { ip: answer.addresses[0], exists };
+    }
+    if (answer.kind === 'no-such-name') exists = false;
   }
-  return undefined;
+  return { exists };
 }
 
 /** All different ways, each once. */
@@ -200,11 +201,34 @@ function describeRoute(question: Question, hop: NextHop): Route {
       destination: workload === undefined ? null : formatWorkloadRef(workload),
       notSameNode: (hop.kind === 'tunnel' && isInside && hop.notSameNode) || null,
     },
-    verdict:
-      workload === undefined || hop.kind === 'refuse' || !isEnrolled(workload) || isViaWaypoint(question, hop)
-        ? null
-        : explainVerdict(question, workload, connectionTo(question, workload, hop)),
+    end: workload === undefined ? null : describeEnd(question, workload, isInside && isCarried(hop)),
+    obstacle: findObstacle({ ...question, hop, port: portOf(hop, question.destination) }),
+    ...(workload === undefined ||
+    hop.kind === 'refuse' ||
+    !isEnrolled(workload) ||
+    isViaWaypoint(question, hop)
+      ? { verdict: null, ignored: [] }
+      : {
+          verdict: explainVerdict(question, workload, connectionTo(question, workload, hop)),
+          ignored: ignoredFor(question, question.facts, workload),
+        }),
   };
+}
+
+function describeEnd({ facts }: Question, workload: Workload, showsIdentity: boolean): Route['end'] {
+  const known = factsOf(facts, workload);
+  return {
+    workload: formatWorkloadRef(workload),
+    node: workload.node,
+    enrolled: isEnrolled(workload),
+    identity: showsIdentity ? formatIdentity(workload) : null,
+    capture: known?.capture ?? null,
+    certificate: certificateOf(known),
+  };
+}
+
+function isCarried({ kind }: NextHop): boolean {
+  return kind === 'tunnel' || kind === 'same-node';
 }
 
 /** Whether its node's ztunnel carries its connections. */
@@ -244,16 +268,21 @@ function portOf(hop: NextHop, destination: HostPort): number {
 }
 
 function outcomeOf(routes: readonly Route[], waypoints: readonly WaypointExplanation[]): Outcome {
-  if (routes.every(({ hop }) => hop.kind === 'passthrough' && hop.destination === null)) {
+  const leaves = ({ hop, obstacle }: Route): boolean =>
+    hop.kind === 'passthrough' && hop.destination === null && obstacle === null;
+  if (routes.every(leaves)) {
     return 'left to the network outside the mesh';
   }
-  const direct = routes.filter(({ hop }) => !isWaypointHop(hop));
+  // What does not get to its waypoint is not the waypoint's to decide.
+  const direct = routes.filter(({ hop, obstacle }) => !isWaypointHop(hop) || obstacle !== null);
+  const isAtWaypoint = direct.length < routes.length;
   if (direct.length === 0 && waypoints.length === 0) return 'left to the waypoint';
   if (direct.length === 0 && waypoints.every(({ action }) => action.kind === 'answered')) {
     return 'answered by the waypoint';
   }
-  const isOpen = ({ hop, verdict }: Route): boolean => hop.kind !== 'refuse' && verdict?.kind !== 'deny';
-  const ends = [...direct.map(isOpen), ...waypoints.flatMap(endsOf)];
+  const isOpen = ({ hop, verdict, obstacle }: Route): boolean =>
+    hop.kind !== 'refuse' && verdict?.kind !== 'deny' && obstacle === null;
+  const ends = [...direct.map(isOpen), ...(isAtWaypoint ? waypoints.flatMap(endsOf) : [])];
   if (ends.every(Boolean)) return 'allowed';
   return ends.some(Boolean) ? 'depends on the endpoint' : 'refused';
 }

@@ -58,13 +58,14 @@ export function positionOf(
 ): string | null {
   const found = served.resources.find((one) => one.type === type && one.name === name);
   if (found === undefined) return null;
-  return (rule === undefined ? undefined : found.ruleOrigins?.[rule]) ?? found.origin.position;
+  const position = (rule === undefined ? undefined : found.ruleOrigins?.[rule]) ?? found.origin.position;
+  return position === '' ? null : position;
 }
 
 /** What a policy is written as. */
 export function objectOf(served: ServedResources, policy: string): string {
   const found = served.resources.find((one) => one.type === AUTHORIZATION_TYPE && one.name === policy);
-  return found?.origin.object ?? policy;
+  return found === undefined || found.origin.object === '' ? policy : found.origin.object;
 }
 
 /** Whether a workload is in the mesh. */

@@ -13,7 +13,8 @@ import type {
   Route,
   WaypointConfig,
 } from '#waypoint/model.ts';
-import { type Explanation, explainConnection } from './explain.ts';
+import { explainConnection } from './explain.ts';
+import type { Explanation } from './explanation.ts';
 import { formatExplanation } from './explanation-text.ts';
 import type { ForwardExplanation } from './waypoint-explanation.ts';
 
@@ -165,17 +166,17 @@ function explain(
       origin: { object: `${resource.kind} ${resource.name}`, position: `/mesh/${resource.name}.yaml:1:1` },
     })),
   };
-  return explainConnection(
+  return explainConnection({
     served,
-    { namespace: 'shop', name: 'cart' },
-    { host: 'catalog.shop', port: 80 },
-    {
+    from: { namespace: 'shop', name: 'cart' },
+    to: { host: 'catalog.shop', port: 80 },
+    part: {
       waypoints: [{ namespace: 'shop', name: 'waypoint', config }],
       rules: [{ object: OBJECT, positions: ['/mesh/route.yaml:9:5', '/mesh/route.yaml:17:5'] }],
       request: { method: 'GET', target: asked.target ?? '/', headers: asked.headers ?? [] },
       nowMs: Date.parse('2026-01-01T00:00:00Z'),
     },
-  );
+  });
 }
 
 const VERSION = { name: 'x-version', match: { kind: 'exact', value: 'v2' } } as const;

@@ -86,6 +86,8 @@ export interface StatusSources extends WorkloadSources {
   readonly workers: number;
   /** What the ztunnel of a node says of its last restart. */
   readonly handedOver?: ReadonlyMap<string, HandedOver>;
+  /** What ztunnels refuse for want of something. */
+  readonly shortages?: readonly StatusProblem[];
   readonly waypoints: WaypointsReport;
   /** What the supervisor itself cannot do now. */
   readonly supervisor: readonly { readonly message: string; readonly effect: string }[];
@@ -108,6 +110,7 @@ export function composeStatus(sources: StatusSources): MeshStatus {
       ...sources.supervisor.map((problem) => ownProblem(problem)),
       ...processProblems(sources),
       ...certificateProblems(sources),
+      ...(sources.shortages ?? []),
       ...waypointProblems(sources.waypoints, controlPlane?.waypoints ?? []),
       ...(controlPlane?.problems ?? []),
     ],

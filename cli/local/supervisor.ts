@@ -17,6 +17,7 @@ import type { WorkloadRef } from './names.ts';
 import { noteWaiting, whyUnseen } from './outages.ts';
 import { Pods } from './pods.ts';
 import { endProcess } from './process-signal.ts';
+import { askShortages } from './shortage-problems.ts';
 import { SocketLinks } from './socket-links.ts';
 import { controlPlaneSocket, nodeRunFolder, type StateFolder, supervisorSocket } from './state-folder.ts';
 import { SupervisedProcess } from './supervised-process.ts';
@@ -224,8 +225,9 @@ export class Supervisor {
     await this.#askControlPlane();
     // What the control plane wanted when it answered is known from here on, so that nothing is ready too early.
     this.#waypoints.sync();
-    const [handedOver, processes, waypoints] = await Promise.all([
+    const [handedOver, shortages, processes, waypoints] = await Promise.all([
       askAllHandedOver(state, nodes),
+      askShortages(state, nodes),
       Promise.all(
         [...this.#processes, ...this.#waypoints.replicas.map((one) => one.process)].map(async (process) => ({
           name: process.spec.name,
@@ -250,6 +252,7 @@ export class Supervisor {
       // What the ztunnels inherit.
       workers: Number(process.env['ZTUNNEL_WORKER_THREADS'] ?? 1),
       handedOver,
+      shortages,
       pods,
       enrolment,
       waitingSince: this.#waiting,

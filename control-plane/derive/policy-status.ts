@@ -23,6 +23,8 @@ export interface PolicyStatus {
   readonly nodes: readonly string[];
   /** Waypoints, `namespace/name`, that enforce it, sorted. */
   readonly waypoints: readonly string[];
+  /** Labels of the workloads that it is for; absent: it does not choose by labels. */
+  readonly selector?: ReadonlyMap<string, string>;
 }
 
 /** Of a policy that is for waypoints only and no Authorization stands for; it counts as one rule. */
@@ -69,6 +71,7 @@ export function summarizePolicies(
       ineffective: [...outcome.ineffective, ...(outdone ? [outdone] : [])],
       nodes: [...enforcing].sort(),
       waypoints: [],
+      ...(outcome.selector !== undefined && { selector: outcome.selector }),
     };
   });
 }
