@@ -27,7 +27,7 @@ export interface LimitedSockets extends PodSockets {
 }
 
 /** How long it is taken for granted how many descriptors the process may have. */
-const LIMIT_TTL_MS = 1_000;
+const LIMIT_TTL_MS = 100;
 
 /** Sockets that a pod may have as many of as the options say. */
 export function limitSockets(sockets: PodSockets, options: LimitedSocketsOptions): LimitedSockets {
@@ -54,16 +54,14 @@ export function limitSockets(sockets: PodSockets, options: LimitedSocketsOptions
     }
     take(socket);
     socket.once('error', noted);
-    if (isReserved(socket)) {
-      const error = noted(new ExhaustedError(exhaustedMessage(), 'EMFILE', undefined));
-      // Whoever waits for it is told.
-      socket.destroy(error instanceof Error ? error : undefined);
-    }
+    // Whoever waits for it is told.
+    if (isReserved(socket)) socket.destroy(new ExhaustedError(exhaustedMessage(), 'EMFILE', undefined));
     return socket;
   };
   const noted = <E>(error: E): E => {
     const shortage = shortageOf(error);
-    if (shortage !== undefined && error instanceof Error) shedding.note(shortage, pod, error.message);
+    if (shortage === undefined || !(error instanceof Error)) return error;
+    shedding.note(shortage, pod, messageOf(error));
     return error;
   };
   return {
@@ -99,7 +97,14 @@ const SHORTAGES: Readonly<Record<ExhaustedError['code'], Shortage>> = {
 };
 
 function shortageOf(error: unknown): Shortage | undefined {
-  return error instanceof ExhaustedError ? SHORTAGES[error.code] : undefined;
+  if (error instanceof ExhaustedError) return SHORTAGES[error.code];
+  // EADDRNOTAVAIL of a call of ours means another thing.
+  return exhaustedDescriptors(error) === undefined ? undefined : 'descriptors';
+}
+
+/** What names the process or pod, and says what helps. */
+function messageOf(error: Error): string {
+  return error instanceof ExhaustedError ? error.message : (exhaustedDescriptors(error) ?? error.message);
 }
 
 function exhaustedMessage(): string {

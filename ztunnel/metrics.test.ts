@@ -139,6 +139,22 @@ test('open sockets go down with connections that end and with workers that are g
   expect(await metricValue(used, 'tulle_worker_crashes_total')).toBe('1');
 });
 
+test('what a client says of itself is told apart so often, and beyond that is one', async () => {
+  const used = metrics();
+  const named = (index: number): AccessRecord => {
+    const { source, ...others } = record({ event: 'closed', includesOpening: true });
+    const workload = source.workload && { ...source.workload, workloadName: `pod-${index}` };
+    return { ...others, source: { ...source, ...(workload && { workload }) } };
+  };
+  used.records(
+    0,
+    Array.from({ length: 2_500 }, (_, index) => named(index)),
+  );
+  const other = ['source_workload="other"', 'destination_workload="other"', 'reporter="destination"'];
+  expect(await metricValue(used, 'istio_tcp_connections_opened_total', ...other)).toBe('500');
+  expect(await metricValue(used, 'istio_tcp_connections_opened_total', 'source_workload="pod-7"')).toBe('1');
+});
+
 test('what is not known is labelled unknown', async () => {
   const used = metrics();
   used.records(0, [

@@ -1,6 +1,6 @@
 import { once } from 'node:events';
 import { createServer, type Server } from 'node:net';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { afterAll, beforeAll, expect, test, vi } from 'vitest';
 import type { Svid } from '#certs/svid.ts';
 import { type TemporaryAuthority, temporaryAuthority } from '#certs/testing.ts';
 import { type CarrierProcess, startCarrierProcess } from '#test/kit/carrier-process.ts';
@@ -21,6 +21,9 @@ const AT_A_TIME = 10;
 const MIB = 1024 * 1024;
 /** What the heap may grow by before it is collected, whatever has come. */
 const MOST_GROWTH = 100 * MIB;
+
+// A process starts, and much comes at once, on a machine that may have much else to do.
+vi.setConfig({ testTimeout: 60_000, hookTimeout: 60_000 });
 
 let ca: TemporaryAuthority;
 let web: Svid;

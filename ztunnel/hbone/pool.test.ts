@@ -182,6 +182,17 @@ test('a session that is not used closes', async () => {
   expect(handshakes).toBe(2);
 });
 
+test('the sessions of a caller that is gone close when their streams have ended', async () => {
+  const pool = openPool();
+  const { stream } = await open(pool);
+  pool.release('somebody else');
+  pool.release(target().caller);
+  await open(pool, target({ caller: 'another' }));
+  expect(pool.size).toBe(2);
+  stream.abort();
+  await eventually('it is closed', () => pool.size === 1);
+});
+
 test('a peer that is somebody else is refused, with who it is', async () => {
   const opened = open(openPool(), target({ expected: [CLIENT] }));
   await expect(opened).rejects.toMatchObject({
