@@ -149,7 +149,7 @@ function join(call: KnownCall, target: Target, live: LiveConnection, leg: Leg): 
 /** Takes up a connection that another session has carried, as if it were a new one in all but the application's socket. */
 async function takeUp(call: KnownCall, target: Target, id: string): Promise<void> {
   const { path, workload } = call;
-  const answered = await path.handOver.claim(id, claimantOf(call, target));
+  const answered = await path.handOver.claim(id, claimantOf(call, target), call.remote.ip);
   if (answered.kind === 'moved') {
     // Not looked at: it may be asked again, where the next ztunnel answers.
     call.stream.abort('REFUSED_STREAM');

@@ -63,8 +63,19 @@ test('no more wait, and no more claims, than there may be', async () => {
   parked.park(connection('b'));
   expect(unclaimed).toEqual(['b full']);
   const waiting = parked.claim('c', OWNER);
-  expect(await parked.claim('d', OWNER)).toEqual({ kind: 'absent' });
+  expect(await parked.claim('d', OWNER)).toEqual({ kind: 'moved' });
   parked.close();
   expect(await waiting).toEqual({ kind: 'absent' });
   expect(unclaimed).toEqual(['b full', 'a late']);
+});
+
+test('what moves to another process is not here any more, and who asks for it is sent there', async () => {
+  parked.park(connection('a'));
+  const early = parked.claim('b', OWNER);
+  expect(parked.move()).toEqual([connection('a')]);
+  expect(await early).toEqual({ kind: 'moved' });
+  expect(await parked.claim('a', OWNER)).toEqual({ kind: 'moved' });
+  // The other process did not take it after all.
+  parked.park(connection('a'));
+  expect(await parked.claim('a', OWNER)).toMatchObject({ kind: 'claimed' });
 });

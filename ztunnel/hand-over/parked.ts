@@ -12,9 +12,9 @@ export type Claim<Connection = CarriedConnection> =
   | { readonly kind: 'claimed'; readonly connection: Connection }
   /** It is somebody else's, and stays there. */
   | { readonly kind: 'refused' }
-  /** It did not come in time, or too many wait. */
+  /** It did not come in time. */
   | { readonly kind: 'absent' }
-  /** This process goes away: its successor has it, or will. */
+  /** To be asked for again: this process goes away, and its successor has it or will; or too many wait. */
   | { readonly kind: 'moved' };
 
 export interface ParkedOptions<Connection = CarriedConnection> {
@@ -108,7 +108,7 @@ export class Parked<Connection extends Claimable = CarriedConnection> {
 
   #await(id: string, claimant: string): Promise<Claim<Connection>> {
     const { patienceMs = PATIENCE_MS, limit = LIMIT } = this.#options;
-    if (this.#claimCount >= limit) return Promise.resolve({ kind: 'absent' });
+    if (this.#claimCount >= limit) return Promise.resolve({ kind: 'moved' });
     const { promise, resolve } = Promise.withResolvers<Claim<Connection>>();
     const claims = this.#claims.get(id) ?? new Set();
     this.#claims.set(id, claims);

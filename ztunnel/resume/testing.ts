@@ -69,7 +69,12 @@ export class RestartBed implements AsyncDisposable {
     this.nodes.push(node);
     await node.learn(web, cart, ...more);
     if (isCertified) await this.certify(node, name);
+    const places = [15001, 15008].map((port) => ({ ip: name === 'n1' ? WEB : CART, port }));
+    const before = places.map((place) => this.pods.portOf(place));
     await node.serve(name === 'n1' ? web : cart);
+    await eventually('listeners of its own', () =>
+      places.every((place, at) => this.pods.portOf(place) !== before[at]),
+    );
     return node;
   }
 
