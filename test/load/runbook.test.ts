@@ -1,10 +1,12 @@
 import { readdirSync, readFileSync, rmSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { mustRun } from '#test/kit/command.ts';
 import { eventually } from '#test/kit/eventually.ts';
 import { type Mesh, openMesh, type WorkloadStatus } from '#test/kit/mesh.ts';
 import { ca, processesFolder, processIds, processIdsBelow } from '#test/kit/operator.ts';
 import { serverCommand } from '#test/kit/programs/programs.ts';
+import { PYTHON } from '#test/kit/socket-calls.ts';
 import { namespaceYaml, peerAuthenticationYaml, policyYaml, serviceYaml } from '#test/kit/yaml.ts';
 
 /** The runbook of docs/operations.md: each failure is brought about, and its lines are looked for where they are said to be. */
@@ -50,6 +52,7 @@ const PLACES: Readonly<Record<string, () => Promise<string>>> = {
   'the application': async () => '',
   'any command': async () => (await mesh.tulle('status')).stderr,
   'logs/node-agent-NODE.log': async () => `${mesh.logOf('node-agent-n1')}${mesh.logOf('node-agent-n2')}`,
+  'logs/ztunnel-NODE.log': async () => `${mesh.logOf('ztunnel-n1')}${mesh.logOf('ztunnel-n2')}`,
 };
 
 function errorsOf(node: string): string {
@@ -187,6 +190,18 @@ test('pins were removed by hand', { timeout: 120_000 }, async () => {
   await isReady();
 });
 
+test('descriptors run out', { timeout: 120_000 }, async () => {
+  const [pid = 0] = processIdsBelow(processesFolder(catalog.cgroup)).get('ztunnel-n2') ?? [];
+  const limit = ['prlimit', '--pid', `${pid}`];
+  const before = (await mustRun([...limit, '--nofile', '--raw', '--noheadings', '-o', 'SOFT'])).trim();
+  await mustRun([...limit, `--nofile=${readdirSync(`/proc/${pid}/fd`).length + 40}:`]);
+  const call = { targets: [[catalog.addresses[0], 9000]], count: 200, seconds: 20 };
+  await mesh.exec('shop/web', [PYTHON, CROWD, 'call', JSON.stringify(call)], 60_000);
+  await isSaid('descriptors, ports or memory run out, or a pod takes too much', ['shortage']);
+  await mustRun([...limit, `--nofile=${before}:`]);
+  await isReady();
+});
+
 test('a rotation does not go on', { timeout: 120_000 }, async () => {
   kill('ztunnel-n2', 'SIGSTOP');
   expect((await ca(mesh, 'rotate')).code).toBe(0);
@@ -217,6 +232,8 @@ test('`up` was killed, and takes over what runs', { timeout: 120_000 }, async ()
   await isReady();
   expect(await processIds(mesh)).toEqual(pids);
 });
+
+const CROWD = join(import.meta.dirname, '../kit/programs/crowd.py');
 
 const MESH = [
   namespaceYaml('shop', true),
