@@ -135,12 +135,14 @@ async function followControlPlane(
     secrets: {
       onRoots: (rootsPem) => waypoint.svids.setRoots(rootsPem),
       onRevoked: (list) => {
-        setRevoked(list);
+        if (list !== undefined) setRevoked(list);
         waypoint.svids.replaceRevoked();
+        waypoint.revocations.told();
       },
     },
     interest: () => waypoint.configuration.interest(),
     onState: ({ kind }) => {
+      waypoint.revocations.setConnected(kind === 'connected');
       if (kind === 'connected') waypoint.svids.retryNow();
       // Until it is back, the newest roots are those that come with certificates.
       if (kind === 'disconnected') waypoint.svids.setRoots(undefined);

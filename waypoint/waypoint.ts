@@ -5,6 +5,7 @@ import { LISTENER_TYPE } from '#api/envoy/types.ts';
 import type { WaypointUpdate } from '#api/envoy-client.ts';
 import type { RejectedResource } from '#api/held-versions.ts';
 import { AUTHORIZATION_TYPE } from '#api/resource.ts';
+import { FirstRevocations, REVOCATIONS_GRACE_MS } from '#certs/first-revocations.ts';
 import { formatIdentity, type Identity } from '#certs/identity.ts';
 import { splitPem } from '#certs/pem.ts';
 import type { SignerClient } from '#certs/signer-client.ts';
@@ -60,6 +61,7 @@ export class Waypoint {
   readonly configuration: Configuration;
   readonly metrics: WaypointMetrics;
   readonly svids: SvidManager;
+  readonly revocations: FirstRevocations;
   readonly #options: WaypointOptions;
   readonly #counts = new RouteCounts();
   readonly #ledger: Ledger;
@@ -78,6 +80,11 @@ export class Waypoint {
   constructor(options: WaypointOptions) {
     const { settings, logger } = options;
     this.#options = options;
+    this.revocations = new FirstRevocations(REVOCATIONS_GRACE_MS, (isKnown) => {
+      if (!isKnown)
+        logger.warn({ waited_ms: REVOCATIONS_GRACE_MS }, 'control plane does not say who is revoked');
+      this.#tellChange();
+    });
     this.#ledger = new Ledger({ budgetBytes: settings.memoryBytes, onShed: (shed) => this.#onShed(shed) });
     this.#unwatch = watchWaiting((bytes) => this.#ledger.note(bytes));
     this.configuration = new Configuration((config) => {
@@ -136,6 +143,7 @@ export class Waypoint {
     for (const { name, reason } of rejected) {
       this.#options.logger.warn({ type: update.type, name, error: reason }, 'resource rejected');
     }
+    if (this.configuration.isComplete()) this.revocations.hasRest();
     if (update.type === AUTHORIZATION_TYPE || update.type === LISTENER_TYPE) this.#serving.recheck();
     this.#tellChange();
     return rejected;
@@ -166,6 +174,7 @@ export class Waypoint {
       ...(this.#svid() === undefined ? ['certificate'] : []),
       // Once it serves, what is new and not complete yet concerns only itself.
       ...(this.#address === undefined && !this.configuration.isComplete() ? ['configuration'] : []),
+      ...(this.#address === undefined && !this.revocations.isOver ? ['revocation list'] : []),
       ...(this.#address === undefined ? ['listener'] : []),
       ...(this.#isDraining ? ['draining'] : []),
     ];
@@ -202,6 +211,7 @@ export class Waypoint {
     const timer = setTimeout(resolve, timerMs(this.#options.settings.drainMs));
     await Promise.race([this.#listener.untilIdle(), promise]);
     clearTimeout(timer);
+    await successor?.finish();
     const left = this.#listener.streamCount;
     for (let each = left; each > 0; each -= 1) this.#handOver.count('tunnel', 'reset_drain_over');
     return left;
@@ -236,6 +246,7 @@ export class Waypoint {
     this.#listener.close('the waypoint ends');
     this.#serving.close();
     this.#handOver.close();
+    this.revocations.close();
     this.#tunnels[Symbol.dispose]();
     this.#unwatch();
     this.#ledger[Symbol.dispose]();
@@ -249,7 +260,7 @@ export class Waypoint {
   }
 
   #hasAll(): boolean {
-    return this.#svid() !== undefined && this.configuration.isComplete();
+    return this.#svid() !== undefined && this.configuration.isComplete() && this.revocations.isOver;
   }
 
   #record(record: RequestRecord): void {

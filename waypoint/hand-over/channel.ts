@@ -1,6 +1,7 @@
 import { once } from 'node:events';
 import http, { type IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import { LineSocket } from '#ztunnel/hand-over/line-socket.ts';
 import type { HttpUpgrade } from '#ztunnel/http-listener.ts';
@@ -10,6 +11,8 @@ import type { Successor } from './hand-over.ts';
 const PATH = '/hand-over/tunnels';
 const PROTOCOL = 'tulle-waypoint-hand-over-1';
 const ANSWER_MS = 3_000;
+/** How long a successor may take to read what was sent to it. */
+const FINISH_MS = 5_000;
 
 /** Where a successor waits for tunnels. @param accept gets the successor */
 export function tunnelsUpgrade(accept: (successor: Successor) => void): HttpUpgrade {
@@ -18,14 +21,20 @@ export function tunnelsUpgrade(accept: (successor: Successor) => void): HttpUpgr
 
 function openSuccessor(socket: Socket): Successor {
   let isThere = true;
+  const closed = Promise.withResolvers<void>();
   const lines = new LineSocket(socket, {
     onMessage: () => undefined,
     onClose: () => {
       isThere = false;
+      closed.resolve();
     },
   });
   return {
     isThere: () => isThere,
+    finish: async () => {
+      lines.end();
+      await Promise.race([closed.promise, delay(FINISH_MS, undefined, { ref: false })]);
+    },
     send: (tunnel) => lines.send(formatCarriedTunnel(tunnel)),
   };
 }

@@ -16,6 +16,8 @@ export interface Successor {
   /** False: it has gone. */
   readonly isThere: () => boolean;
   readonly send: (tunnel: CarriedTunnel) => void;
+  /** Nothing more comes: resolves when it has read all, or will not. */
+  readonly finish: () => Promise<void>;
 }
 
 /** What retires with a waypoint. */
