@@ -77,6 +77,7 @@ beforeEach(async () => {
     logger: pino({ level: 'silent' }),
     sockets: { dial: () => connect({ port: applicationPort, host: '127.0.0.1', allowHalfOpen: true }) },
   });
+  waypoint.revocations.told();
 });
 afterEach(async () => {
   await waypoint[Symbol.asyncDispose]();

@@ -1,6 +1,7 @@
 import type { Logger } from 'pino';
 import type { HostPort } from '#api/address.ts';
 import type { ResourceUpdate } from '#api/resource.ts';
+import { FirstRevocations, REVOCATIONS_GRACE_MS } from '#certs/first-revocations.ts';
 import { formatIdentity, type Identity, parseIdentity } from '#certs/identity.ts';
 import { type RevocationList, setRevoked } from '#certs/revoked.ts';
 import type { SignerClient } from '#certs/signer-client.ts';
@@ -70,6 +71,7 @@ export class Node {
   readonly #missing: MissingPolicyReport;
   readonly #memory: MemoryBudget;
   readonly #synced = Promise.withResolvers<void>();
+  readonly #revocations: FirstRevocations;
   #podsKnown = false;
   #isDraining = false;
 
@@ -77,6 +79,11 @@ export class Node {
     const { config, logger } = options;
     this.#options = options;
     this.#nameServers = config.dns.nameServers ?? systemNameServers();
+    this.#revocations = new FirstRevocations(REVOCATIONS_GRACE_MS, (isKnown) => {
+      if (!isKnown)
+        logger.warn({ waited_ms: REVOCATIONS_GRACE_MS }, 'control plane does not say who is revoked');
+      this.#resolveIfSynced();
+    });
     this.#memory = createMemoryBudget(config.memoryBytes);
     shareMemoryBudget(this.#memory);
     this.svids = this.#createSvidManager();
@@ -121,14 +128,23 @@ export class Node {
     this.workers.apply(update);
     this.#identities.afterUpdate(update);
     this.#missing.afterUpdate();
-    if (this.#isSynced()) this.#synced.resolve();
+    if (this.#isSynced()) this.#revocations.hasRest();
+    this.#resolveIfSynced();
   }
 
   /** Takes the list of those who may not be peers any more; who is on it by a certificate alone gets another. */
-  setRevoked(list: RevocationList): void {
-    setRevoked(list);
-    this.workers.setRevoked(list);
-    this.svids.replaceRevoked();
+  setRevoked(list: RevocationList | undefined): void {
+    if (list !== undefined) {
+      setRevoked(list);
+      this.workers.setRevoked(list);
+      this.svids.replaceRevoked();
+    }
+    this.#revocations.told();
+  }
+
+  /** Whether the control plane is there. */
+  setConnected(isConnected: boolean): void {
+    this.#revocations.setConnected(isConnected);
   }
 
   /** Resolves when everything has been said once. */
@@ -144,6 +160,7 @@ export class Node {
   readiness(): ReadinessFacts {
     return {
       tablesSynced: this.#isSynced(),
+      revocationsKnown: this.#revocations.isOver,
       workersReady: this.workers.areReady(),
       podsKnown: this.#podsKnown,
       podsPending: this.pods.counts().pending,
@@ -177,7 +194,12 @@ export class Node {
     this.svids.close();
     await this.workers.drain(0, false);
     this.handOver.close();
+    this.#revocations.close();
     await this.accessLog.close();
+  }
+
+  #resolveIfSynced(): void {
+    if (this.#isSynced() && this.#revocations.isOver) this.#synced.resolve();
   }
 
   #isSynced(): boolean {

@@ -2,6 +2,8 @@
 export interface ReadinessFacts {
   /** Both types of the workload API have been answered. */
   readonly tablesSynced: boolean;
+  /** Who is revoked has been said, or has been waited for. */
+  readonly revocationsKnown: boolean;
   readonly workersReady: boolean;
   /** The node agent is connected and has named its pods. */
   readonly podsKnown: boolean;
@@ -14,6 +16,7 @@ export interface ReadinessFacts {
 export function pendingTasks(facts: ReadinessFacts): readonly string[] {
   return [
     ...(facts.tablesSynced ? [] : ['state manager']),
+    ...(facts.revocationsKnown ? [] : ['revocation list']),
     ...(facts.workersReady ? [] : ['proxy']),
     ...(facts.podsKnown && facts.podsPending === 0 ? [] : ['workload proxy manager']),
     ...(facts.draining ? ['draining'] : []),

@@ -35,8 +35,8 @@ export interface SubscribeOptions extends ControlPlaneOptions<ZtunnelResourceTyp
 export interface SecretsListener {
   /** The roots that verify peers (PEM), or that the server has none; whenever it answers for secrets, changed or not. */
   readonly onRoots: (rootsPem: string | undefined) => void;
-  /** Who may not be a peer any more. What was said last holds while the server is away. */
-  readonly onRevoked: (revoked: RevokedNames) => void;
+  /** Who may not be a peer any more; undefined: the server has no such list. What was said last holds, also while it is away. */
+  readonly onRevoked: (revoked: RevokedNames | undefined) => void;
 }
 
 const SECRETS: ReadonlyMap<ZtunnelResourceType, ReadonlySet<string>> = new Map([[SECRET_TYPE, MESH_SECRETS]]);
@@ -85,6 +85,7 @@ export function followSecrets({
   return ({ updated, removed }) => {
     const rejected: RejectedResource[] = [];
     if (removed.includes(ROOTS_SECRET)) roots = undefined;
+    if (removed.includes(REVOKED_SECRET)) onRevoked(undefined);
     for (const { name, value } of updated) {
       try {
         if (name === ROOTS_SECRET) roots = decodeRoots(value);

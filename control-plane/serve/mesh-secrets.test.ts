@@ -92,7 +92,7 @@ function subscribe(server: TestServer, wantsRoots: boolean): TestClient {
     ...(wantsRoots && {
       secrets: {
         onRoots: (rootsPem) => void roots.push(rootsPem),
-        onRevoked: (list) => void revoked.push(list),
+        onRevoked: (list) => void (list && revoked.push(list)),
       },
     }),
     logger: pino({ level: 'silent' }),

@@ -49,6 +49,7 @@ update(CLUSTER_TYPE, clusterBytes(LEDGER));
 update(ENDPOINT_TYPE, endpointsBytes(LEDGER, [1]));
 update(LISTENER_TYPE, listenerBytes(LEDGER));
 update(ROUTE_TYPE, routesBytes(LEDGER, [routeTo(LEDGER)]));
+waypoint.revocations.told();
 const address = await waypoint.open(new AbortController().signal);
 process.stdout.write(`${address?.port}\n`);
 process.stdin.on('data', () => {
