@@ -20,12 +20,11 @@ const sizes = {
   inARow: Number(values['in-a-row']),
   capture: values.capture,
 };
-const results = await moveSizes(sizes);
-for (const { name, found, isWhole, left, before, after } of results) {
+await moveSizes(sizes, ({ name, found, isWhole, left, before, after }) => {
   const isGood = isWhole && left.length === 0;
   console.log(`${isGood ? 'ok    ' : 'FAILED'} ${name}: ${JSON.stringify(found)}`);
   for (const key of Object.keys(after))
     console.log(`         ${key}: ${before[key] ?? 0} before, ${after[key]} after`);
   for (const each of left) console.log(`         LEFT ${each}`);
   if (!isGood) process.exitCode = 1;
-}
+});

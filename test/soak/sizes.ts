@@ -52,8 +52,11 @@ const MORE: Readonly<Partial<Record<Measure, number>>> = {
 
 const RETURN_MS = 90_000;
 
-/** Moves all of it through a mesh of its own, from n1 to n2, and looks whether everything comes back. Needs root. */
-export async function moveSizes(sizes: Sizes): Promise<readonly SizeResult[]> {
+/** Moves all of it through a mesh of its own, from n1 to n2, and looks whether everything comes back; tells each result at once. Needs root. */
+export async function moveSizes(
+  sizes: Sizes,
+  onResult: (result: SizeResult) => void = () => undefined,
+): Promise<readonly SizeResult[]> {
   const probes = mkdtempSync(join(tmpdir(), 'tulle-sizes-'));
   try {
     await using mesh = await openMesh({
@@ -63,7 +66,11 @@ export async function moveSizes(sizes: Sizes): Promise<readonly SizeResult[]> {
     });
     const bed = await fill(mesh, probes);
     const results: SizeResult[] = [];
-    for (const step of stepsOf(sizes, bed)) results.push(await measure(step, bed));
+    for (const step of stepsOf(sizes, bed)) {
+      const result = await measure(step, bed);
+      results.push(result);
+      onResult(result);
+    }
     return results;
   } finally {
     rmSync(probes, { recursive: true, force: true });
