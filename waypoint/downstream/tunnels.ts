@@ -144,7 +144,7 @@ export class Tunnels implements Disposable {
   /** Goes on with a tunnel that another session had carried. Never rejects. */
   async #takeUp({ connection, stream, caller, claimant, id }: TakeUp): Promise<void> {
     const { handOver, baggage, onRefused } = this.#options;
-    const claim = await handOver.claim(id, claimant);
+    const claim = await handOver.claim(id, claimant, ownerOf(caller));
     if (claim.kind === 'claimed') {
       accept(connection, stream, baggage, id);
       claim.connection.attach(connection, stream);
