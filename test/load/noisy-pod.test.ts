@@ -41,9 +41,9 @@ async function tell(order: NoiseOrder): Promise<NoiseReport> {
 }
 
 /** What else this machine does is not what is measured: those whose time counts go before it. Needs root. */
-function goBefore(pid: number): void {
+function goBefore(pid: number, priority: number): void {
   try {
-    os.setPriority(pid, -15);
+    os.setPriority(pid, priority);
   } catch {
     // Then the figures say more of the machine.
   }
@@ -73,8 +73,9 @@ beforeAll(async () => {
       { at: { ip: NOISY, port: 8080 }, port: noisyPort },
     ],
   });
-  goBefore(carrier.pid);
-  goBefore(process.pid);
+  goBefore(carrier.pid, -15);
+  goBefore(process.pid, -15);
+  goBefore(noise.pid ?? 0, -10);
 });
 afterAll(async () => {
   noise?.kill();
