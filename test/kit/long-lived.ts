@@ -19,14 +19,14 @@ export type SeenLongLived = Readonly<
   >
 >;
 
-/** A client of 18 connections that live long, as a workload. */
+/** A client of connections that live long, as a workload. */
 export interface LongLived {
   readonly live: () => SeenLongLived;
   /** Ends them in good order. */
   readonly end: () => Promise<SeenLongLived>;
 }
 
-/** How many connections one client has. */
+/** How many connections one client has, without those that are asked for beyond. */
 export const LONG_LIVED_CONNECTIONS: number = 18;
 
 export interface LongLivedOptions {
@@ -37,18 +37,24 @@ export interface LongLivedOptions {
   readonly host: string;
   /** Whether its pod is to be in the mesh. */
   readonly isInMesh: boolean;
+  /** Idle connections that it has more; default 0. */
+  readonly idle?: number;
 }
 
 /** Starts a client; resolves when all its connections are there. */
 export async function startLongLived(
   mesh: Mesh,
-  { namespace, name, node, host, isInMesh }: LongLivedOptions,
+  { namespace, name, node, host, isInMesh, idle = 0 }: LongLivedOptions,
 ): Promise<LongLived> {
   const file = join(mesh.directory, `${name}.json`);
   const read = (path: string): SeenLongLived => JSON.parse(readFileSync(path, 'utf8')) as SeenLongLived;
-  const command = longLivedCommand(`${host}.svc.cluster.local`, 9000, file);
+  const command = longLivedCommand(`${host}.svc.cluster.local`, 9000, file, idle);
   const { child } = await mesh.run({ namespace, name, node, command }, isInMesh);
-  await eventually('all connections are there', () => countOf(read(`${file}.live`)) === 18, 20_000);
+  await eventually(
+    'all connections are there',
+    () => countOf(read(`${file}.live`)) === LONG_LIVED_CONNECTIONS + idle,
+    20_000,
+  );
   return {
     live: () => read(`${file}.live`),
     end: async () => {

@@ -1,6 +1,6 @@
 /**
- * Connections that live long. `node long-lived.ts serve PORT` is the server; `node long-lived.ts call HOST PORT FILE` keeps some of
- * each kind open, writes what it has seen to FILE.live twice a second, and at SIGTERM ends them in good order and writes FILE.
+ * Connections that live long. `node long-lived.ts serve PORT` is the server; `node long-lived.ts call HOST PORT FILE [IDLE]` keeps some of
+ * each kind open, and more idle ones, writes what it has seen to FILE.live twice a second, and at SIGTERM ends them in good order and writes FILE.
  *
  *     bulk          echoes as fast as it goes, a few megabytes under way
  *     chatty        echoes 100 bytes, then the next
@@ -86,7 +86,7 @@ async function pour(socket: Socket): Promise<void> {
   }
 }
 
-async function call(host: string, port: number, file: string): Promise<void> {
+async function call(host: string, port: number, file: string, idle: number): Promise<void> {
   const seen = new Map<Kind, Seen>();
   const stop = new AbortController();
   process.once('SIGTERM', () => stop.abort());
@@ -98,7 +98,7 @@ async function call(host: string, port: number, file: string): Promise<void> {
   const all = (Object.keys(KINDS) as Kind[]).flatMap((kind, at) => {
     const one: Seen = { connections: 0, bytes: 0, longestStallMs: 0, errors: [] };
     seen.set(kind, one);
-    return Array.from({ length: KINDS[kind] }, () =>
+    return Array.from({ length: KINDS[kind] + (kind === 'idle' ? idle : 0) }, () =>
       keep(net.connect({ host, port, allowHalfOpen: true, noDelay: true }), kind, at, one),
     );
   });
@@ -204,4 +204,4 @@ async function aborted(signal: AbortSignal): Promise<undefined> {
 
 const [what = '', ...rest] = parseArgs({ allowPositionals: true }).positionals;
 if (what === 'serve') serve(Number(rest[0]));
-else await call(rest[0] ?? '', Number(rest[1]), rest[2] ?? '');
+else await call(rest[0] ?? '', Number(rest[1]), rest[2] ?? '', Number(rest[3] ?? 0));

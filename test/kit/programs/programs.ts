@@ -65,9 +65,10 @@ export function longLivedServerCommand(port: number): readonly string[] {
   return [process.execPath, join(import.meta.dirname, 'long-lived.ts'), 'serve', `${port}`];
 }
 
-/** Command of a client that keeps connections to it: see long-lived.ts. */
-export function longLivedCommand(host: string, port: number, file: string): readonly string[] {
-  return [process.execPath, join(import.meta.dirname, 'long-lived.ts'), 'call', host, `${port}`, file];
+/** Command of a client that keeps connections to it, so many idle ones more than of other kinds: see long-lived.ts. */
+export function longLivedCommand(host: string, port: number, file: string, idle = 0): readonly string[] {
+  const program = join(import.meta.dirname, 'long-lived.ts');
+  return [process.execPath, program, 'call', host, `${port}`, file, `${idle}`];
 }
 
 /** Command of a client for large figures: see sizes.ts. */
