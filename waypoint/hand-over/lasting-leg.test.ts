@@ -62,6 +62,19 @@ test('what is written while there is no stream goes out on the next, in order', 
   expect(owner.events).toEqual(['drain']);
 });
 
+test('who was asked to wait before the exchange is called after it', async () => {
+  const { owner } = await moved(async (leg, { far }) => {
+    far.pause();
+    while (leg.write(Buffer.alloc(64 * 1024)));
+    const held = leg.stream;
+    if (held !== undefined) leg.asHeldTunnel(ID, held).halt(() => undefined);
+    const reader = watch(far);
+    await eventually('all has gone', () => reader.bytes() > 0 && held?.bytesQueued === 0);
+  });
+  await owner.until('drain');
+  expect(owner.events).toEqual(['drain']);
+});
+
 test('what comes in for an owner who has paused is kept, and read before what comes next', async () => {
   const { leg, owner, next } = await moved(async (each, { far }) => {
     each.pause();

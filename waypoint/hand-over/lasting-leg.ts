@@ -159,8 +159,8 @@ export class LastingLeg implements TunnelLeg {
   }
 
   write(bytes: Buffer): boolean {
-    if (this.#stream !== undefined && !this.#isHalted) return this.#stream.write(bytes);
-    this.#pending.push(bytes);
+    if (this.#stream === undefined || this.#isHalted) this.#pending.push(bytes);
+    else if (this.#stream.write(bytes)) return true;
     this.#owesDrain = true;
     return false;
   }
@@ -215,7 +215,7 @@ export class LastingLeg implements TunnelLeg {
         this.#tellEnd();
       },
       onDrain: () => {
-        if (isCurrent() && !this.#isHalted) this.#events?.onDrain();
+        if (isCurrent() && !this.#isHalted) this.#tellRoom();
       },
       onFinish: () => {
         if (isCurrent()) this.#tellFinish();
@@ -274,8 +274,14 @@ export class LastingLeg implements TunnelLeg {
         hasRoom = stream.write(piece);
       });
     if (this.#isEnding) stream.end();
-    else if (this.#owesDrain && hasRoom) this.#events?.onDrain();
+    // Also what was written before it was halted: that there is room again was not passed on.
+    else if (hasRoom) this.#tellRoom();
+  }
+
+  #tellRoom(): void {
+    if (!this.#owesDrain) return;
     this.#owesDrain = false;
+    this.#events?.onDrain();
   }
 
   #over(reason: string): void {
