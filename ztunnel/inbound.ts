@@ -32,7 +32,7 @@ import { decideInboundTarget, type InboundTarget } from './inbound-target.ts';
 import { authorizeNow, authorizeWhenKnown } from './permission.ts';
 import type { InboundConnection, Verdict } from './policy/verdict.ts';
 import { proxyHeader } from './proxy-protocol.ts';
-import { holdInbound } from './resume/inbound-tunnel.ts';
+import { holdInbound, isOfRestart } from './resume/inbound-tunnel.ts';
 
 /** A request that came in over HBONE, and over which session. */
 export interface TunnelCall {
@@ -173,7 +173,7 @@ async function takeUp(call: KnownCall, target: Target, id: string): Promise<void
   if (live.isOver) return;
   if (verdict.kind === 'allow') {
     join(call, target, live, leg);
-    path.handOver.count('inbound-tunnel', 'handed_over');
+    if (isOfRestart(answered.connection)) path.handOver.count('inbound-tunnel', 'handed_over');
     return;
   }
   answer(call, '401');

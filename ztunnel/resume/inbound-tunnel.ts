@@ -1,5 +1,6 @@
 import type { LiveConnection } from '../connections.ts';
 import type { DataPath, ServedPod } from '../data-path.ts';
+import type { CarriedConnection } from '../hand-over/carried.ts';
 import { attachSocket } from '../hbone/attach-socket.ts';
 import type { Connection } from '../hbone/connection.ts';
 import type { TunnelStream } from '../hbone/stream.ts';
@@ -29,6 +30,13 @@ export function holdInbound(end: InboundEnd): void {
   });
 }
 
+/** Whether a restart of this node's ztunnel is why it changed hands, and not one of its caller's. */
+export function isOfRestart({ tunnel }: CarriedConnection): boolean {
+  return (
+    typeof tunnel === 'object' && tunnel !== null && 'isOfRestart' in tunnel && tunnel.isOfRestart === true
+  );
+}
+
 /**
  * To whoever asks for it within 10 s: at the successor of this process, or at any worker of this one, if it is the caller's
  * ztunnel that goes away.
@@ -42,6 +50,7 @@ async function leave(
     kind: 'inbound-tunnel',
     podUid: pod.info.uid,
     sockets: [socket],
+    tunnel: { isOfRestart: isRetiring },
   } as const;
   if (!isRetiring) {
     live.leave();

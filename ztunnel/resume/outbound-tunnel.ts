@@ -77,7 +77,8 @@ export async function adoptOutbound(
   const live = path.connections.open({ pod: pod ?? {}, facts, info, giveUp: () => leg.abort() }, record);
   const parsed = OUTBOUND_TUNNEL.safeParse(tunnel);
   if (pod !== undefined && parsed.success) {
-    await resume({ path, pod, live, id, tunnel: parsed.data }, leg);
+    const isJoined = await resume({ path, pod, live, id, tunnel: parsed.data }, leg);
+    if (isJoined) path.handOver.count('outbound-tunnel', 'handed_over');
     return;
   }
   leg.abort();
@@ -99,9 +100,10 @@ async function give(end: OutboundEnd, { record, socket }: SettledEnd): Promise<v
   else await join(end, attachSocket(socket));
 }
 
-async function resume(end: OutboundEnd, leg: Leg): Promise<void> {
+async function resume(end: OutboundEnd, leg: Leg): Promise<boolean> {
   const answered = await join(end, leg);
   if (answered !== undefined) holdOutbound(end, answered);
+  return answered !== undefined;
 }
 
 /** Joins an application to the other end of its tunnel; what cannot be joined is reset. Never rejects. */
@@ -115,7 +117,6 @@ async function join(end: OutboundEnd, leg: Leg): Promise<OpenTunnel | undefined>
       throw new HboneError(`http status: ${describeStatus(status)}`, { code: 'BAD_STATUS' });
     }
     live.carry(leg, answered.stream);
-    path.handOver.count('outbound-tunnel', 'handed_over');
     return answered;
   } catch (error) {
     leg.abort();
