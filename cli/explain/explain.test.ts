@@ -5,9 +5,10 @@ import { serviceKey } from '#api/service.ts';
 import type { Workload } from '#api/workload.ts';
 import type { ServedResources } from '#control-plane/status.ts';
 import { policy, rule, service, workload } from '#test/kit/resources.ts';
-import { explainConnection } from './explain.ts';
+import { type Caller, explainConnection } from './explain.ts';
 import type { Explanation } from './explanation.ts';
 import { formatExplanation } from './explanation-text.ts';
+import { type MeshFacts, NO_FACTS } from './mesh-facts.ts';
 
 const CATALOG = service({
   name: 'catalog',
@@ -43,8 +44,8 @@ function replica(name: string, ip: string, authorizationPolicies: readonly strin
   });
 }
 
-function explain(from: string, host: string, port: number, resources: readonly Resource[]): Explanation {
-  const served: ServedResources = {
+function served(resources: readonly Resource[]): ServedResources {
+  return {
     resources: resources.map((resource) => ({
       type: resourceType(resource),
       name: resourceName(resource),
@@ -53,8 +54,11 @@ function explain(from: string, host: string, port: number, resources: readonly R
       ...(resource.kind === 'authorization' && { ruleOrigins: ['/mesh/policy.yaml:9:7'] }),
     })),
   };
+}
+
+function explain(from: string, host: string, port: number, resources: readonly Resource[]): Explanation {
   const [namespace = '', name = ''] = from.split('/');
-  return explainConnection({ served, from: { namespace, name }, to: { host, port } });
+  return explainConnection({ served: served(resources), from: { namespace, name }, to: { host, port } });
 }
 
 const ALL = [CATALOG, WEB, CART, OUTSIDER, CATALOG_1, CATALOG_2, ONLY_CART];
@@ -163,4 +167,153 @@ test('for people, each decision is a line', () => {
     /^ {6}denied: no-allow-matched, authorization catalog \(\/mesh\/catalog\.yaml:1:1\)$/m,
   );
   expect(text).toMatch(/^so {4}refused$/m);
+});
+
+describe('beside what is served', () => {
+  const NOW = Date.parse('2026-01-01T12:00:00Z');
+  const known = (serial: string, notAfter = '2026-01-02T00:00:00Z') => ({
+    capture: 'ebpf',
+    pending: null,
+    certificate: { serial, notAfter },
+    labels: {},
+  });
+  const FACTS: MeshFacts = {
+    ...NO_FACTS,
+    nowMs: NOW,
+    workloads: new Map([
+      ['shop/cart', known('a')],
+      ['shop/catalog-1', known('b')],
+    ]),
+    ztunnels: new Map([
+      ['n1', true],
+      ['n2', true],
+    ]),
+  };
+  const CART_ID = 'spiffe://cluster.local/ns/shop/sa/cart';
+  const CATALOG_ID = 'spiffe://cluster.local/ns/shop/sa/catalog';
+  const revoked = (identities: readonly string[], serials: readonly string[] = []) => ({
+    revoked: { identities: new Set(identities), serials: new Set(serials) },
+  });
+  const withCart = (certificate: ReturnType<typeof known>['certificate'] | null) => ({
+    workloads: new Map([...FACTS.workloads, ['shop/cart', { ...known('a'), certificate }]]),
+  });
+
+  function ask(from: Caller, facts: MeshFacts, port = 8080): Explanation {
+    const resources = [CATALOG, WEB, CART, OUTSIDER, CATALOG_1, ONLY_CART];
+    return explainConnection({
+      served: served(resources),
+      from,
+      to: { host: '10.244.2.2', port },
+      facts,
+    });
+  }
+
+  test('each end has its certificate', () => {
+    const { from, routes, outcome } = ask({ namespace: 'shop', name: 'cart' }, FACTS);
+    expect(from).toMatchObject({ capture: 'ebpf', certificate: { serial: 'a' } });
+    expect(routes[0]?.end).toMatchObject({ identity: CATALOG_ID, certificate: { serial: 'b' } });
+    expect(outcome).toBe('allowed');
+  });
+
+  test.each([
+    ['the caller is revoked', revoked([CART_ID]), 'caller', 'revoked'],
+    ["the caller's certificate is revoked", revoked([], ['a']), 'caller', 'revoked'],
+    ['the destination is revoked', revoked([CATALOG_ID]), 'destination', 'revoked'],
+    ['the caller has no certificate', withCart(null), 'caller', 'no-certificate'],
+    [
+      'its certificate has ended',
+      withCart({ serial: 'a', notAfter: '2026-01-01T11:00:00Z' }),
+      'caller',
+      'certificate-expired',
+    ],
+    [
+      "the caller's ztunnel is away",
+      {
+        ztunnels: new Map([['n1', false]]),
+        workloads: new Map([['shop/cart', { ...known('a'), capture: 'nftables' }]]),
+      },
+      'caller',
+      'ztunnel-away',
+    ],
+    [
+      "the destination's ztunnel is away",
+      { ztunnels: new Map([['n2', false]]) },
+      'destination',
+      'ztunnel-away',
+    ],
+  ] as const)('a connection cannot be made when %s', (_, changes, at, reason) => {
+    const { routes, outcome } = ask({ namespace: 'shop', name: 'cart' }, { ...FACTS, ...changes });
+    expect([routes[0]?.obstacle, outcome]).toEqual([expect.objectContaining({ at, reason }), 'refused']);
+  });
+
+  test('without its ztunnel a caller that eBPF captures and nothing closes goes direct', () => {
+    const facts = { ...FACTS, ztunnels: new Map([['n1', false]]) };
+    const explanation = ask({ namespace: 'shop', name: 'cart' }, facts);
+    expect(explanation).toMatchObject({
+      from: { enrolled: true, identity: null, pending: expect.stringContaining('go direct') },
+      routes: [{ hop: { kind: 'passthrough' }, verdict: { kind: 'deny', reason: 'no-allow-matched' } }],
+      outcome: 'refused',
+    });
+    expect(formatExplanation(explanation)).toMatch(/in the mesh, but its ztunnel is away/);
+  });
+
+  test('a port of the mesh is refused at the far end', () => {
+    const { routes, outcome } = ask({ namespace: 'shop', name: 'cart' }, FACTS, 15006);
+    expect([routes[0]?.obstacle?.reason, outcome]).toEqual(['port-of-the-mesh', 'refused']);
+  });
+
+  test('a caller may be given by address; one that nobody of the mesh has is outside it', () => {
+    expect(ask({ ip: '10.244.1.3' }, FACTS).from.workload).toBe('shop/cart');
+    expect(ask({ ip: '192.0.2.7' }, FACTS)).toMatchObject({
+      from: { workload: '192.0.2.7', enrolled: false, identity: null },
+      routes: [{ hop: { kind: 'passthrough', reason: 'source-not-in-mesh' }, verdict: { kind: 'deny' } }],
+      outcome: 'refused',
+    });
+  });
+
+  test('a policy that the destination names and that has not come is said', () => {
+    const { routes } = ask({ namespace: 'shop', name: 'cart' }, FACTS);
+    expect(routes[0]?.ignored).toEqual([]);
+    const waiting = { ...CATALOG_1, authorizationPolicies: ['shop/late'] };
+    const explanation = explainConnection({
+      served: served([CART, waiting]),
+      from: { namespace: 'shop', name: 'cart' },
+      to: { host: '10.244.2.2', port: 8080 },
+      facts: FACTS,
+    });
+    expect(explanation).toMatchObject({
+      outcome: 'refused',
+      routes: [{ verdict: { reason: 'missing-policy' }, ignored: [{ policy: 'shop/late', rule: null }] }],
+    });
+  });
+
+  test('what nobody enforces is said where it is meant for the destination', () => {
+    const policy = (name: string, app: string, enforcedBy: readonly string[]) => ({
+      object: `AuthorizationPolicy shop/${name}`,
+      position: `/mesh/${name}.yaml:1:1`,
+      enforcedBy,
+      ineffective: [{ rule: 0, reason: 'ztunnels do not see methods' }],
+      selector: { app },
+    });
+    const workloads = new Map([['shop/catalog-1', { ...known('b'), labels: { app: 'catalog' } }]]);
+    const policies = [policy('a', 'catalog', []), policy('b', 'other', []), policy('c', 'catalog', ['x'])];
+    const { routes } = ask({ namespace: 'shop', name: 'web' }, { ...FACTS, workloads, policies });
+    expect(routes[0]?.ignored.map(({ policy: object }) => object)).toEqual(['AuthorizationPolicy shop/a']);
+  });
+
+  test('for people, each of that is a line', () => {
+    const text = formatExplanation(
+      ask({ namespace: 'shop', name: 'cart' }, { ...FACTS, ...revoked([CART_ID]) }),
+    );
+    expect(text).toMatch(/in the mesh as \S+, captured by ebpf, certificate until 2026-01-02T00:00:00Z$/m);
+    expect(text).toMatch(/^ {6}shop\/catalog-1 \(node n2\) is in the mesh, captured by ebpf, is spiffe:/m);
+    expect(text).toMatch(/^ {6}cannot be made: spiffe:\S+ is revoked \(revoked, caller\)$/m);
+  });
+});
+
+test('a name of the cluster that nobody has does not exist', () => {
+  expect(explain('shop/web', 'nobody.shop.svc.cluster.local', 80, ALL)).toMatchObject({
+    to: { exists: false },
+    outcome: 'no such name',
+  });
 });

@@ -1,4 +1,4 @@
-import { formatHostPort, type HostPort, type Ip, isIp, parseIp } from '#api/address.ts';
+import { type Ip, isIp, parseIp } from '#api/address.ts';
 import { ADDRESS_TYPE, AUTHORIZATION_TYPE, type Resource, type ResourceType } from '#api/resource.ts';
 import { resourceFromJson } from '#api/resource-json.ts';
 import { serviceKey } from '#api/service.ts';
@@ -6,26 +6,18 @@ import type { Workload } from '#api/workload.ts';
 import { formatIdentity } from '#certs/identity.ts';
 import type { ServedResources } from '#control-plane/status.ts';
 import { answerName } from '#ztunnel/dns/resolve.ts';
-import { decideNextHop, type NextHop } from '#ztunnel/next-hop.ts';
-import type { InboundConnection } from '#ztunnel/policy/verdict.ts';
 import { createTables } from '#ztunnel/tables/store.ts';
 import type { Tables } from '#ztunnel/tables/tables.ts';
 import { CliError } from '../cli-error.ts';
 import { formatWorkloadRef, type WorkloadRef } from '../local/names.ts';
 import type { Explanation, Outcome, Route } from './explanation.ts';
-import { ignoredFor } from './ignored.ts';
-import {
-  type CertificateFacts,
-  factsOf,
-  type MeshFacts,
-  NO_FACTS,
-  type WorkloadFacts,
-} from './mesh-facts.ts';
-import { findObstacle } from './obstacles.ts';
+import { certificateOf, factsOf, type MeshFacts, NO_FACTS } from './mesh-facts.ts';
+import { goesDirect } from './obstacles.ts';
 import { stranger } from './stranger.ts';
-import { explainVerdict, isEnrolled, positionOf } from './verdicts.ts';
+import { isEnrolled, positionOf } from './verdicts.ts';
 import type { WaypointExplanation } from './waypoint-explanation.ts';
 import { endsOf, explainWaypoints, type RequestPart } from './waypoint-way.ts';
+import { findWays } from './ways.ts';
 
 const NO_WAYPOINTS: RequestPart = {
   waypoints: [],
@@ -33,9 +25,6 @@ const NO_WAYPOINTS: RequestPart = {
   request: { method: 'GET', target: '/', headers: [] },
   nowMs: 0,
 };
-
-/** Balancing is asked this often, with evenly spread random numbers, to find every place where it may lead. */
-const SAMPLES = 256;
 
 /** Who calls: a workload, or whoever has an address. */
 export type Caller = WorkloadRef | { readonly ip: Ip };
@@ -58,7 +47,9 @@ export interface ConnectionQuestion {
 export function explainConnection(question: ConnectionQuestion): Explanation {
   const { served, to, part = NO_WAYPOINTS, facts = NO_FACTS, basis = 'control plane' } = question;
   const tables = loadTables(served);
-  const source = findSource(tables, question.from);
+  const caller = findSource(tables, question.from);
+  const isDirect = goesDirect(tables, facts, caller);
+  const source: Workload = isDirect ? { ...caller, tunnelProtocol: 'NONE' } : caller;
   const name = resolve(tables, source, to.host);
   const address = name.ip;
   const sourceIp =
@@ -76,10 +67,10 @@ export function explainConnection(question: ConnectionQuestion): Explanation {
       workload: source.namespace === '' ? source.name : formatWorkloadRef(source),
       node: source.node,
       address: sourceIp,
-      enrolled: isEnrolled(source),
+      enrolled: isEnrolled(caller),
       identity: isEnrolled(source) ? formatIdentity(source) : null,
       capture: known?.capture ?? null,
-      pending: known?.pending ?? null,
+      pending: (isDirect ? GOES_DIRECT : known?.pending) ?? null,
       certificate: certificateOf(known),
     },
     to: {
@@ -95,20 +86,8 @@ export function explainConnection(question: ConnectionQuestion): Explanation {
   };
 }
 
-/** A way, as data and as it is shown. */
-interface Way {
-  readonly hop: NextHop;
-  readonly route: Route;
-}
-
-interface Question {
-  readonly served: ServedResources;
-  readonly tables: Tables;
-  readonly facts: MeshFacts;
-  readonly source: Workload;
-  readonly sourceIp: Ip;
-  readonly destination: HostPort;
-}
+const GOES_DIRECT =
+  'its ztunnel is away, and as no policy closes it, its connections go direct, in plain text';
 
 function loadTables({ resources }: ServedResources): Tables {
   const tables = createTables();
@@ -133,11 +112,6 @@ function findSource(tables: Tables, from: Caller): Workload {
   throw new CliError(
     `there is no workload ${formatWorkloadRef(from)}: tulle status lists them; or give the caller's address`,
   );
-}
-
-function certificateOf(known: WorkloadFacts | undefined): CertificateFacts | null {
-  const certificate = known?.certificate ?? undefined;
-  return certificate === undefined ? null : { serial: certificate.serial, notAfter: certificate.notAfter };
 }
 
 /** As the workload's resolver answers; IPv4 where there is a choice. Without an address it is a name of somebody else's. */
@@ -166,105 +140,6 @@ function resolve(
     if (answer.kind === 'no-such-name') exists = false;
   }
   return { exists };
-}
-
-/** All different ways, each once. */
-function findWays(question: Question): readonly Way[] {
-  const { tables, source, sourceIp, destination } = question;
-  const asked = {
-    ...{ tables, source, sourceIp, destination, network: source.network },
-    // As its node's ztunnel does, once it serves what is enrolled there.
-    ...(isCaptured(source) && { servesPod: isCaptured }),
-  };
-  const ways = new Map<string, Way>();
-  for (let sample = 0; sample < SAMPLES; sample++) {
-    const random = (): number => (sample + 0.5) / SAMPLES;
-    const hop = decideNextHop({ ...asked, random });
-    const route = describeRoute(question, hop);
-    ways.set(JSON.stringify(route), { hop, route });
-  }
-  return [...ways.values()];
-}
-
-function describeRoute(question: Question, hop: NextHop): Route {
-  const { destinationWorkload: workload } = hop;
-  const isInside = isEnrolled(question.source);
-  const target = targetOf(hop);
-  return {
-    hop: {
-      kind: hop.kind === 'tunnel' && !isInside ? 'passthrough' : hop.kind,
-      reason: hop.kind === 'tunnel' && !isInside ? 'source-not-in-mesh' : hop.reason,
-      message: hop.kind === 'refuse' ? hop.message : null,
-      dials: hop.kind === 'tunnel' && isInside ? formatHostPort(hop.hop) : (target ?? null),
-      authority: hop.kind === 'tunnel' && isInside ? hop.authority : null,
-      expects: 'expected' in hop && isInside ? hop.expected.map(formatIdentity) : [],
-      destination: workload === undefined ? null : formatWorkloadRef(workload),
-      notSameNode: (hop.kind === 'tunnel' && isInside && hop.notSameNode) || null,
-    },
-    end: workload === undefined ? null : describeEnd(question, workload, isInside && isCarried(hop)),
-    obstacle: findObstacle({ ...question, hop, port: portOf(hop, question.destination) }),
-    ...(workload === undefined ||
-    hop.kind === 'refuse' ||
-    !isEnrolled(workload) ||
-    isViaWaypoint(question, hop)
-      ? { verdict: null, ignored: [] }
-      : {
-          verdict: explainVerdict(question, workload, connectionTo(question, workload, hop)),
-          ignored: ignoredFor(question, question.facts, workload),
-        }),
-  };
-}
-
-function describeEnd({ facts }: Question, workload: Workload, showsIdentity: boolean): Route['end'] {
-  const known = factsOf(facts, workload);
-  return {
-    workload: formatWorkloadRef(workload),
-    node: workload.node,
-    enrolled: isEnrolled(workload),
-    identity: showsIdentity ? formatIdentity(workload) : null,
-    capture: known?.capture ?? null,
-    certificate: certificateOf(known),
-  };
-}
-
-function isCarried({ kind }: NextHop): boolean {
-  return kind === 'tunnel' || kind === 'same-node';
-}
-
-/** Whether its node's ztunnel carries its connections. */
-function isCaptured(workload: Workload): boolean {
-  return isEnrolled(workload) && !workload.nativeTunnel;
-}
-
-/** A caller that is not in the mesh goes to the destination itself. */
-function isViaWaypoint({ source }: Pick<Question, 'source'>, hop: NextHop): boolean {
-  return hop.kind === 'tunnel' && hop.viaWaypoint !== undefined && isEnrolled(source);
-}
-
-function connectionTo(
-  { source, sourceIp, destination }: Question,
-  workload: Workload,
-  hop: NextHop,
-): InboundConnection {
-  const { trustDomain, namespace, serviceAccount } = source;
-  return {
-    ...(isEnrolled(source) && { sourceIdentity: { trustDomain, namespace, serviceAccount } }),
-    sourceIp,
-    destinationIp: workload.addresses[0] ?? '',
-    destinationPort: portOf(hop, destination),
-  };
-}
-
-function targetOf(hop: NextHop): string | undefined {
-  if (hop.kind === 'tunnel') return hop.authority;
-  if (hop.kind === 'passthrough' || hop.kind === 'same-node') return formatHostPort(hop.to);
-  return hop.kind === 'resolve' ? `${hop.hostname}:${hop.targetPort}` : undefined;
-}
-
-/** The application's port, which the authority of a tunnel ends with. */
-function portOf(hop: NextHop, destination: HostPort): number {
-  if (hop.kind === 'tunnel') return Number(hop.authority.slice(hop.authority.lastIndexOf(':') + 1));
-  return hop.kind === 'passthrough' || hop.kind === 'same-node' ? hop.to.port : destination.port;
 }
 
 function outcomeOf(routes: readonly Route[], waypoints: readonly WaypointExplanation[]): Outcome {

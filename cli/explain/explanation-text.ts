@@ -22,11 +22,12 @@ export function formatExplanation(explanation: Explanation): string {
 
 function fromText({ from }: Explanation): string {
   const place = `${from.workload} (${from.address || 'no address'}, node ${from.node || '-'})`;
-  if (from.enrolled) {
+  if (from.identity !== null) {
     const capture = from.capture === null ? '' : `, captured by ${from.capture}`;
     return `${place}, in the mesh as ${from.identity}${capture}${certificateText(from.certificate)}`;
   }
-  return `${place}, not in the mesh${from.pending === null ? '' : ` yet: ${from.pending}`}`;
+  const mesh = from.enrolled ? 'in the mesh, but' : 'not in the mesh';
+  return `${place}, ${mesh}${from.pending === null ? '' : `${from.enrolled ? '' : ' yet:'} ${from.pending}`}`;
 }
 
 function nameText({ to }: Explanation): string {

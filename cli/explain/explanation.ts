@@ -20,7 +20,7 @@ export interface Explanation {
     readonly identity: string | null;
     /** `ebpf` or `nftables`; null: nothing captures it, or it runs elsewhere. */
     readonly capture: string | null;
-    /** Why it is not in the mesh yet, where it should be. */
+    /** Why it is not in the mesh yet, where it should be, or why its connections go round it now. */
     readonly pending: string | null;
     readonly certificate: CertificateFacts | null;
   };

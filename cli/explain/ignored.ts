@@ -36,12 +36,8 @@ export function ignoredFor(
   return [...missing, ...written];
 }
 
-function ignoredOf({ object, position, dryRun, ineffective }: PolicyFacts): readonly Ignored[] {
-  const common = { policy: object, position };
-  const rehearsed = dryRun
-    ? [{ ...common, rule: null, reason: 'dry run: it is asked and decides nothing' }]
-    : [];
-  return [...rehearsed, ...ineffective.map(({ rule, reason }) => ({ ...common, rule, reason }))];
+function ignoredOf({ object, position, ineffective }: PolicyFacts): readonly Ignored[] {
+  return ineffective.map(({ rule, reason }) => ({ policy: object, position, rule, reason }));
 }
 
 /** Nobody enforces it, and by its namespace and labels it is for this workload. */

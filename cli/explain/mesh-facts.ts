@@ -32,7 +32,6 @@ export interface PolicyFacts {
   readonly object: string;
   readonly position: string;
   readonly enforcedBy: readonly string[];
-  readonly dryRun: boolean;
   readonly ineffective: readonly { readonly rule: number; readonly reason: string }[];
   /** Null: it does not choose by labels. */
   readonly selector: Readonly<Record<string, string>> | null;
@@ -75,6 +74,12 @@ export function readMeshFacts(
 
 export function factsOf(facts: MeshFacts, workload: WorkloadRef): WorkloadFacts | undefined {
   return facts.workloads.get(formatWorkloadRef(workload));
+}
+
+/** The certificate that a workload has, as far as is known. */
+export function certificateOf(known: WorkloadFacts | undefined): CertificateFacts | null {
+  const certificate = known?.certificate ?? undefined;
+  return certificate === undefined ? null : { serial: certificate.serial, notAfter: certificate.notAfter };
 }
 
 const REVOKED = z.array(

@@ -43,7 +43,17 @@ export function findObstacle(attempt: Attempt): Obstacle | null {
   );
 }
 
-/** Without its ztunnel a pod is closed, but for plain text of one that eBPF captures and no policy closes. */
+/**
+ * Whether a workload's connections go direct, in plain text, as its ztunnel is away: eBPF captures it, and no policy of its own
+ * closes it. All others are closed then.
+ */
+export function goesDirect(tables: Tables, facts: MeshFacts, workload: Workload): boolean {
+  if (!isEnrolled(workload) || facts.ztunnels.get(workload.node) !== false) return false;
+  const { name, namespace, serviceAccount, uid, node } = workload;
+  const isOpen = plaintextVerdict(tables, { uid, name, namespace, serviceAccount }, node) === 'allow';
+  return isOpen && factsOf(facts, workload)?.capture === 'ebpf';
+}
+
 function ztunnelAway(
   { tables, facts }: Attempt,
   at: Obstacle['at'],
@@ -51,11 +61,8 @@ function ztunnelAway(
   isTunnel: boolean,
 ): Obstacle | null {
   if (facts.ztunnels.get(workload.node) !== false) return null;
-  const isEbpf = factsOf(facts, workload)?.capture === 'ebpf';
-  const { name, namespace, serviceAccount, uid, node } = workload;
-  const isOpen = plaintextVerdict(tables, { uid, name, namespace, serviceAccount }, node) === 'allow';
-  if (isEbpf && isOpen && !isTunnel) return null;
-  return { at, reason: 'ztunnel-away', message: `ztunnel/${node} does not serve` };
+  if (!isTunnel && goesDirect(tables, facts, workload)) return null;
+  return { at, reason: 'ztunnel-away', message: `ztunnel/${workload.node} does not serve` };
 }
 
 function badIdentity({ facts }: Attempt, at: Obstacle['at'], workload: Workload): Obstacle | null {
