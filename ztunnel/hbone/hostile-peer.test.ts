@@ -3,7 +3,7 @@ import fc from 'fast-check';
 import { afterEach, expect, test, vi } from 'vitest';
 import { eventually } from '#test/kit/eventually.ts';
 import { frame, many, type RawFrame, readFrames } from '#test/kit/raw-frames.ts';
-import { Connection } from './connection.ts';
+import { Connection, type ConnectionSettings } from './connection.ts';
 import { ERROR_CODES, type ErrorCode, nameOfCode } from './error.ts';
 import { FrameReader } from './frame-reader.ts';
 import {
@@ -37,12 +37,16 @@ afterEach(() => {
 });
 
 async function attack(...bytes: readonly Buffer[]): Promise<Attack> {
+  return attackWith(SETTINGS, ...bytes);
+}
+
+async function attackWith(settings: ConnectionSettings, ...bytes: readonly Buffer[]): Promise<Attack> {
   const { near, far } = await socketPair();
   sockets.push(near, far);
   const requests: TunnelStream[] = [];
   const closed: string[] = [];
   const server: Connection = new Connection(far, {
-    settings: SETTINGS,
+    settings,
     onRequest: (stream) => {
       requests.push(stream);
       server.respond(stream, OK, false);
@@ -64,6 +68,35 @@ async function goawayCode({ frames, closed }: Attack): Promise<string> {
   const goaway = await eventually('a GOAWAY', () => frames.find(({ type }) => type === FRAME.GOAWAY));
   return nameOfCode(goaway.payload.readUInt32BE(4));
 }
+
+const IMPATIENT: ConnectionSettings = { ...SETTINGS, pingIntervalMs: 50, pingTimeoutMs: 300 };
+
+test.each([
+  { what: 'is silent', answer: undefined },
+  { what: 'answers what it was not asked', answer: pingFrame(Buffer.from('is alive'), true) },
+])('a peer that $what is taken for dead', async ({ answer }) => {
+  const { closed, socket } = await attackWith(IMPATIENT, hello, open(1));
+  const timer = answer && setInterval(() => socket.write(answer), 20);
+  await eventually('the connection is over', () => closed.length > 0);
+  clearInterval(timer);
+  expect(closed).toEqual(['no answer to PING']);
+});
+
+test('a peer that answers lives', async () => {
+  const { closed, socket, frames } = await attackWith(
+    { ...IMPATIENT, pingTimeoutMs: 20_000 },
+    hello,
+    open(1),
+  );
+  let answered = 0;
+  await eventually('five have been answered', () => {
+    const pings = frames.filter(({ type, flags }) => type === FRAME.PING && flags === 0);
+    for (const { payload } of pings.slice(answered)) socket.write(pingFrame(payload, true));
+    answered = pings.length;
+    return answered >= 5;
+  });
+  expect(closed).toEqual([]);
+});
 
 test('a drain does not wait for a peer that answers nothing', async () => {
   const { server, closed } = await attack(hello);
