@@ -1,6 +1,7 @@
 import type { Workload } from '#api/workload.ts';
 import { formatIdentity, type Identity, identitiesEqual } from '#certs/identity.ts';
 import { haveShakenHands, shakeHands } from '#certs/in-process-handshake.ts';
+import { isRevoked } from '#certs/revoked.ts';
 import type { Svid } from '#certs/svid.ts';
 import type { Failure } from './connection-record.ts';
 import { denial, type LiveConnection, type Permission } from './connections.ts';
@@ -25,13 +26,19 @@ export interface NodePair {
   readonly destinationId: string;
 }
 
+/** The certificates that were shown for it, as a tunnel's session would hold them. */
+const shown = new WeakMap<NodePair, readonly [source: Svid, destination: Svid]>();
+
 /** Why they are not who they have to be, if they are not: as between nodes, where a TLS handshake would say so. */
 export function proveIdentities(pair: NodePair): undefined | Promise<Failure | undefined> {
   const { svids } = pair.path;
   const source = svids.current(pair.sourceId);
   const destination = svids.current(pair.destinationId);
   const isProven = source !== undefined && destination !== undefined && haveShakenHands(source, destination);
-  if (isProven && isExpected(pair, destination)) return undefined;
+  if (isProven && isExpected(pair, destination)) {
+    shown.set(pair, [source, destination]);
+    return undefined;
+  }
   return proveLater(pair);
 }
 
@@ -72,6 +79,7 @@ async function proveLater(pair: NodePair): Promise<Failure | undefined> {
     return { error, flags: 'TLS_FAILURE' };
   }
   const handshake = await shakeHands(client, server);
+  shown.set(pair, [client, server]);
   if (handshake.kind === 'accepted') return undefined;
   return {
     error: `the certificates of source and destination do not accept each other: ${handshake.reason}`,
@@ -84,8 +92,14 @@ function isExpected({ expected }: NodePair, { identity }: Svid): boolean {
 }
 
 /** Nobody asks of a pod that is released: its connections end in peace, as those in tunnels do. */
-function lostIdentity({ path, pod, destinationPod, sourceId, destinationId }: NodePair): Failure | undefined {
+function lostIdentity(pair: NodePair): Failure | undefined {
+  const { path, pod, destinationPod, sourceId, destinationId } = pair;
   const { pods, svids } = path;
+  const revoked = shown.get(pair)?.find(isRevoked);
+  if (revoked !== undefined) {
+    const error = `connection closed because the certificate ${revoked.serial} of ${formatIdentity(revoked.identity)} is revoked`;
+    return { error, flags: 'IDENTITY_ERROR' };
+  }
   const lost =
     (pods.has(pod) && svids.current(sourceId) === undefined && sourceId) ||
     (pods.has(destinationPod) && svids.current(destinationId) === undefined && destinationId);

@@ -361,6 +361,27 @@ test('a connection is cut when an identity is taken away', async () => {
   });
 });
 
+test.each([WEB_ID, CART_ID])(
+  'a connection is cut when the certificate that was shown for %s is revoked',
+  async (of) => {
+    await mesh();
+    const used = await ca.svid(of);
+    await node.tell({ kind: 'svid', svid: used });
+    await echo();
+    const cut = call();
+    await exchange(cut, 'x');
+    await certify(of); // It has another by now, which is not revoked.
+    await node.tell({ kind: 'revoked', list: { identities: [], serials: [used.serial] } });
+    expect(await ending(cut)).toBe('ECONNRESET');
+    expect(await node.record()).toMatchObject({
+      flags: 'IDENTITY_ERROR',
+      error: `connection closed because the certificate ${used.serial} of ${of} is revoked`,
+    });
+    expect(await exchange(call(), 'y')).toBe('y');
+    await node.tell({ kind: 'revoked', list: { identities: [], serials: [] } });
+  },
+);
+
 test('a connection goes on when the identity goes because its pod is released', async () => {
   await mesh();
   await echo();
