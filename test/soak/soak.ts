@@ -12,9 +12,10 @@ const SAMPLE_MS = 10_000;
 const PAUSE_MS = 3000;
 /** In the quiet part of a round, in which no process is replaced. */
 const QUIET_PAUSE_MS = 15_000;
-const ROUND_MINUTES = 15;
+const ROUND_MINUTES = 30;
 const MS_IN_MINUTE = 60_000;
-const JUDGED: JudgeOptions = { warmUpMinutes: 4, windowMinutes: 0.5 };
+/** Pooled tunnels of who does not call any more are kept for five minutes, and certificates live for one. */
+const JUDGED: JudgeOptions = { warmUpMinutes: 7, windowMinutes: 0.5 };
 
 /** Soaks for so many minutes. `log` is told what happens. */
 export async function soak(bed: SoakBed, minutes: number, log: (text: string) => void): Promise<SoakResult> {
