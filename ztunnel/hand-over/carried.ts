@@ -35,7 +35,7 @@ export interface CarriedConnection {
   readonly sockets: readonly DetachedSocket[];
   /** For `same-node` and `plaintext`. */
   readonly ends?: CarriedEnds;
-  /** SPIFFE ID of the one who may claim it, where it waits for that; absent: it is taken up at once. */
+  /** Who alone may claim it, and for what, where it waits for that; absent: it is taken up at once. */
   readonly claimant?: string;
   /** What a tunnel needs beyond; JSON, which whoever takes it up parses. */
   readonly tunnel?: unknown;

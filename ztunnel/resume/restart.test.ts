@@ -7,8 +7,11 @@ import { CarriedNode, workerConfig } from '#test/kit/carried-node.ts';
 import { eventually } from '#test/kit/eventually.ts';
 import { policy } from '#test/kit/resources.ts';
 import { connectHop } from '../hbone/client.ts';
+import type { Connection } from '../hbone/connection.ts';
 import { CONNECTION_ID_HEADER, fieldOf, RESUME_HEADER } from '../hbone/headers.ts';
+import type { Field } from '../hbone/hpack-tables.ts';
 import type { Answer } from '../hbone/stream.ts';
+import { watch } from '../hbone/testing.ts';
 import { CART, digest, type NodeName, RestartBed, reader, WEB } from './testing.ts';
 
 const MIB = 1 << 20;
@@ -214,15 +217,7 @@ async function resumeAs({
   readonly port: number;
   readonly id: string;
 }): Promise<string | undefined> {
-  const session = await connectHop({
-    hop: { ip: CART, port: 15008 },
-    svid: await ca.svid(identity),
-    expected: [{ trustDomain: 'cluster.local', namespace: 'default', serviceAccount: 'cart' }],
-    dial: (to) => bed.pods.socketsOf(from).dialOutside(to),
-    settings: workerConfig('n1').hbone,
-    timeoutMs: 5_000,
-    onClose: () => undefined,
-  });
+  const session = await sessionOf(identity, from);
   const { promise, resolve } = Promise.withResolvers<Answer>();
   session.request(
     [
@@ -237,3 +232,44 @@ async function resumeAs({
   session.close('answered');
   return answer.kind === 'answered' ? fieldOf(answer.fields, ':status') : answer.reason;
 }
+
+async function sessionOf(identity: string, from: string): Promise<Connection> {
+  return await connectHop({
+    hop: { ip: CART, port: 15008 },
+    svid: await ca.svid(identity),
+    expected: [{ trustDomain: 'cluster.local', namespace: 'default', serviceAccount: 'cart' }],
+    dial: (to) => bed.pods.socketsOf(from).dialOutside(to),
+    settings: workerConfig('n1').hbone,
+    timeoutMs: 5_000,
+    onClose: () => undefined,
+  });
+}
+
+test('a tunnel of a client that knows no hand-over drains with GOAWAY, and is counted', async () => {
+  const session = await sessionOf(WEB_ID, WEB);
+  const { promise, resolve } = Promise.withResolvers<Answer>();
+  const stream = session.request(CONNECT_CART, resolve);
+  expect(await promise).toMatchObject({
+    fields: [
+      [':status', '200'],
+      ['baggage', expect.anything()],
+    ],
+  });
+  const callee = await bed.accept();
+  const old = bed.n2;
+  const drained = bed.restart(['n2']);
+  await eventually('GOAWAY', () => !session.isOpen);
+  stream.write(Buffer.from('still the old one'));
+  expect(String(await once(callee, 'data'))).toBe('still the old one');
+  const seen = watch(stream);
+  stream.end();
+  callee.end();
+  await seen.until('finish');
+  await drained;
+  expect(old.outcomes).toEqual(['inbound-tunnel drained_peer']);
+});
+
+const CONNECT_CART: readonly Field[] = [
+  [':method', 'CONNECT'],
+  [':authority', `${CART}:8080`],
+];

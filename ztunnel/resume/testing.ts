@@ -100,9 +100,14 @@ export class RestartBed implements AsyncDisposable {
     const caller = this.pods.call(WEB, CART_PORT);
     this.#sockets.push(caller);
     caller.write('x');
-    const callee = await eventually('a call', () => this.#accepted.shift());
+    const callee = await this.accept();
     await once(callee, 'data');
     return { caller, callee };
+  }
+
+  /** The next connection at the application. */
+  async accept(): Promise<Socket> {
+    return await eventually('a call', () => this.#accepted.shift());
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
