@@ -291,9 +291,9 @@ export class Connections {
     return cut;
   }
 
-  /** Those that go through a tunnel; a copy. */
+  /** Those whose bytes go through a tunnel now; a copy. */
   tunnels(): readonly LiveConnection[] {
-    return this.#all().filter(({ opening }) => opening.info.protocol === 'HBONE');
+    return this.#all().filter(({ opening, ends }) => opening.info.protocol === 'HBONE' && ends !== undefined);
   }
 
   /** Those whose permission can be taken back; a copy. */
