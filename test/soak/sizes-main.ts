@@ -20,9 +20,11 @@ const sizes = {
   inARow: Number(values['in-a-row']),
   capture: values.capture,
 };
-await moveSizes(sizes, ({ name, found, isWhole, left, before, after }) => {
+await moveSizes(sizes, ({ name, found, isWhole, left, returnSeconds, before, after }) => {
   const isGood = isWhole && left.length === 0;
-  console.log(`${isGood ? 'ok    ' : 'FAILED'} ${name}: ${JSON.stringify(found)}`);
+  console.log(
+    `${isGood ? 'ok    ' : 'FAILED'} ${name}: ${JSON.stringify(found)}; back after ${returnSeconds} s`,
+  );
   for (const key of Object.keys(after))
     console.log(`         ${key}: ${before[key] ?? 0} before, ${after[key]} after`);
   for (const each of left) console.log(`         LEFT ${each}`);
