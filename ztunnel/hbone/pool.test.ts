@@ -187,7 +187,7 @@ test('the sessions of a caller that is gone close when their streams have ended'
   const { stream } = await open(pool);
   pool.release('somebody else');
   pool.release(target().caller);
-  await open(pool, target({ caller: 'another' }));
+  await open(pool, { ...target(), caller: 'another' });
   expect(pool.size).toBe(2);
   stream.abort();
   await eventually('it is closed', () => pool.size === 1);
