@@ -60,6 +60,11 @@ port.on('message', (message: ToWorker) => {
       break;
     case 'list-connections':
       done(message.request, { value: told });
+      break;
+    case 'settled':
+    case 'adopt':
+    case 'claimed':
+      throw new TypeError(`it carries nothing: ${message.kind}`);
   }
 });
 send({ kind: 'ready' });

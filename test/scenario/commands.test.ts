@@ -4,7 +4,7 @@ import { readFileSync, statSync } from 'node:fs';
 import net from 'node:net';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import type { Explanation } from '#cli/explain/explain.ts';
+import type { Explanation } from '#cli/explain/explanation.ts';
 import { endProcess, runCommand } from '#test/kit/command.ts';
 import { eventually } from '#test/kit/eventually.ts';
 import { type Mesh, openMesh, TULLE } from '#test/kit/mesh.ts';
