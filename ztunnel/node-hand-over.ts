@@ -1,6 +1,7 @@
 import type { Socket } from 'node:net';
 import type { Logger } from 'pino';
 import type { AccessRecord } from './access-log.ts';
+import type { WorkerNotice } from './byte-worker.ts';
 import { type Failure, strandedRecords } from './connection-record.ts';
 import type { CarriedConnection, CarriedKind } from './hand-over/carried.ts';
 import { resetDescriptor } from './hand-over/descriptors.ts';
@@ -10,7 +11,7 @@ import type { Predecessor } from './hand-over/predecessor.ts';
 import type { HandOverNotice, Workers } from './workers.ts';
 
 export interface NodeHandOverOptions {
-  readonly workers: () => Workers;
+  readonly workers: () => Pick<Workers, 'tell' | 'adopt'>;
   /** Why connections of a pod cannot be taken up now; undefined: they can. */
   readonly whyNot: (podUid: string) => string | undefined;
   /** Records of no worker's. */
@@ -27,6 +28,10 @@ export class NodeHandOver {
   readonly #parked: Parked;
   /** What the last restart has met, by kind and outcome. */
   readonly #met = new Map<string, Map<string, number>>();
+  /** How often a worker's thread has been replaced. */
+  readonly #crashes = new Map<number, number>();
+  /** What is being offered to the successor, or parked if that does not take it. */
+  readonly #parking = new Set<Promise<void>>();
   #isRetiring = false;
 
   constructor(options: NodeHandOverOptions) {
@@ -65,7 +70,7 @@ export class NodeHandOver {
         void this.#offer(worker, notice.connection);
         break;
       case 'park':
-        void this.#park(notice.connection);
+        this.#park(notice.connection);
         break;
       case 'claim':
         void this.#claim(worker, notice);
@@ -73,6 +78,11 @@ export class NodeHandOver {
       case 'hand-over':
         this.#count(notice.of, notice.outcome);
     }
+  }
+
+  /** A thread has ended, and another takes its number: what the first one asked for is nobody's. */
+  workerCrashed(worker: number): void {
+    this.#crashes.set(worker, (this.#crashes.get(worker) ?? 0) + 1);
   }
 
   /** What became of the connections that the restart met with which this process began: how many, by kind and outcome. */
@@ -84,8 +94,13 @@ export class NodeHandOver {
   retire(): boolean {
     this.#isRetiring = true;
     if (!this.#giver.hasSuccessor) return false;
-    for (const connection of this.#parked.move()) void this.#park(connection);
+    for (const connection of this.#parked.move()) this.#park(connection);
     return true;
+  }
+
+  /** Resolves when the successor has answered for all that waited here: soon, whatever it does. */
+  async untilMoved(): Promise<void> {
+    await Promise.all(this.#parking);
   }
 
   /** After the last connection has gone or ended. */
@@ -105,22 +120,37 @@ export class NodeHandOver {
   }
 
   /** Here, or, where it is about to end, with its successor: whoever claims it comes there. */
-  async #park(connection: CarriedConnection): Promise<void> {
+  #park(connection: CarriedConnection): void {
+    const parking = this.#offerOrPark(connection).then(() => {
+      this.#parking.delete(parking);
+    });
+    this.#parking.add(parking);
+  }
+
+  async #offerOrPark(connection: CarriedConnection): Promise<void> {
     const isTaken = this.#isRetiring && (await this.#giver.offer(connection)) === 'taken';
     if (!isTaken) this.#parked.park(connection);
   }
 
   async #offer(worker: number, connection: CarriedConnection): Promise<void> {
+    const tell = this.#toThreadOf(worker);
     const outcome = await this.#giver.offer(connection);
-    const { id } = connection;
-    const isTold = this.#options.workers().tell(worker, { kind: 'settled', id, outcome });
+    const isTold = tell({ kind: 'settled', id: connection.id, outcome });
     if (!isTold && outcome === 'kept') resetAll(connection);
   }
 
+  /** If who asked has gone, its caller asks again by another. */
   async #claim(worker: number, { claim, id, claimant }: HandOverNotice & { kind: 'claim' }): Promise<void> {
+    const tell = this.#toThreadOf(worker);
     const answer = await this.#parked.claim(id, claimant);
-    const isTold = this.#options.workers().tell(worker, { kind: 'claimed', claim, answer });
-    if (!isTold && answer.kind === 'claimed') resetAll(answer.connection);
+    const isTold = tell({ kind: 'claimed', claim, answer });
+    if (!isTold && answer.kind === 'claimed') this.#park(answer.connection);
+  }
+
+  /** Tells a worker something, as long as its thread is the one that it is now; false: it is not. */
+  #toThreadOf(worker: number): (notice: WorkerNotice) => boolean {
+    const crashes = this.#crashes.get(worker);
+    return (notice) => this.#crashes.get(worker) === crashes && this.#options.workers().tell(worker, notice);
   }
 
   /** What a retiring process counts is in its successor's figures, which outlive its own. */

@@ -17,6 +17,7 @@ import { createForwarder } from './dns/forward.ts';
 import type { Predecessor } from './hand-over/predecessor.ts';
 import {
   createMemoryBudget,
+  forgetWorkerMemory,
   type MemoryBudget,
   shareMemoryBudget,
   usedBytes,
@@ -84,7 +85,7 @@ export class Node {
         logger.warn({ waited_ms: REVOCATIONS_GRACE_MS }, 'control plane does not say who is revoked');
       this.#resolveIfSynced();
     });
-    this.#memory = createMemoryBudget(config.memoryBytes);
+    this.#memory = createMemoryBudget(config.memoryBytes, config.workers);
     shareMemoryBudget(this.#memory);
     this.svids = this.#createSvidManager();
     this.#identities = new LocalIdentities({
@@ -186,6 +187,7 @@ export class Node {
     this.#isDraining = true;
     const handOver = this.handOver.retire();
     await Promise.all([this.workers.drain(this.#options.config.drainMs, handOver), this.pods.drain()]);
+    await this.handOver.untilMoved();
     this.handOver.close();
   }
 
@@ -245,7 +247,10 @@ export class Node {
       onNeedSvid: (identity) => this.#provideSvid(identity),
       onHandOver: (worker, notice) => this.handOver.hear(worker, notice),
       onShed: (reports) => this.shortages.note(reports),
-      onCrash: (worker) => this.metrics.workerEnded(worker, true),
+      onCrash: (worker) => {
+        this.metrics.workerEnded(worker, true);
+        this.handOver.workerCrashed(worker);
+      },
       logger,
     });
   }

@@ -1,0 +1,83 @@
+import type { Socket } from 'node:net';
+import pino from 'pino';
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { eventually } from '#test/kit/eventually.ts';
+import type { WorkerNotice } from './byte-worker.ts';
+import type { CarriedConnection } from './hand-over/carried.ts';
+import { duplicate } from './hand-over/descriptors.ts';
+import { attachSocket } from './hbone/attach-socket.ts';
+import { SocketLeg } from './hbone/socket-leg.ts';
+import { socketPair } from './hbone/testing.ts';
+import { NodeHandOver } from './node-hand-over.ts';
+
+const OWNER = 'spiffe://cluster.local/ns/shop/sa/web';
+const OTHER = 'spiffe://cluster.local/ns/shop/sa/other';
+
+let told: [worker: number, notice: WorkerNotice][];
+let handOver: NodeHandOver;
+let sockets: Socket[];
+
+beforeEach(() => {
+  [told, sockets] = [[], []];
+  handOver = new NodeHandOver({
+    workers: () => ({ tell: (worker, notice) => told.push([worker, notice]) > 0, adopt: () => false }),
+    whyNot: () => undefined,
+    onRecords: () => undefined,
+    count: () => undefined,
+    logger: pino({ level: 'silent' }),
+  });
+});
+afterEach(() => {
+  handOver.close();
+  for (const socket of sockets) socket.destroy();
+});
+
+/** An application, and a connection of its socket's other end, let go of. */
+async function carried(id: string): Promise<{ application: Socket; connection: CarriedConnection }> {
+  const { near, far } = await socketPair();
+  sockets.push(near, far);
+  near.on('error', () => undefined);
+  const leg = new SocketLeg(far);
+  const ignore = (): void => undefined;
+  leg.start({ onData: ignore, onEnd: ignore, onDrain: ignore, onFinish: ignore, onAbort: ignore });
+  if (typeof leg.descriptor !== 'number') throw new TypeError('the socket has closed');
+  const peer = { address: '10.0.0.1:1' };
+  const connection: CarriedConnection = {
+    ...{ id, claimant: OWNER, kind: 'inbound-tunnel', podUid: 'pod' },
+    record: {
+      facts: { direction: 'inbound', source: peer, destination: peer, security: 'unknown' },
+      info: { podUid: 'pod', direction: 'inbound', source: '', destination: '', protocol: 'HBONE' },
+      openedAtMs: 1_700_000_000_000,
+      told: { received: 0, sent: 0 },
+    },
+    sockets: [leg.detach(duplicate(leg.descriptor))],
+  };
+  return { application: near, connection };
+}
+
+test('what a worker claimed before it crashed is not for the one that replaces it, but for its owner', async () => {
+  const [mine, others] = ['a'.repeat(32), 'b'.repeat(32)];
+  handOver.hear(0, { kind: 'claim', claim: 0, id: mine, claimant: OWNER });
+  handOver.workerCrashed(0);
+  // Another thread, which numbers its claims anew.
+  handOver.hear(0, { kind: 'claim', claim: 0, id: others, claimant: OTHER });
+  const { application, connection } = await carried(mine);
+  handOver.hear(1, { kind: 'park', connection });
+  handOver.hear(1, { kind: 'claim', claim: 7, id: mine, claimant: OWNER });
+  const [worker, notice] = await eventually('an answer', () => told[0]);
+  expect([worker, notice]).toMatchObject([
+    1,
+    { kind: 'claimed', claim: 7, answer: { kind: 'claimed', connection: { id: mine } } },
+  ]);
+  expect(told).toHaveLength(1);
+  expect(application.destroyed).toBe(false);
+  for (const socket of connection.sockets) attachSocket(socket).abort();
+});
+
+test('what a worker kept that has crashed since is reset, not left to whoever replaces it', async () => {
+  const { application, connection } = await carried('c'.repeat(32));
+  handOver.hear(0, { kind: 'carried', connection });
+  handOver.workerCrashed(0);
+  await eventually('a reset', () => application.destroyed);
+  expect(told).toEqual([]);
+});
