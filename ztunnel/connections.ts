@@ -55,7 +55,8 @@ export class LiveConnection {
   #ends: readonly [downstream: Leg, upstream: Leg] | undefined;
   /** Bytes that others than the splice have carried. */
   #earlier: ByteCounts;
-  #isSuspended = false;
+  /** Gives up what is under way while no bytes flow; undefined: that is somebody else's to do. */
+  #giveUp: (() => void) | undefined;
   /** It goes through a tunnel whose other end can hand it over, too. */
   isHeld = false;
   /** Why it is being cut. */
@@ -68,6 +69,7 @@ export class LiveConnection {
   constructor(registry: Connections, opening: Opening, records: Records, carried?: CarriedRecord) {
     this.#registry = registry;
     this.opening = opening;
+    this.#giveUp = opening.giveUp;
     this.#earlier = carried?.told ?? { received: 0, sent: 0 };
     this.#record = new ConnectionRecord(opening.facts, records, carried);
   }
@@ -94,7 +96,6 @@ export class LiveConnection {
       this.#end(this.#cause);
       return;
     }
-    this.#isSuspended = false;
     this.#ends = [downstream, upstream];
     this.#splice = splice(downstream, upstream, (end) => this.#end(this.#cause ?? failureOf(end)));
     // It may have been over at once.
@@ -118,7 +119,7 @@ export class LiveConnection {
 
   /**
    * Takes it off its ends, which are the caller's from then on: nothing is copied, and whatever happens to it shows when it is
-   * carried again, or `leaves`. Undefined when it has no ends now.
+   * carried again, `regained`, or `leaves`. Undefined when it has no ends now.
    */
   suspend(): CarriedRecord | undefined {
     if (this.#splice === undefined || this.#isOver) return undefined;
@@ -126,8 +127,14 @@ export class LiveConnection {
     this.#splice.release();
     this.#splice = undefined;
     this.#ends = undefined;
-    this.#isSuspended = true;
+    this.#giveUp = undefined;
     return this.#record.carry(this.#earlier, this.opening.info);
+  }
+
+  /** It is about to be carried again by somebody who can give that up; at once, if it was cut meanwhile. */
+  regain(giveUp: () => void): void {
+    this.#giveUp = giveUp;
+    if (this.#cause !== undefined) this.#stop(this.#cause);
   }
 
   /** It goes on elsewhere, after it was suspended: that is no end. */
@@ -148,10 +155,14 @@ export class LiveConnection {
     if (this.#isOver) return;
     this.#cause = failure;
     if (this.#splice !== undefined) this.#splice.cut(failure.error);
-    else if (!this.#isSuspended) {
-      this.opening.giveUp();
-      this.#end(failure);
-    }
+    else this.#stop(failure);
+  }
+
+  /** Ends what carries no bytes now, unless that is somebody else's, who will see. */
+  #stop(failure: Failure): void {
+    if (this.#giveUp === undefined || this.#isOver) return;
+    this.#giveUp();
+    this.#end(failure);
   }
 
   /** Bytes of memory in which its data waits. */

@@ -9,7 +9,7 @@ import type { ConnectionSettings } from '#ztunnel/hbone/connection.ts';
 import { HboneError } from '#ztunnel/hbone/error.ts';
 import { CONNECTION_ID_HEADER, fieldOf, newConnectionId, RESUME_HEADER } from '#ztunnel/hbone/headers.ts';
 import type { Field } from '#ztunnel/hbone/hpack-tables.ts';
-import { type OpenTunnel, Pool, type PoolTarget } from '#ztunnel/hbone/pool.ts';
+import { askPatiently, type OpenTunnel, Pool, type PoolTarget } from '#ztunnel/hbone/pool.ts';
 import { SocketLeg } from '#ztunnel/hbone/socket-leg.ts';
 import type { TunnelStream } from '#ztunnel/hbone/stream.ts';
 import type { CarriedRelay, TunnelWay } from '../hand-over/carried-tunnel.ts';
@@ -189,7 +189,10 @@ function tunnelOf(
   const tunnel = new ClientTunnel(from, {
     id,
     way,
-    reopen: () => pool.open(hopTarget(way, deps), [...way.fields, [RESUME_HEADER, id]], () => undefined),
+    reopen: () =>
+      askPatiently((onStream) =>
+        pool.open(hopTarget(way, deps), [...way.fields, [RESUME_HEADER, id]], onStream),
+      ),
     onResumed: (isResumed) =>
       deps.handOver?.count('upstream', isResumed ? 'handed_over' : 'reset_not_resumed'),
   });

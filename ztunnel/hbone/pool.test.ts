@@ -1,3 +1,4 @@
+import { once } from 'node:events';
 import { connect as connectTcp, createServer, type Server, type Socket } from 'node:net';
 import { connect as connectTls } from 'node:tls';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
@@ -6,7 +7,7 @@ import type { Svid } from '#certs/svid.ts';
 import { type TemporaryAuthority, temporaryAuthority } from '#certs/testing.ts';
 import { eventually } from '#test/kit/eventually.ts';
 import { connectHop } from './client.ts';
-import { Pool, type PoolTarget } from './pool.ts';
+import { askPatiently, Pool, type PoolTarget } from './pool.ts';
 import { createHboneServer, type ServerSession } from './server.ts';
 import type { TunnelStream } from './stream.ts';
 import { CONNECT, OK, SETTINGS, watch } from './testing.ts';
@@ -96,6 +97,15 @@ function openPool(
 const open = (pool: Pool<PoolTarget>, to: PoolTarget = target()): ReturnType<typeof pool.open> =>
   pool.open(to, CONNECT, () => undefined);
 
+test('a client that never begins, or never ends, its handshake is closed when its time is over', async () => {
+  const silent = connectTcp({ host: '127.0.0.1', port });
+  const half = connectTcp({ host: '127.0.0.1', port });
+  half.write(Buffer.from('16030100500100', 'hex'));
+  const closed = [silent, half].map((socket) => once(socket.resume(), 'close'));
+  await eventually('both are refused', () => refusals.length === 2);
+  await Promise.all(closed);
+});
+
 test('the server learns who calls, and the callers who come first share one session', async () => {
   const pool = openPool();
   await Promise.all(Array.from({ length: 50 }, () => open(pool)));
@@ -103,6 +113,16 @@ test('the server learns who calls, and the callers who come first share one sess
   expect(sessions.map(({ peer }) => peer)).toEqual([CLIENT]);
   expect(sessions[0]?.socket.getProtocol()).toBe('TLSv1.3');
   expect(pool.size).toBe(1);
+});
+
+test('who asks patiently gives up a server that never answers, and keeps what is answered', async () => {
+  const pool = openPool();
+  const { stream } = await askPatiently((onStream) => pool.open(target(), CONNECT, onStream), 5_000);
+  answer = () => undefined;
+  await expect(askPatiently((onStream) => pool.open(target(), CONNECT, onStream), 20)).rejects.toMatchObject({
+    code: 'SESSION_LOST',
+  });
+  expect(stream.isOver).toBe(false);
 });
 
 test('a session takes as many streams as it may; then there is another', async () => {

@@ -6,6 +6,28 @@ import { HboneError } from './error.ts';
 import type { Field } from './hpack-tables.ts';
 import type { Answer, TunnelStream } from './stream.ts';
 
+/** Longer than a server may wait for what is to be taken up, and for the policies that it is asked of. */
+const RESUME_ANSWER_MS = 20_000;
+
+/**
+ * Asks for a tunnel that is to be taken up again, and no longer than a server that means it may take for the answer.
+ * @param open passes on each stream on which it asks
+ */
+export async function askPatiently<T>(
+  open: (onStream: (stream: TunnelStream) => void) => Promise<T>,
+  patienceMs: number = RESUME_ANSWER_MS,
+): Promise<T> {
+  let timer: NodeJS.Timeout | undefined;
+  try {
+    return await open((stream) => {
+      clearTimeout(timer);
+      timer = setTimeout(() => stream.abort('CANCEL'), patienceMs);
+    });
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
 /** Which session a tunnel may share: same caller, same peer. */
 export interface PoolTarget {
   readonly svid: Svid;

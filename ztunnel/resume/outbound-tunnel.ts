@@ -9,7 +9,8 @@ import { attachSocket } from '../hbone/attach-socket.ts';
 import { HboneError } from '../hbone/error.ts';
 import { CONNECTION_ID_HEADER, fieldOf, RESUME_HEADER } from '../hbone/headers.ts';
 import type { Leg } from '../hbone/leg.ts';
-import type { OpenTunnel } from '../hbone/pool.ts';
+import { askPatiently, type OpenTunnel } from '../hbone/pool.ts';
+import type { TunnelStream } from '../hbone/stream.ts';
 import { identityOf } from '../identity-of.ts';
 import type { TunnelHop } from '../next-hop.ts';
 import { describeStatus, failureOf } from '../outbound-record.ts';
@@ -109,8 +110,16 @@ async function resume(end: OutboundEnd, leg: Leg): Promise<boolean> {
 /** Joins an application to the other end of its tunnel; what cannot be joined is reset. Never rejects. */
 async function join(end: OutboundEnd, leg: Leg): Promise<OpenTunnel | undefined> {
   const { path, live } = end;
+  let stream: TunnelStream | undefined;
+  live.regain(() => {
+    leg.abort();
+    stream?.abort('CANCEL');
+  });
   try {
-    const answered = await ask(end);
+    const answered = await ask(end, (opened) => {
+      stream = opened;
+      if (live.isOver) opened.abort('CANCEL');
+    });
     const status = fieldOf(answered.fields, ':status') ?? 'none';
     if (status !== '200') {
       answered.stream.abort('CANCEL');
@@ -128,8 +137,10 @@ async function join(end: OutboundEnd, leg: Leg): Promise<OpenTunnel | undefined>
 }
 
 /** Sends the CONNECT until somebody answers it. @throws HboneError */
-async function ask(end: OutboundEnd): Promise<OpenTunnel> {
-  const { path, pod, live, id, tunnel } = end;
+async function ask(
+  { path, pod, live, id, tunnel }: OutboundEnd,
+  onStream: (stream: TunnelStream) => void,
+): Promise<OpenTunnel> {
   const { authority, client, hostname, hop, expected } = tunnel;
   const deadline = performance.now() + RESUME_MS;
   const source = await workloadOf(path, pod);
@@ -150,7 +161,12 @@ async function ask(end: OutboundEnd): Promise<OpenTunnel> {
   };
   for (;;) {
     try {
-      return await path.pool.open(target, fields, () => undefined);
+      return await askPatiently((onAsked) =>
+        path.pool.open(target, fields, (opened) => {
+          onAsked(opened);
+          onStream(opened);
+        }),
+      );
     } catch (error) {
       const isGone = error instanceof HboneError && RETRIED.has(error.code);
       if (!isGone || live.isOver || performance.now() > deadline) throw error;

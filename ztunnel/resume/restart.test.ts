@@ -6,6 +6,7 @@ import { type TemporaryAuthority, temporaryAuthority } from '#certs/testing.ts';
 import { CarriedNode, workerConfig } from '#test/kit/carried-node.ts';
 import { eventually } from '#test/kit/eventually.ts';
 import { policy } from '#test/kit/resources.ts';
+import type { ConnectionInfo } from '../connection-record.ts';
 import { connectHop } from '../hbone/client.ts';
 import type { Connection } from '../hbone/connection.ts';
 import { CONNECTION_ID_HEADER, fieldOf, RESUME_HEADER } from '../hbone/headers.ts';
@@ -148,6 +149,18 @@ test('what nobody takes up is reset at both ends', async () => {
   void bed.n1.retire(lost);
   await eventually('a reset', () => caller.destroyed && callee.destroyed);
   expect(bed.n2.outcomes).toContain('inbound-tunnel unclaimed');
+});
+
+test('a connection that waits to be taken up can be cut', async () => {
+  const { caller } = await bed.call();
+  const [{ podUid }] = (await bed.n1.request({ kind: 'list-connections' })).value as [ConnectionInfo];
+  const late = await bed.start('n2', [], false);
+  const drained = bed.n2.retire(late);
+  await eventually('a session that waits for a certificate', () => late.needed.length > 0);
+  await bed.n1.request({ kind: 'remove-pod', uid: podUid, cut: true });
+  await eventually('a reset', () => caller.destroyed);
+  expect((await bed.n1.record()).error).toBe('connection closed because the workload is gone');
+  await drained;
 });
 
 test('a connection that comes about while its ztunnel ends goes over, too', async () => {
