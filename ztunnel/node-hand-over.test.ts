@@ -24,6 +24,7 @@ beforeEach(() => {
     whyNot: () => undefined,
     onRecords: () => undefined,
     count: () => undefined,
+    parkedBytes: 1 << 20,
     logger: pino({ level: 'silent' }),
   });
 });

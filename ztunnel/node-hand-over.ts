@@ -18,6 +18,8 @@ export interface NodeHandOverOptions {
   readonly onRecords: (records: readonly AccessRecord[]) => void;
   /** What has become of a connection. */
   readonly count: (of: string, outcome: string) => void;
+  /** That may wait in memory with connections whose other end has not come back yet. */
+  readonly parkedBytes: number;
   readonly logger: Logger;
 }
 
@@ -38,6 +40,8 @@ export class NodeHandOver {
     this.#options = options;
     this.#giver = new Giver({ logger: options.logger });
     this.#parked = new Parked({
+      bytesOf: ({ sockets }) => sockets.reduce((sum, { unsent }) => sum + unsent.length, 0),
+      limitBytes: options.parkedBytes,
       onUnclaimed: (connection, why) => {
         const error = `connection closed because the other end of its tunnel has not come back: ${why}`;
         this.#strand(connection, { error, flags: '-' }, `reset_${why}`);

@@ -48,6 +48,8 @@ export interface NodeOptions {
   readonly logger: Logger;
 }
 
+/** Of the memory for what waits, so much again may wait with connections that are being handed over. */
+const PARKED_SHARE = 1 / 4;
 /** Has the records of connections that no worker had in the end. */
 const NO_WORKER = -1;
 /** How long a connection's certificate may take before nobody waits for it any more. */
@@ -117,6 +119,7 @@ export class Node {
       whyNot: (podUid) => this.pods.whyNotServed(podUid),
       onRecords: (records) => this.#record(NO_WORKER, records),
       count: this.metrics.handedOver,
+      parkedBytes: config.memoryBytes * PARKED_SHARE,
       logger,
     });
     this.workers = this.#startWorkers();
@@ -248,6 +251,7 @@ export class Node {
       onHandOver: (worker, notice) => this.handOver.hear(worker, notice),
       onShed: (reports) => this.shortages.note(reports),
       onCrash: (worker) => {
+        forgetWorkerMemory(this.#memory, worker);
         this.metrics.workerEnded(worker, true);
         this.handOver.workerCrashed(worker);
       },

@@ -117,6 +117,18 @@ function openDescriptors(): number {
   return readdirSync('/proc/self/fd').length;
 }
 
+test('of two with the same ID the second stays, and the first goes', async () => {
+  await receive();
+  await eventually('a successor', () => giver.hasSuccessor);
+  const [first, second] = [await carried(), await carried()];
+  const settled = Promise.all([giver.offer(first.connection), giver.offer(second.connection)]);
+  expect(await settled).toEqual(['taken', 'kept']);
+  const [taken] = await eventually('a connection', () => (arrived.length > 0 ? arrived : undefined));
+  if (taken === undefined) throw new TypeError('none has arrived');
+  await expectAlive(first.application, taken);
+  await expectAlive(second.application, second.connection);
+});
+
 test('a connection that is taken lives on at the successor, and is known there by what was said of it', async () => {
   await receive();
   const { application, connection } = await carried();

@@ -60,6 +60,8 @@ export class Giver {
 
   /** Offers a connection. What it resolves to holds for good: `taken`, and its descriptors are closed here; or `kept`. */
   async offer(connection: CarriedConnection): Promise<Settled> {
+    // The client of a tunnel chooses its ID, and may choose one twice.
+    if (this.#offered.has(connection.id)) return this.#kept(connection, 'drained_same_id');
     const cookies = this.#successor && cookiesOf(connection);
     if (cookies === undefined) return this.#kept(connection, 'drained_no_successor');
     const { promise, resolve } = Promise.withResolvers<Settled>();

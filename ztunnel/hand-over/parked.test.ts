@@ -79,3 +79,22 @@ test('what moves to another process is not here any more, and who asks for it is
   parked.park(connection('a'));
   expect(await parked.claim('a', OWNER)).toMatchObject({ kind: 'claimed' });
 });
+
+test('bytes that wait with connections are bounded, and those without any have room', async () => {
+  const bytes = new Map([
+    ['a', 60],
+    ['b', 60],
+    ['d', 40],
+  ]);
+  parked = new Parked({
+    limitBytes: 100,
+    bytesOf: ({ id }: Connection) => bytes.get(id) ?? 0,
+    onUnclaimed: ({ id }, why) => unclaimed.push(`${id} ${why}`),
+  });
+  for (const id of ['a', 'b', 'c', 'd']) parked.park(connection(id));
+  expect(unclaimed).toEqual(['b full']);
+  await parked.claim('a', OWNER);
+  parked.park(connection('b'));
+  expect(unclaimed).toEqual(['b full']);
+  expect(parked.move()).toHaveLength(3);
+});

@@ -22,6 +22,9 @@ export interface ParkedOptions<Connection = CarriedConnection> {
   readonly patienceMs?: number;
   /** Connections that may wait at a time, and claims. Default 10,000. */
   readonly limit?: number;
+  /** Bytes of memory that wait with a connection, and that may wait with all of them. Default: any number. */
+  readonly bytesOf?: (connection: Connection) => number;
+  readonly limitBytes?: number;
   /** Nobody has claimed it in time (`late`), or there was no room: it and its descriptors are the callee's. */
   readonly onUnclaimed: (connection: Connection, why: 'late' | 'full') => void;
 }
@@ -45,6 +48,7 @@ export class Parked<Connection extends Claimable = CarriedConnection> {
   readonly #waiting = new Map<string, Waiting<Connection>>();
   readonly #claims = new Map<string, Set<Claiming<Connection>>>();
   #claimCount = 0;
+  #bytes = 0;
   #isMoving = false;
 
   constructor(options: ParkedOptions<Connection>) {
@@ -64,15 +68,34 @@ export class Parked<Connection extends Claimable = CarriedConnection> {
       claiming.answer(isTheirs ? { kind: 'claimed', connection } : { kind: 'refused' });
       if (isTheirs) return;
     }
-    if (this.#waiting.size >= limit || this.#waiting.has(id)) {
+    if (this.#waiting.size >= limit || this.#waiting.has(id) || !this.#hasRoomFor(connection)) {
       onUnclaimed(connection, 'full');
       return;
     }
     const timer = setTimeout(() => {
-      this.#waiting.delete(id);
+      this.#remove(id);
       onUnclaimed(connection, 'late');
     }, patienceMs);
     this.#waiting.set(id, { connection, timer });
+    this.#bytes += this.#bytesOf(connection);
+  }
+
+  #bytesOf(connection: Connection): number {
+    return this.#options.bytesOf?.(connection) ?? 0;
+  }
+
+  /** Whoever brings no bytes takes no room of theirs. */
+  #hasRoomFor(connection: Connection): boolean {
+    const bytes = this.#bytesOf(connection);
+    return bytes === 0 || this.#bytes + bytes <= (this.#options.limitBytes ?? Infinity);
+  }
+
+  #remove(id: string): void {
+    const waiting = this.#waiting.get(id);
+    if (waiting === undefined) return;
+    clearTimeout(waiting.timer);
+    this.#waiting.delete(id);
+    this.#bytes -= this.#bytesOf(waiting.connection);
   }
 
   /** Gives a connection to the one who may have it; waits for it if it is not there yet. @param claimant SPIFFE ID */
@@ -80,8 +103,7 @@ export class Parked<Connection extends Claimable = CarriedConnection> {
     const waiting = this.#waiting.get(id);
     if (waiting === undefined) return this.#isMoving ? { kind: 'moved' } : this.#await(id, claimant);
     if (waiting.connection.claimant !== claimant) return { kind: 'refused' };
-    clearTimeout(waiting.timer);
-    this.#waiting.delete(id);
+    this.#remove(id);
     return { kind: 'claimed', connection: waiting.connection };
   }
 
@@ -89,8 +111,7 @@ export class Parked<Connection extends Claimable = CarriedConnection> {
   move(): readonly Connection[] {
     this.#isMoving = true;
     const waiting = [...this.#waiting.values()];
-    for (const { timer } of waiting) clearTimeout(timer);
-    this.#waiting.clear();
+    for (const { connection } of waiting) this.#remove(connection.id);
     for (const claims of [...this.#claims.values()])
       for (const { answer } of [...claims]) answer({ kind: 'moved' });
     return waiting.map(({ connection }) => connection);
@@ -98,11 +119,10 @@ export class Parked<Connection extends Claimable = CarriedConnection> {
 
   /** Those that wait are nobody's; they are the callee's of `onUnclaimed`. */
   close(): void {
-    for (const { connection, timer } of this.#waiting.values()) {
-      clearTimeout(timer);
+    for (const { connection } of [...this.#waiting.values()]) {
+      this.#remove(connection.id);
       this.#options.onUnclaimed(connection, 'late');
     }
-    this.#waiting.clear();
     for (const claims of this.#claims.values()) for (const { answer } of claims) answer({ kind: 'absent' });
   }
 

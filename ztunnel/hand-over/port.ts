@@ -23,6 +23,10 @@ export class HandOverPort {
 
   /** Offers a connection to the successor of this process. Until this resolves, its descriptors are nobody's here. */
   async offer(connection: CarriedConnection): Promise<Settled> {
+    if (this.#offers.has(connection.id)) {
+      this.count(connection.kind, 'drained_same_id');
+      return 'kept';
+    }
     const { promise, resolve } = Promise.withResolvers<Settled>();
     this.#offers.set(connection.id, resolve);
     this.#send({ kind: 'carried', connection });
