@@ -45,8 +45,7 @@ function open(der: Uint8Array, password: string): forge.pkcs12.Pkcs12Pfx {
     const asn1 = forge.asn1.fromDer(forge.util.createBuffer(Buffer.from(der).toString('latin1')));
     return forge.pkcs12.pkcs12FromAsn1(asn1, password);
   } catch (cause) {
-    const why = cause instanceof Error ? cause.message : String(cause);
-    throw new Pkcs12Error(`it cannot be opened (${why}): not PKCS#12, or another password`, { cause });
+    throw new Pkcs12Error('it cannot be opened: not PKCS#12, or another password', { cause });
   }
 }
 

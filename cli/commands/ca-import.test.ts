@@ -1,9 +1,10 @@
 import { execFileSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { splitPem } from '#certs/pem.ts';
+import { describeError } from '../cli-error.ts';
 import { readImport } from './ca-import.ts';
 
 let folder: string;
@@ -42,7 +43,9 @@ beforeAll(() => {
 
 afterAll(() => rmSync(folder, { recursive: true }));
 
-const at = (name: string): string => join(folder, name);
+const at = (name: string): string => resolve(folder, name);
+const pathsOf = (flags: Record<string, string>): Record<string, string> =>
+  Object.fromEntries(Object.entries(flags).map(([flag, name]) => [flag, at(name)]));
 const read = (name: string): string => readFileSync(at(name), 'utf8');
 
 function openssl(...args: readonly string[]): void {
@@ -54,10 +57,21 @@ test.each([
   { what: 'one file', flags: { cert: 'both.pem' } },
   { what: 'PKCS#12', flags: { cert: 'ca.p12', passwordFile: 'password' } },
 ])('a certificate and its key are read from $what', ({ flags }) => {
-  const paths = Object.fromEntries(Object.entries(flags).map(([flag, name]) => [flag, at(name)]));
+  const paths = pathsOf(flags);
   const { certificatePem, keyPem } = readImport({ cert: '', ...paths });
   expect(splitPem(certificatePem)[0]?.replaceAll(/\s/g, '')).toBe(read('ca.pem').replaceAll(/\s/g, ''));
   expect(keyPem).toContain('PRIVATE KEY');
+});
+
+test('what is wrong with a PKCS#12 file is said once', () => {
+  let shown = '';
+  try {
+    readImport({ cert: at('ca.p12'), passwordFile: at('other') });
+  } catch (error) {
+    shown = describeError(error);
+  }
+  expect(shown).toMatch(/--password-file: it cannot be opened/);
+  expect(shown.match(/cannot be opened|MAC could not be verified/g)).toHaveLength(2);
 });
 
 test.each([
@@ -66,7 +80,7 @@ test.each([
     what: 'the password is another',
     flags: { cert: 'ca.p12', passwordFile: 'other' },
     exitCode: 1,
-    message: /cannot be opened.*--password-file/,
+    message: /--cert .*ca\.p12.*--password-file/,
   },
   {
     what: 'PKCS#12 comes with a key beside it',
@@ -80,8 +94,20 @@ test.each([
     exitCode: 1,
     message: /--cert .*none cannot be read/,
   },
+  {
+    what: 'a file never ends',
+    flags: { cert: '/dev/zero' },
+    exitCode: 1,
+    message: /--cert \/dev\/zero has more than 1 MiB/,
+  },
+  {
+    what: 'a password never ends',
+    flags: { cert: 'ca.p12', passwordFile: '/dev/zero' },
+    exitCode: 1,
+    message: /--password-file \/dev\/zero has more than 1 MiB/,
+  },
 ])('it is said when $what', ({ flags, exitCode, message }) => {
-  const paths = Object.fromEntries(Object.entries(flags).map(([flag, name]) => [flag, at(name)]));
+  const paths = pathsOf(flags);
   expect(() => readImport({ cert: '', ...paths })).toThrow(
     expect.objectContaining({ exitCode, message: expect.stringMatching(message) }),
   );

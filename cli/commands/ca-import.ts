@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { closeSync, openSync, readSync } from 'node:fs';
 import type { ImportedTexts } from '#certs/import-authority.ts';
 import { Pkcs12Error, readPkcs12 } from '#certs/pkcs12.ts';
 import { CliError, usageError } from '../cli-error.ts';
@@ -13,6 +13,9 @@ export interface ImportFlags {
 }
 
 const PEM = '-----BEGIN ';
+
+/** Larger than any authority with its chain. Sizes of devices and pipes are not known before they are read. */
+const MAX_BYTES = 1024 * 1024;
 
 /**
  * Reads them; a PKCS#12 file has the key in it.
@@ -35,8 +38,7 @@ export function readImport({ cert, key, chain, root, passwordFile }: ImportFlags
     return { certificatePem: certificatesPem, keyPem, ...others };
   } catch (cause) {
     if (!(cause instanceof Pkcs12Error)) throw cause;
-    const message = `--cert ${cert}: ${cause.message}; its password is read from --password-file`;
-    throw new CliError(message, { cause });
+    throw new CliError(`--cert ${cert}, with the password of --password-file`, { cause });
   }
 }
 
@@ -48,9 +50,27 @@ function keyBeside(text: string): string {
 }
 
 function readBytes(flag: string, path: string): Buffer {
+  let bytes: Buffer;
   try {
-    return readFileSync(path);
+    bytes = readAtMost(path, MAX_BYTES + 1);
   } catch (cause) {
     throw new CliError(`${flag} ${path} cannot be read`, { cause });
+  }
+  if (bytes.length <= MAX_BYTES) return bytes;
+  throw new CliError(`${flag} ${path} has more than 1 MiB: it is neither PEM nor PKCS#12 of an authority`);
+}
+
+/** What a file, a pipe or a device gives first, up to `size` bytes. */
+function readAtMost(path: string, size: number): Buffer {
+  const bytes = Buffer.alloc(size);
+  const fd = openSync(path, 'r');
+  try {
+    let length = 0;
+    for (let read = -1; read !== 0 && length < size; length += read) {
+      read = readSync(fd, bytes, length, size - length, null);
+    }
+    return bytes.subarray(0, length);
+  } finally {
+    closeSync(fd);
   }
 }
