@@ -10,7 +10,7 @@ const port = parentPort;
 if (port === null) throw new TypeError('worker.ts runs in a worker thread only');
 await warmThreadPool();
 const config = workerData as WorkerConfig;
-if (config.memory !== undefined) shareMemoryBudget(config.memory);
+if (config.memory !== undefined) shareMemoryBudget(config.memory, config.index);
 const carrier = new Carrier({
   config,
   send: (message) => port.postMessage(message),

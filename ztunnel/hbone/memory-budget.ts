@@ -11,28 +11,37 @@ import { BATCH_BYTES } from './batch-size.ts';
  */
 export interface MemoryBudget {
   readonly bytes: number;
-  /** Batches that are in use, as one 32-bit number: shared between threads. */
+  /** Batches that are in use, as 32-bit numbers that threads share: in all, then of each worker. */
   readonly used: SharedArrayBuffer;
 }
 
 /** Default of a process. */
 export const MEMORY_BUDGET_BYTES: number = 512 * 1024 * 1024;
 
-/** One for the threads of a process. */
-export function createMemoryBudget(bytes: number = MEMORY_BUDGET_BYTES): MemoryBudget {
-  return { bytes, used: new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT) };
+/** One for the threads of a process, of which so many are workers that may crash. */
+export function createMemoryBudget(bytes: number = MEMORY_BUDGET_BYTES, workers = 0): MemoryBudget {
+  return { bytes, used: new SharedArrayBuffer((1 + workers) * Int32Array.BYTES_PER_ELEMENT) };
 }
 
 let used = new Int32Array(createMemoryBudget().used);
+/** Where in it this thread's own are; 0: they are not told apart. */
+let own = 0;
 let most = MEMORY_BUDGET_BYTES / BATCH_BYTES;
 const watchers = new Set<(bytes: number) => void>();
 let onExhausted: () => void = () => undefined;
 let isExhaustionNoted = false;
 
-/** This thread counts with others from now on. To be called before it carries anything. */
-export function shareMemoryBudget(budget: MemoryBudget): void {
+/** This thread counts with others from now on. To be called before it carries anything. @param worker which one it is, if it is one */
+export function shareMemoryBudget(budget: MemoryBudget, worker?: number): void {
   used = new Int32Array(budget.used);
+  own = worker === undefined || worker + 1 >= used.length ? 0 : worker + 1;
   most = Math.max(8, Math.floor(budget.bytes / BATCH_BYTES));
+}
+
+/** A worker has crashed: what it used is free, though nobody gave it back. To be called by another thread, when it has ended. */
+export function forgetWorkerMemory(budget: MemoryBudget, worker: number): void {
+  const counts = new Int32Array(budget.used);
+  if (worker + 1 < counts.length) Atomics.sub(counts, 0, Atomics.exchange(counts, worker + 1, 0));
 }
 
 /** Has somebody free memory of this thread when it is all used, outside of whatever used the last. */
@@ -42,6 +51,7 @@ export function whenExhausted(free: () => void): void {
 
 /** Batches have been taken; negative: given back. */
 export function countBatches(count: number): void {
+  if (own > 0) used[own] = (used[own] ?? 0) + count;
   if (Atomics.add(used, 0, count) + count <= most || count < 0 || isExhaustionNoted) return;
   isExhaustionNoted = true;
   setImmediate(() => {
