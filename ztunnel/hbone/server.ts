@@ -45,7 +45,11 @@ export function createHboneServer(svid: Svid, options: HboneServerOptions): Hbon
     ...tlsOptions(svid),
     handshakeTimeout: options.handshakeTimeoutMs,
   });
-  server.on('tlsClientError', options.onRefused);
+  server.on('tlsClientError', (error, socket) => {
+    options.onRefused(error, socket);
+    // Node.js closes what is wrong, and leaves open what has only taken too long.
+    if ('code' in error && error.code === 'ERR_TLS_HANDSHAKE_TIMEOUT') socket.destroy();
+  });
   server.on('secureConnection', (socket) => {
     const check = checkClientSocket(socket, svid.identity.trustDomain);
     if (check.kind === 'refused') refuse(socket, new PeerError(check), options);
