@@ -38,7 +38,7 @@ export class ClientAddresses {
     client.sessions -= 1;
     if (client.sessions > 0) return;
     setTimeout(() => {
-      if (client.sessions === 0) this.#clients.delete(client.ip);
+      if (client.sessions === 0 && this.#clients.get(client.ip) === client) this.#clients.delete(client.ip);
     }, REMEMBERED_MS).unref();
   }
 }

@@ -90,7 +90,14 @@ export class PodSessions {
   /** Whether it may begin a handshake; if not, it has been reset. */
   #enter(socket: Socket): boolean {
     const peer = remoteOf(socket)?.ip;
-    if (peer === undefined) return false;
+    if (peer === undefined) {
+      // Reset before it was accepted: with bytes left that nobody reads, it would not notice by itself.
+      socket.destroy();
+      return false;
+    }
+    const key = endsOf(socket);
+    // A client that was reset may come back from the same port before its former socket has closed here.
+    this.#endHandshake(key);
     const entry = this.#gate.enter(peer, () => {
       this.#shed(
         'pod-handshakes',
@@ -103,9 +110,11 @@ export class PodSessions {
       socket.resetAndDestroy();
       return false;
     }
-    const key = endsOf(socket);
-    this.#handshakes.set(key, { ...entry.handshake, socket });
-    socket.once('close', () => this.#endHandshake(key));
+    const handshake = { ...entry.handshake, socket };
+    this.#handshakes.set(key, handshake);
+    socket.once('close', () => {
+      if (this.#handshakes.get(key) === handshake) this.#endHandshake(key);
+    });
     return true;
   }
 
