@@ -4,8 +4,8 @@ import type { Socket } from 'node:net';
 export class Handshakes {
   readonly #most: number;
   readonly #mostPerAddress: number;
-  /** Address by address and port: a TLS socket is another object than what it is made of. */
-  readonly #pending = new Map<string, string>();
+  /** By address and port: a TLS socket is another object than what it is made of. */
+  readonly #pending = new Map<string, { readonly address: string }>();
   readonly #perAddress = new Map<string, number>();
 
   constructor(most: number, mostPerAddress: number) {
@@ -19,13 +19,18 @@ export class Handshakes {
 
   /** @returns whether there is room for one more; it counts until `end`, or until the socket is closed */
   begin(socket: Socket): boolean {
-    const { remoteAddress = '' } = socket;
-    const count = this.#perAddress.get(remoteAddress) ?? 0;
-    if (this.#pending.size >= this.#most || count >= this.#mostPerAddress) return false;
     const key = keyOf(socket);
-    this.#pending.set(key, remoteAddress);
-    this.#perAddress.set(remoteAddress, count + 1);
-    socket.once('close', () => this.#end(key));
+    // A client that was reset may come back from the same port before its former socket has closed here.
+    this.#end(key);
+    const { remoteAddress: address = '' } = socket;
+    const count = this.#perAddress.get(address) ?? 0;
+    if (this.#pending.size >= this.#most || count >= this.#mostPerAddress) return false;
+    const handshake = { address };
+    this.#pending.set(key, handshake);
+    this.#perAddress.set(address, count + 1);
+    socket.once('close', () => {
+      if (this.#pending.get(key) === handshake) this.#end(key);
+    });
     return true;
   }
 
@@ -35,7 +40,7 @@ export class Handshakes {
   }
 
   #end(key: string): void {
-    const address = this.#pending.get(key);
+    const address = this.#pending.get(key)?.address;
     if (address === undefined) return;
     this.#pending.delete(key);
     const count = (this.#perAddress.get(address) ?? 1) - 1;
