@@ -29,7 +29,8 @@ type Adoption =
  */
 export async function adopt(path: DataPath, connection: CarriedConnection): Promise<void> {
   const { kind, record, podUid, otherPodUid, ends } = connection;
-  const legs = connection.sockets.map(attachSocket);
+  const pods = [podUid, otherPodUid ?? podUid].map((uid) => path.pods.ofUid(uid));
+  const legs = connection.sockets.map((socket, at) => attachSocket(socket, pods[at]?.sockets));
   const abort = (): void => {
     for (const leg of legs) leg.abort();
   };

@@ -148,7 +148,7 @@ function join(call: KnownCall, target: Target, live: LiveConnection, leg: Leg): 
 
 /** Takes up a connection that another session has carried, as if it were a new one in all but the application's socket. */
 async function takeUp(call: KnownCall, target: Target, id: string): Promise<void> {
-  const { path, workload } = call;
+  const { path, pod, workload } = call;
   const answered = await path.handOver.claim(id, claimantOf(call, target), call.remote.ip);
   if (answered.kind === 'moved') {
     // Not looked at: it may be asked again, where the next ztunnel answers.
@@ -162,7 +162,12 @@ async function takeUp(call: KnownCall, target: Target, id: string): Promise<void
     path.record(failedRecord(earlyFacts(call), { error, flags: '-' }));
     return;
   }
-  const leg = attachSocket(socket);
+  if (call.stream.isOver) {
+    // Its caller asks again, by another session.
+    path.handOver.park(answered.connection);
+    return;
+  }
+  const leg = attachSocket(socket, pod.sockets);
   const giveUp = (): void => {
     answer(call, '503');
     leg.abort();

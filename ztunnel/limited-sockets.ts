@@ -1,6 +1,7 @@
 import type { Server, Socket } from 'node:net';
 import { descriptorLimit } from './capture/native.ts';
 import { ExhaustedError, exhaustedDescriptors } from './exhausted.ts';
+import type { SocketOwner } from './hbone/attach-socket.ts';
 import { assignShare, type FairShare } from './hbone/fair-share.ts';
 import { reservedDescriptors } from './limits.ts';
 import { descriptorOf, type PodSockets } from './pod-sockets.ts';
@@ -17,7 +18,7 @@ export interface LimitedSocketsOptions {
 }
 
 /** The sockets of a pod, counted and limited. What is accepted has to be admitted first. */
-export interface LimitedSockets extends PodSockets {
+export interface LimitedSockets extends PodSockets, SocketOwner {
   /** Whether an accepted socket may stay; from then on it counts. If not, it has been reset, and that noted. */
   readonly admit: (socket: Socket) => boolean;
   /** Those that are open. */
@@ -69,6 +70,7 @@ export function limitSockets(sockets: PodSockets, options: LimitedSocketsOptions
     dial: (to, caller) => dial(() => sockets.dial(to, caller)),
     dialOutside: (to) => dial(() => sockets.dialOutside(to)),
     count: () => open,
+    regain: take,
     admit: (socket) => {
       const isFull = open >= most;
       if (!isFull && !isReserved(socket)) {

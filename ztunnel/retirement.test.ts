@@ -9,6 +9,8 @@ import { eventually } from '#test/kit/eventually.ts';
 import { LoopbackPods } from '#test/kit/loopback-pods.ts';
 import { policy, workload } from '#test/kit/resources.ts';
 import type { CarriedConnection } from './hand-over/carried.ts';
+import { podLimits } from './limits.ts';
+import type { ShedReport } from './shedding.ts';
 import type { FromWorker } from './worker-messages.ts';
 
 /** Two byte workers, as of a ztunnel and its successor, that serve the same pods: `web` calls `cart`, and what is outside. */
@@ -109,6 +111,27 @@ async function settle(outcome: 'taken' | 'kept'): Promise<CarriedConnection> {
   await old.tell({ kind: 'settled', id: connection.id, outcome });
   return connection;
 }
+
+test('the sockets of what is taken up are among those that its pod may have', async () => {
+  const limits = { ...podLimits(20_000, 1), sockets: 2 };
+  const shed: ShedReport[] = [];
+  next = new CarriedNode(pods, 'n1', { limits }, (reports) => shed.push(...reports));
+  const [passthrough] = KINDS;
+  if (passthrough === undefined) throw new TypeError('there are no kinds');
+  const socket = await giveUp(passthrough);
+  await next.tell({ kind: 'adopt', connection: await settle('taken') });
+  await exchange(socket, 'after');
+  const another = passthrough.call();
+  sockets.push(another);
+  await eventually('a reset', () => another.destroyed);
+  await eventually('a report', () => shed.find(({ shortage }) => shortage === 'pod-sockets'));
+  socket.end();
+  await once(socket, 'end');
+  await eventually('room again', async () => (await next.record()).event === 'closed');
+  const third = passthrough.call();
+  sockets.push(third);
+  await exchange(third, 'welcome');
+});
 
 test.for(KINDS)('a $kind connection goes on, with one record of it all', async (kind) => {
   const socket = await giveUp(kind);

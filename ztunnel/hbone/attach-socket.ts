@@ -4,11 +4,21 @@ import type { DetachableLeg, DetachedSocket } from './detached-socket.ts';
 import type { LegEvents } from './leg.ts';
 import { SocketLeg } from './socket-leg.ts';
 
+/** Those that count the sockets of a pod. */
+export interface SocketOwner {
+  /** Has a socket counted that is there already, however many there are. */
+  readonly regain: (socket: Socket) => void;
+}
+
 /**
  * A leg of a socket that another leg was detached from; its descriptor belongs to the leg. What had ended does so again as soon as
  * it is started: the kernel says a FIN as often as somebody reads.
+ * @param owner whose socket it is, where that matters
  */
-export function attachSocket({ fd, hasFinished, unsent }: DetachedSocket): DetachableLeg {
+export function attachSocket(
+  { fd, hasFinished, unsent }: DetachedSocket,
+  owner?: SocketOwner,
+): DetachableLeg {
   if (fd === undefined) return ENDED;
   const options: SocketConstructorOpts & DuplexOptions = {
     fd,
@@ -16,7 +26,9 @@ export function attachSocket({ fd, hasFinished, unsent }: DetachedSocket): Detac
     readable: true,
     writable: !hasFinished,
   };
-  const leg = new SocketLeg(new Socket(options), hasFinished);
+  const socket = new Socket(options);
+  owner?.regain(socket);
+  const leg = new SocketLeg(socket, hasFinished);
   if (unsent.length > 0) leg.write(Buffer.from(unsent.buffer, unsent.byteOffset, unsent.byteLength));
   return leg;
 }

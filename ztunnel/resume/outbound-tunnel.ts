@@ -62,7 +62,9 @@ export function holdOutbound(end: OutboundEnd, { connection, stream, fields }: O
     session: connection,
     side: 'upstream',
     onSettled: (settled) =>
-      void (settled.isRetiring ? give(end, settled) : resume(end, attachSocket(settled.socket))),
+      void (settled.isRetiring
+        ? give(end, settled)
+        : resume(end, attachSocket(settled.socket, end.pod.sockets))),
   });
 }
 
@@ -72,9 +74,9 @@ export async function adoptOutbound(
   { id, podUid, record, sockets: [socket], tunnel }: CarriedConnection,
 ): Promise<void> {
   if (socket === undefined) return;
-  const leg = attachSocket(socket);
-  const { facts, info } = record;
   const pod = path.pods.ofUid(podUid);
+  const leg = attachSocket(socket, pod?.sockets);
+  const { facts, info } = record;
   const live = path.connections.open({ pod: pod ?? {}, facts, info, giveUp: () => leg.abort() }, record);
   const parsed = OUTBOUND_TUNNEL.safeParse(tunnel);
   if (pod !== undefined && parsed.success) {
@@ -98,7 +100,7 @@ async function give(end: OutboundEnd, { record, socket }: SettledEnd): Promise<v
     sockets: [socket],
   });
   if (settled === 'taken') live.leave();
-  else await join(end, attachSocket(socket));
+  else await join(end, attachSocket(socket, pod.sockets));
 }
 
 async function resume(end: OutboundEnd, leg: Leg): Promise<boolean> {

@@ -218,6 +218,30 @@ test.each([
   await drained;
 });
 
+test('who asked and has gone does not take the connection from who asks again', async () => {
+  const { caller, callee } = await bed.call();
+  const id = bed.n1.records[0]?.connectionId ?? '';
+  const late = await bed.start('n1', [], false);
+  const session = await sessionOf(WEB_ID, WEB);
+  const stream = session.request(
+    [
+      [':method', 'CONNECT'],
+      [':authority', `${CART}:8080`],
+      [RESUME_HEADER, id],
+    ],
+    () => undefined,
+  );
+  // Answered after the one before it has been looked at.
+  expect(await resumeAs({ identity: WEB_ID, from: WEB, port: 0, id })).toBe('400');
+  stream.abort();
+  const drained = bed.n1.retire(late);
+  await eventually('a connection that waits', () => bed.n2.parked.size === 1);
+  await bed.certify(late, 'n1');
+  await exchange(caller, callee, 'as before');
+  session.close('done');
+  await drained;
+});
+
 /** Asks `cart` for a connection by its ID; the answer's status. */
 async function resumeAs({
   identity,
