@@ -67,6 +67,16 @@ test('a message of a kind that is not known is passed over', () => {
   expect(new ControlReader().read(bytes)).toEqual([known]);
 });
 
+test('messages are counted, whatever their kind, before they are looked at', () => {
+  let left = 3;
+  const reader = new ControlReader(() => {
+    if (left-- === 0) throw new RangeError('too many');
+  });
+  const unknown = framed('{"kind":"later"}');
+  expect(reader.read(Buffer.concat([unknown, unknown, unknown]))).toEqual([]);
+  expect(() => reader.read(unknown)).toThrow('too many');
+});
+
 test.each([
   { what: 'not JSON', text: '{' },
   { what: 'no object', text: '7' },

@@ -39,7 +39,13 @@ export function encodeControlMessage(message: ControlMessage): Buffer {
 
 /** Takes messages out of the bytes of a control stream, in whatever pieces they come. */
 export class ControlReader {
+  readonly #count: () => void;
   #pending: Buffer = Buffer.alloc(0);
+
+  /** @param count called for each message, also of a kind that is not known; what it throws is `read`'s */
+  constructor(count: () => void = () => undefined) {
+    this.#count = count;
+  }
 
   /**
    * Messages that are complete now. Those of a kind that is not known are passed over: a later make may have more to say.
@@ -52,6 +58,7 @@ export class ControlReader {
       const length = rest.readUInt32BE(0);
       if (length > MAX_MESSAGE_BYTES) throw new ControlError(`a message of ${length} bytes`);
       if (rest.length < LENGTH_BYTES + length) break;
+      this.#count();
       const message = decode(rest.subarray(LENGTH_BYTES, LENGTH_BYTES + length));
       if (message !== undefined) messages.push(message);
       rest = rest.subarray(LENGTH_BYTES + length);

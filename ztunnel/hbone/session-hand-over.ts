@@ -96,8 +96,8 @@ interface Entry {
 export class SessionHandOver {
   readonly #options: SessionHandOverOptions;
   readonly #entries = new Map<string, Entry>();
-  readonly #reader = new ControlReader();
   readonly #flood = new FloodGuard('messages on a control stream', MESSAGES);
+  readonly #reader = new ControlReader(() => this.#flood.count());
   #control: TunnelStream | undefined;
   #isOpen = false;
   #isRetiring = false;
@@ -243,10 +243,7 @@ export class SessionHandOver {
   #onData(bytes: Buffer): void {
     if (this.#isLost) return;
     try {
-      for (const message of this.#reader.read(bytes)) {
-        this.#flood.count();
-        this.#onMessage(message);
-      }
+      for (const message of this.#reader.read(bytes)) this.#onMessage(message);
     } catch {
       // What the peer says makes no sense: its tunnels go on, but none is handed over.
       this.lose();
