@@ -145,6 +145,10 @@ export class Tunnels implements Disposable {
   async #takeUp({ connection, stream, caller, claimant, id }: TakeUp): Promise<void> {
     const { handOver, baggage, onRefused } = this.#options;
     const claim = await handOver.claim(id, claimant, ownerOf(caller));
+    if (claim.kind === 'claimed' && stream.isOver) {
+      handOver.putBack(claim.connection);
+      return;
+    }
     if (claim.kind === 'claimed') {
       accept(connection, stream, baggage, id);
       claim.connection.attach(connection, stream);

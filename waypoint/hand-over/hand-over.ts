@@ -83,6 +83,11 @@ export class HandOver {
     tunnel.leg.whenOver(() => this.#clients.delete(tunnel));
   }
 
+  /** Who claimed it has gone before it came; it waits for whoever asks again. */
+  putBack(tunnel: ServerTunnel): void {
+    this.#parked.park(tunnel);
+  }
+
   /**
    * The tunnel that a CONNECT wants to take up; waits for it, if it is not there yet.
    * @param owner who asks: one pod, which may wait for so many at a time
