@@ -3,8 +3,10 @@ import pino from 'pino';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { eventually } from '#test/kit/eventually.ts';
 import type { WorkerNotice } from './byte-worker.ts';
+import { closeDescriptor } from './capture/in-pod-sockets.ts';
 import type { CarriedConnection } from './hand-over/carried.ts';
 import { duplicate } from './hand-over/descriptors.ts';
+import type { ReceiverOptions } from './hand-over/receive.ts';
 import { attachSocket } from './hbone/attach-socket.ts';
 import { SocketLeg } from './hbone/socket-leg.ts';
 import { socketPair } from './hbone/testing.ts';
@@ -81,4 +83,35 @@ test('what a worker kept that has crashed since is reset, not left to whoever re
   handOver.workerCrashed(0);
   await eventually('a reset', () => application.destroyed);
   expect(told).toEqual([]);
+});
+
+test.each([
+  { what: 'waits for its caller', claimant: OWNER },
+  { what: 'is to go on', claimant: undefined },
+])('what comes late and $what goes on to the next process', async ({ claimant }) => {
+  const { near, far } = await socketPair();
+  sockets.push(near, far);
+  let said = '';
+  near.on('data', (bytes) => {
+    said += bytes;
+  });
+  let received: ReceiverOptions['onConnection'] = () => undefined;
+  await handOver.receiveFrom({
+    receive: async ({ onConnection }) => {
+      received = onConnection;
+    },
+  });
+  handOver.accept(far);
+  expect(handOver.retire()).toBe(true);
+  const { application, connection } = await carried('d'.repeat(32));
+  const { claimant: _, ...unclaimed } = connection;
+  received(claimant === undefined ? unclaimed : connection);
+  await eventually('an offer', () => said.includes('"offer"'));
+  const [descriptor] = connection.sockets.map(({ fd }) => duplicate(fd ?? -1));
+  near.write(`{"type":"taken","id":"${connection.id}"}\n`);
+  await handOver.untilMoved();
+  await eventually('the last word', () => said.includes('"go"'));
+  expect(told).toEqual([]);
+  expect(application.destroyed).toBe(false);
+  if (descriptor !== undefined) closeDescriptor(descriptor);
 });

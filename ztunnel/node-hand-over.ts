@@ -32,8 +32,8 @@ export class NodeHandOver {
   readonly #met = new Map<string, Map<string, number>>();
   /** How often a worker's thread has been replaced. */
   readonly #crashes = new Map<number, number>();
-  /** What is being offered to the successor, or parked if that does not take it. */
-  readonly #parking = new Set<Promise<void>>();
+  /** What of this thread's is being offered to the successor. */
+  readonly #moving = new Set<Promise<void>>();
   #isRetiring = false;
 
   constructor(options: NodeHandOverOptions) {
@@ -55,7 +55,7 @@ export class NodeHandOver {
   }
 
   /** Has connections that the predecessor gives up taken over here, when it does. */
-  async receiveFrom(predecessor: Predecessor): Promise<void> {
+  async receiveFrom(predecessor: Pick<Predecessor, 'receive'>): Promise<void> {
     const { whyNot } = this.#options;
     await predecessor.receive({
       whyNot: ({ podUid, otherPodUid }) => {
@@ -104,7 +104,7 @@ export class NodeHandOver {
 
   /** Resolves when the successor has answered for all that waited here: soon, whatever it does. */
   async untilMoved(): Promise<void> {
-    await Promise.all(this.#parking);
+    await Promise.all(this.#moving);
   }
 
   /** After the last connection has gone or ended. */
@@ -115,20 +115,31 @@ export class NodeHandOver {
     this.#giver.close();
   }
 
+  /** What comes when this process is about to end itself goes on to its successor. */
   #receive(connection: CarriedConnection): void {
-    if (connection.claimant !== undefined) this.#parked.park(connection);
-    else if (!this.#options.workers().adopt(connection)) {
-      const error = 'connection not taken over: no worker is there';
-      this.#strand(connection, { error, flags: '-' }, 'reset_no_worker');
-    }
+    if (connection.claimant !== undefined) this.#park(connection);
+    else if (this.#isRetiring) this.#track(this.#passOn(connection));
+    else this.#adopt(connection);
+  }
+
+  async #passOn(connection: CarriedConnection): Promise<void> {
+    if ((await this.#giver.offer(connection)) === 'kept') this.#adopt(connection);
+  }
+
+  #adopt(connection: CarriedConnection): void {
+    if (this.#options.workers().adopt(connection)) return;
+    const error = 'connection not taken over: no worker is there';
+    this.#strand(connection, { error, flags: '-' }, 'reset_no_worker');
   }
 
   /** Here, or, where it is about to end, with its successor: whoever claims it comes there. */
   #park(connection: CarriedConnection): void {
-    const parking = this.#offerOrPark(connection).then(() => {
-      this.#parking.delete(parking);
-    });
-    this.#parking.add(parking);
+    this.#track(this.#offerOrPark(connection));
+  }
+
+  #track(moving: Promise<void>): void {
+    this.#moving.add(moving);
+    void moving.then(() => this.#moving.delete(moving));
   }
 
   async #offerOrPark(connection: CarriedConnection): Promise<void> {
