@@ -19,8 +19,10 @@ export interface CallLimits {
   readonly calls?: { readonly most: number; readonly perSecond: number };
   /** Bytes of messages that have begun and not ended. Default 64 MiB. */
   readonly maxPartialBytes?: number;
-  /** How long what was written may go unread until the call is reset. Default 120 000 ms. */
+  /** How long what was written may go unread until the call is reset, beside what it takes over a slow line. Default 120 000 ms. */
   readonly longestStallMs?: number;
+  /** Bytes a second that a slow line carries: a message is unread until its last byte has gone, and some have 100 MiB. Default 128 KiB. */
+  readonly slowestLine?: number;
 }
 
 /** The calls of one caller. */
@@ -53,7 +55,7 @@ export function createCallGuard(options: {
   readonly logger: Logger;
 }): CallGuard {
   const { tokens, connections, logger } = options;
-  const { maxCalls = 128, longestStallMs = 120_000 } = options.limits ?? {};
+  const { maxCalls = 128, longestStallMs = 120_000, slowestLine = 128 * 1024 } = options.limits ?? {};
   const { maxPartialBytes = 64 * 1024 * 1024, calls = { most: 2000, perSecond: 100 } } = options.limits ?? {};
   const refusals = createRefusalLog(logger);
   const callers = new Map<string, CallerCalls>();
@@ -117,7 +119,7 @@ export function createCallGuard(options: {
   const watch = setInterval(
     () => {
       for (const { open } of callers.values())
-        for (const each of open) if (isStalled(each, longestStallMs)) cut(each, logger);
+        for (const each of open) if (isStalled(each, longestStallMs, slowestLine)) cut(each, logger);
     },
     Math.max(20, longestStallMs / 12),
   );
@@ -152,14 +154,14 @@ function follow(
 }
 
 /** Notes how much waits to be read, and says whether that has been the same for too long. */
-function isStalled(call: OpenCall, longestMs: number): boolean {
+function isStalled(call: OpenCall, longestMs: number, slowestLine: number): boolean {
   const { writableLength } = call.stream;
   if (writableLength === 0 || writableLength !== call.unread) {
     call.unread = writableLength;
     call.stalledSinceMs = performance.now();
     return false;
   }
-  return performance.now() - call.stalledSinceMs > longestMs;
+  return performance.now() - call.stalledSinceMs > longestMs + (writableLength / slowestLine) * 1000;
 }
 
 function cut({ name, stream, unread }: OpenCall, logger: Logger): void {

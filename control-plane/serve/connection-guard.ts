@@ -2,7 +2,7 @@ import type { Socket } from 'node:net';
 
 /** How many connections there may be. */
 export interface ConnectionLimits {
-  /** Connections on which nobody has shown a token yet, from one address. Default 64. */
+  /** Connections on which nobody has shown a token yet, from one address. Default 768: all nodes may be behind one. */
   readonly maxUnknownOfAddress?: number;
   /** Such connections in all. Default 1024. */
   readonly maxUnknown?: number;
@@ -36,7 +36,7 @@ interface Connection {
  * unknown longest are closed, so that who has a token, and shows it at once, gets in.
  */
 export function createConnectionGuard(limits: ConnectionLimits = {}): ConnectionGuard {
-  const { maxUnknownOfAddress = 64, maxUnknown = 1024, longestUnknownMs = 20_000 } = limits;
+  const { maxUnknownOfAddress = 768, maxUnknown = 1024, longestUnknownMs = 20_000 } = limits;
   const { maxOfCaller = 128, maxRefused = 20 } = limits;
   /** In the order in which they came. */
   const unknown = new Map<string, Connection>();
@@ -50,24 +50,32 @@ export function createConnectionGuard(limits: ConnectionLimits = {}): Connection
     ofAddress?.delete(peer);
     if (ofAddress?.size === 0) byAddress.delete(address);
   };
+  /** It no longer counts at once: many may come before it has closed. */
+  const drop = (peer = ''): void => {
+    const connection = unknown.get(peer);
+    forget(peer, connection?.socket.remoteAddress ?? '');
+    destroy(connection);
+  };
   const opened = (socket: Socket): void => {
     const { remoteAddress: address = '', remotePort = 0 } = socket;
     const peer = `${address}:${remotePort}`;
     const timer = setTimeout(() => socket.destroy(), longestUnknownMs);
-    unknown.set(peer, { socket, timer, caller: undefined, refusals: 0 });
+    const connection: Connection = { socket, timer, caller: undefined, refusals: 0 };
+    forget(peer, address);
+    unknown.set(peer, connection);
     const ofAddress = byAddress.get(address) ?? new Set();
     byAddress.set(address, ofAddress.add(peer));
     socket.once('close', () => {
       clearTimeout(timer);
-      forget(peer, address);
-      const caller = known.get(peer)?.caller;
-      known.delete(peer);
-      if (caller !== undefined) count(byCaller, caller, -1);
+      // Another one may have come from the same port before this one had closed here.
+      if (unknown.get(peer) === connection) forget(peer, address);
+      if (known.get(peer) === connection) known.delete(peer);
+      if (connection.caller !== undefined) count(byCaller, connection.caller, -1);
     });
     const [oldestOfAddress] = ofAddress;
     const [oldest] = unknown.keys();
-    if (ofAddress.size > maxUnknownOfAddress) destroy(unknown.get(oldestOfAddress ?? ''));
-    else if (unknown.size > maxUnknown) destroy(unknown.get(oldest ?? ''));
+    if (ofAddress.size > maxUnknownOfAddress) drop(oldestOfAddress);
+    else if (unknown.size > maxUnknown) drop(oldest);
   };
   return {
     opened,

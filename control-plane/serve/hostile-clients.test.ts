@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import type { TLSSocket } from 'node:tls';
 import { status } from '@grpc/grpc-js';
-import { expect, test } from 'vitest';
+import { expect, test, vi } from 'vitest';
 import { CLUSTER_TYPE } from '#api/envoy/types.ts';
 import { ADDRESS_TYPE, AUTHORIZATION_TYPE } from '#api/resource.ts';
 import { eventually } from '#test/kit/eventually.ts';
@@ -188,7 +188,7 @@ test('a client that rejects all and for ever is told nothing twice', async () =>
 });
 
 test('who does not read is cut after a while, and what waits for it is given up', async () => {
-  await using server = await openTestServer({ limits: { longestStallMs: 300 } });
+  await using server = await openTestServer({ limits: { longestStallMs: 300, slowestLine: 2 ** 30 } });
   using served = good(server);
   server.publish(...Array.from({ length: 20_000 }, (_, i) => workload({ name: `pod-${i}` })));
   using channel = openRawChannel(server);
@@ -201,6 +201,27 @@ test('who does not read is cut after a while, and what waits for it is given up'
     expect.objectContaining({ msg: 'client cut, as it does not read what it is sent', caller: 'node/n1' }),
   );
   await served.isServed();
+});
+
+test('who reads a long message over a slow line gets it', async () => {
+  await using server = await openTestServer({ limits: { longestStallMs: 300, slowestLine: 64 * 1024 } });
+  server.publish(...Array.from({ length: 20_000 }, (_, i) => workload({ name: `pod-${i}` })));
+  using channel = openRawChannel(server);
+  const call = channel.discovery(tokenOf('n1'));
+  call.stream.pause();
+  const isCut = vi.waitFor(
+    () => {
+      expect(server.log).toContainEqual(
+        expect.objectContaining({ caller: 'node/n1', unread: expect.any(Number) }),
+      );
+    },
+    { timeout: 1500 },
+  );
+  call.send({ typeUrl: AUTHORIZATION_TYPE });
+  call.send({ typeUrl: ADDRESS_TYPE });
+  await expect(isCut).rejects.toThrow();
+  call.stream.resume();
+  await eventually('all has come', () => call.responses.some(({ resources }) => resources.length === 20_000));
 });
 
 test('messages that never end are bounded over all calls of a caller', async () => {
@@ -230,6 +251,19 @@ test('connections without a token make room for those with one', async () => {
   await served.isServed();
   await eventually('the others go in time', () => idle.every(({ destroyed }) => destroyed));
   await served.isServed();
+});
+
+test('two hundred clients behind one address come back at once, and are served', async () => {
+  const limits = { maxOfCaller: 1000, maxCalls: 1000, maxStreams: 1000 };
+  await using server = await openTestServer({ limits });
+  server.publish(policy({}));
+  using channels = new DisposableStack();
+  const calls = Array.from({ length: 200 }, () => {
+    const call = channels.use(openRawChannel(server)).discovery(tokenOf('n1'));
+    call.send({ typeUrl: AUTHORIZATION_TYPE });
+    return call;
+  });
+  await eventually('all have it', () => calls.every(({ responses }) => responses.length > 0));
 });
 
 test('a connection ends after twenty calls without a valid token', async () => {
