@@ -2,6 +2,7 @@ import { realpathSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { CliError, describeError } from '../cli-error.ts';
 import { nodeAddress } from './addresses.ts';
+import { cgroupRoot, processesIn } from './cgroups.ts';
 import { prepareBpffs } from './ebpf.ts';
 import { buildFabric, type FabricNode } from './fabric.ts';
 import { refuseBrokenPolicies } from './first-configuration.ts';
@@ -80,7 +81,9 @@ async function prepare(
   const nodes = numberNodes(options.nodes, before.nodes);
   checkSocketPaths(state, nodes);
   console.log(`state ${state.path} (on this host: ${state.mesh}-...)`);
-  const running = before.processes.filter(({ process }) => isAlive(process));
+  const ours = new Set(processesIn(cgroupRoot(state.mesh)));
+  // A copied or moved folder tells of another mesh's processes, which live as well.
+  const running = before.processes.filter(({ process }) => ours.has(process.pid) && isAlive(process));
   await endStrays(
     state,
     running.map(({ process }) => process),

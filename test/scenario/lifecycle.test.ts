@@ -87,6 +87,27 @@ test('down leaves nothing behind, also when everything was killed', async () => 
   expect((await mesh.tulle('down')).code).toBe(0);
 });
 
+test('a copy of a state folder does not take over what runs for the other', async () => {
+  const mesh = await openTracked();
+  const pids = async (): Promise<readonly unknown[]> => {
+    const { controlPlane, nodes } = await mesh.until('the status', () => true);
+    return [controlPlane.pid, ...nodes.map(({ ztunnel }) => ztunnel?.pid)];
+  };
+  const own = await pids();
+  const copy = join(mesh.directory, 'copy');
+  await mustRun(['cp', '-a', mesh.state, copy]);
+  const log = join(mesh.directory, 'up-copy.log');
+  const up = startLogged([TULLE, 'up', '--state', copy, '-f', join(mesh.directory, 'mesh')], log);
+  try {
+    await eventually('mesh ready', () => readFileSync(log, 'utf8').includes('mesh ready'), 40_000);
+    expect(readFileSync(log, 'utf8')).not.toContain('still runs');
+    expect(await pids()).toEqual(own);
+  } finally {
+    await endProcess(up);
+    await runCommand([TULLE, 'down', '--state', copy]);
+  }
+});
+
 test('after a crash the next up adopts workloads whose run still lives, and sweeps the rest', async () => {
   const mesh = await openTracked();
   const kept = await mesh.run(
