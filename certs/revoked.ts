@@ -42,6 +42,11 @@ export function revocationOf(identity: string, serial: string): string | undefin
   return serials.has(serial) ? `the certificate ${serial} of ${identity} is revoked` : undefined;
 }
 
+/** Whether nobody may be that any more, so that no certificate for it is to be waited for. */
+export function isIdentityRevoked(identity: string): boolean {
+  return identities.has(identity);
+}
+
 /** Whether an SVID of one's own is revoked. */
 export function isRevoked({ identity, serial }: Svid): boolean {
   return revocationOf(formatIdentity(identity), serial) !== undefined;

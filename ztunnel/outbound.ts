@@ -40,6 +40,7 @@ import { describeService } from './peers.ts';
 import { holdOutbound, outboundTunnel } from './resume/outbound-tunnel.ts';
 import { carryOnNode } from './same-node.ts';
 import { connectFields } from './tunnel-headers.ts';
+import { withoutSvid } from './worker-svids.ts';
 
 /** A captured connection, and who makes it. */
 interface Call {
@@ -164,7 +165,7 @@ async function tunnel(call: Call, hop: TunnelHop): Promise<'over' | 'unreachable
   try {
     const svid = await path.svids.until(identityOf(source), CONFIGURATION_WAIT_MS);
     if (svid === undefined)
-      throw new HboneError('no certificate for the source yet', { code: 'NO_IDENTITY' });
+      throw new HboneError(withoutSvid(identityOf(source), 'source'), { code: 'NO_IDENTITY' });
     const { authority, service, expected } = hop;
     const fields = connectFields({ authority, source, client, service, connectionId });
     const target = { svid, expected, caller: pod.id, hop: hop.hop, sockets: pod.sockets };

@@ -18,6 +18,7 @@ import type { TunnelStream } from './hbone/stream.ts';
 import { identityOf } from './identity-of.ts';
 import { serveInbound } from './inbound.ts';
 import type { Shortage } from './shedding.ts';
+import { withoutSvid } from './worker-svids.ts';
 
 /** For a TLS handshake of a client. */
 const HANDSHAKE_TIMEOUT_MS = 10_000;
@@ -52,7 +53,9 @@ export class PodSessions {
     const svid = workload && (await this.#path.svids.until(identityOf(workload), CONFIGURATION_WAIT_MS));
     if (workload === undefined || svid === undefined) {
       const what =
-        workload === undefined ? 'the workload is not known yet' : 'the workload has no certificate yet';
+        workload === undefined
+          ? 'the workload is not known yet'
+          : withoutSvid(identityOf(workload), 'workload');
       this.#failed.note(socket, what, workload === undefined ? '-' : 'IDENTITY_ERROR');
       socket.destroy();
       return;

@@ -9,6 +9,7 @@ import { CONFIGURATION_WAIT_MS, type DataPath, type ServedPod } from './data-pat
 import { identityOf } from './identity-of.ts';
 import { authorizeNow, authorizeWhenKnown } from './permission.ts';
 import type { InboundConnection } from './policy/verdict.ts';
+import { withoutSvid } from './worker-svids.ts';
 
 /** Two pods of this node, of which one calls the other: what both ends of a tunnel would know of each other. */
 export interface NodePair {
@@ -70,9 +71,10 @@ async function proveLater(pair: NodePair): Promise<Failure | undefined> {
       path.svids.until(identityOf(workload), CONFIGURATION_WAIT_MS),
     ),
   );
-  if (client === undefined) return { error: 'no certificate for the source yet', flags: 'IDENTITY_ERROR' };
+  if (client === undefined)
+    return { error: withoutSvid(identityOf(source), 'source'), flags: 'IDENTITY_ERROR' };
   if (server === undefined)
-    return { error: 'no certificate for the destination yet', flags: 'IDENTITY_ERROR' };
+    return { error: withoutSvid(identityOf(destinationWorkload), 'destination'), flags: 'IDENTITY_ERROR' };
   if (!isExpected(pair, server)) {
     const wanted = expected.map(formatIdentity).join(', ');
     const error = `the destination is ${formatIdentity(server.identity)}, expected ${wanted}`;

@@ -1,5 +1,5 @@
 import { formatIdentity, type Identity } from '#certs/identity.ts';
-import { isRevoked } from '#certs/revoked.ts';
+import { isIdentityRevoked, isRevoked } from '#certs/revoked.ts';
 import type { Svid } from '#certs/svid.ts';
 
 interface Waiter {
@@ -12,6 +12,12 @@ export interface WorkerSvidsOptions {
   readonly ask: (identity: string) => void;
   /** An SVID has expired without a successor, or been taken away. */
   readonly onLost: () => void;
+}
+
+/** What `until` ends with undefined for, of whom a connection is about. */
+export function withoutSvid(identity: Identity, whose: 'source' | 'destination' | 'workload'): string {
+  const name = formatIdentity(identity);
+  return isIdentityRevoked(name) ? `${name} is revoked` : `no certificate for the ${whose} yet`;
 }
 
 /** Longest that a timer can wait. */
@@ -43,6 +49,8 @@ export class WorkerSvids {
 
   /** The list of those that are revoked has changed. */
   noteRevoked(): void {
+    for (const waiter of [...this.#waiters])
+      if (isIdentityRevoked(waiter.identity)) waiter.resolve(undefined);
     this.#options.onLost();
   }
 
@@ -56,11 +64,14 @@ export class WorkerSvids {
     clearTimeout(this.#timer);
   }
 
-  /** The SVID, while it is valid; waits for it, and asks, when it is not there. Undefined when it has not come in time. */
+  /**
+   * The SVID, while it is valid; waits for it, and asks, when it is not there. Undefined when it has not come in time, and at
+   * once for an identity that is revoked, as that gets none.
+   */
   until(identity: Identity, timeoutMs: number): Promise<Svid | undefined> {
     const name = formatIdentity(identity);
     const svid = this.current(name);
-    if (svid !== undefined) return Promise.resolve(svid);
+    if (svid !== undefined || isIdentityRevoked(name)) return Promise.resolve(svid);
     this.#options.ask(name);
     const { promise, resolve } = Promise.withResolvers<Svid | undefined>();
     const settle = (value: Svid | undefined): void => {

@@ -15,6 +15,7 @@ import { identityOf } from '../identity-of.ts';
 import type { TunnelHop } from '../next-hop.ts';
 import { describeStatus, failureOf } from '../outbound-record.ts';
 import { connectFields } from '../tunnel-headers.ts';
+import { withoutSvid } from '../worker-svids.ts';
 import { holdTunnel, type SettledEnd } from './hold-tunnel.ts';
 
 /** What the calling end of a tunnel asks for again: what its CONNECT said, and whom it may ask. */
@@ -146,9 +147,10 @@ async function ask(
   const { authority, client, hostname, hop, expected } = tunnel;
   const deadline = performance.now() + RESUME_MS;
   const source = await workloadOf(path, pod);
-  const svid = source && (await path.svids.until(identityOf(source), CONFIGURATION_WAIT_MS));
-  if (source === undefined || svid === undefined)
-    throw new HboneError('no certificate for the source yet', { code: 'NO_IDENTITY' });
+  if (source === undefined) throw new HboneError('the source is not known yet', { code: 'NO_IDENTITY' });
+  const svid = await path.svids.until(identityOf(source), CONFIGURATION_WAIT_MS);
+  if (svid === undefined)
+    throw new HboneError(withoutSvid(identityOf(source), 'source'), { code: 'NO_IDENTITY' });
   const service = hostname === undefined ? undefined : { hostname };
   const fields = [
     ...connectFields({ authority, source, client, service, connectionId: id }),
