@@ -6,7 +6,7 @@ import { eventually } from '#test/kit/eventually.ts';
 import { duplicate } from '../hand-over/descriptors.ts';
 import { attachSocket } from './attach-socket.ts';
 import type { Connection } from './connection.ts';
-import { encodeControlMessage } from './control-messages.ts';
+import { type ControlMessage, encodeControlMessage } from './control-messages.ts';
 import type { DetachedSocket } from './detached-socket.ts';
 import { newConnectionId } from './headers.ts';
 import type { Leg } from './leg.ts';
@@ -196,6 +196,26 @@ test.each(['client', 'server', 'both'] as const)(
     );
   },
 );
+
+test('what is announced before it is held comes to rest as soon as it is', async () => {
+  const bed = await open();
+  const { client, server } = bed.session;
+  const { stream, answer } = request(client);
+  await answer;
+  const id = newConnectionId();
+  const say = (...messages: readonly ControlMessage[]): void => {
+    for (const message of messages) server.handOver.control?.write(encodeControlMessage(message));
+  };
+  say({ kind: 'announce', ids: [id, bed.id] }, { kind: 'revert', id: bed.id });
+  await eventually('both have been heard', () => bed.near.proceeded === 'reverted');
+  let isHalted = false;
+  const halt = (): void => {
+    isHalted = true;
+  };
+  const ignore = (): void => undefined;
+  client.handOver.hold({ id, stream, halt, proceed: ignore, settle: ignore, abort: ignore });
+  expect(isHalted).toBe(true);
+});
 
 test('a pause is no end, and an end before it stays one', async () => {
   const bed = await open();

@@ -73,6 +73,8 @@ const HALT_MS = 2_000;
 const DECISION_MS = 10_000;
 /** Messages: 200 tunnels take a few hundred once. */
 const MESSAGES = { burst: 2_000, perSecond: 200 } as const;
+/** Announced tunnels that may be about to be held: a session carries 200. */
+const MAX_EARLY = 256;
 /** Messages that wait for a peer that does not read. */
 const MAX_QUEUED_BYTES = 256 * 1024;
 
@@ -96,6 +98,8 @@ interface Entry {
 export class SessionHandOver {
   readonly #options: SessionHandOverOptions;
   readonly #entries = new Map<string, Entry>();
+  /** Announced in the same breath as the answer that lets a tunnel be held, or of none at all: the last few. */
+  readonly #early = new Set<string>();
   readonly #flood = new FloodGuard('messages on a control stream', MESSAGES);
   readonly #reader = new ControlReader(() => this.#flood.count());
   #control: TunnelStream | undefined;
@@ -137,6 +141,7 @@ export class SessionHandOver {
     this.#entries.set(tunnel.id, entry);
     if (this.#isRetiring && this.#isOpen) this.#announce([entry]);
     if (!this.#options.isServer && this.#control === undefined) this.#openControl();
+    if (this.#early.delete(tunnel.id)) this.#step(entry, { kind: 'announced' });
   }
 
   /** A stream is over. */
@@ -253,14 +258,27 @@ export class SessionHandOver {
   #onMessage(message: ControlMessage): void {
     switch (message.kind) {
       case 'announce':
-        for (const id of message.ids) this.#stepOf(id, { kind: 'announced' });
+        for (const id of message.ids) this.#onAnnounced(id);
         break;
       case 'rested':
         this.#onPeerRested(message.id, message);
         break;
       case 'commit':
       case 'revert':
+        this.#early.delete(message.id);
         this.#stepOf(message.id, { kind: message.kind });
+    }
+  }
+
+  #onAnnounced(id: string): void {
+    if (this.#entries.has(id)) {
+      this.#stepOf(id, { kind: 'announced' });
+      return;
+    }
+    this.#early.add(id);
+    for (const oldest of this.#early) {
+      if (this.#early.size <= MAX_EARLY) break;
+      this.#early.delete(oldest);
     }
   }
 
