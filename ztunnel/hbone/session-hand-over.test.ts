@@ -217,6 +217,33 @@ test('what is announced before it is held comes to rest as soon as it is', async
   expect(isHalted).toBe(true);
 });
 
+test('a peer that rests before the tunnel is held hands it over all the same', async () => {
+  const bed = await open();
+  const { client, server } = bed.session;
+  const { stream, answer } = request(client);
+  await answer;
+  const id = newConnectionId();
+  const say = (...messages: readonly ControlMessage[]): void => {
+    for (const message of messages) server.handOver.control?.write(encodeControlMessage(message));
+  };
+  say({ kind: 'announce', ids: [id, bed.id] }, { kind: 'rested', id, sent: 0, fin: false });
+  say({ kind: 'revert', id: bed.id });
+  await eventually('all has been heard', () => bed.near.proceeded === 'reverted');
+  const said: string[] = [];
+  const ignore = (): void => undefined;
+  client.handOver.hold({
+    id,
+    stream,
+    halt: (halted) => halted(),
+    proceed: ignore,
+    settle: () => said.push('settled'),
+    abort: (reason) => said.push(reason),
+  });
+  say({ kind: 'commit', id });
+  await eventually('it is decided', () => said.length > 0);
+  expect(said).toEqual(['settled']);
+});
+
 test('a pause is no end, and an end before it stays one', async () => {
   const bed = await open();
   const ends: string[] = [];

@@ -98,8 +98,11 @@ interface Entry {
 export class SessionHandOver {
   readonly #options: SessionHandOverOptions;
   readonly #entries = new Map<string, Entry>();
-  /** Announced in the same breath as the answer that lets a tunnel be held, or of none at all: the last few. */
-  readonly #early = new Set<string>();
+  /**
+   * Announced in the same breath as the answer that lets a tunnel be held, or of none at all, and how the peer rests since: the
+   * last few.
+   */
+  readonly #early = new Map<string, Rest | undefined>();
   readonly #flood = new FloodGuard('messages on a control stream', MESSAGES);
   readonly #reader = new ControlReader(() => this.#flood.count());
   #control: TunnelStream | undefined;
@@ -141,7 +144,16 @@ export class SessionHandOver {
     this.#entries.set(tunnel.id, entry);
     if (this.#isRetiring && this.#isOpen) this.#announce([entry]);
     if (!this.#options.isServer && this.#control === undefined) this.#openControl();
-    if (this.#early.delete(tunnel.id)) this.#step(entry, { kind: 'announced' });
+    this.#hearEarly(entry);
+  }
+
+  /** What the peer said of it before it was held. */
+  #hearEarly(entry: Entry): void {
+    const { id } = entry.tunnel;
+    const rest = this.#early.get(id);
+    if (!this.#early.delete(id)) return;
+    this.#step(entry, { kind: 'announced' });
+    if (rest !== undefined) this.#onPeerRested(id, rest);
   }
 
   /** A stream is over. */
@@ -275,8 +287,8 @@ export class SessionHandOver {
       this.#stepOf(id, { kind: 'announced' });
       return;
     }
-    this.#early.add(id);
-    for (const oldest of this.#early) {
+    this.#early.set(id, undefined);
+    for (const oldest of this.#early.keys()) {
       if (this.#early.size <= MAX_EARLY) break;
       this.#early.delete(oldest);
     }
@@ -284,7 +296,10 @@ export class SessionHandOver {
 
   #onPeerRested(id: string, { sent, fin }: Rest): void {
     const entry = this.#entries.get(id);
-    if (entry === undefined) return;
+    if (entry === undefined) {
+      if (this.#early.has(id)) this.#early.set(id, { sent, fin });
+      return;
+    }
     const { stream } = entry.tunnel;
     const received = { sent: stream.bytesRead(), fin: stream.hasReceivedEnd };
     this.#step(entry, { kind: 'peer-rested', rest: { sent, fin }, received });
