@@ -35,6 +35,7 @@ export class NodeHandOver {
   /** What of this thread's is being offered to the successor. */
   readonly #moving = new Set<Promise<void>>();
   #isRetiring = false;
+  #isClosed = false;
 
   constructor(options: NodeHandOverOptions) {
     this.#options = options;
@@ -107,8 +108,10 @@ export class NodeHandOver {
     await Promise.all(this.#moving);
   }
 
-  /** After the last connection has gone or ended. */
+  /** After the last connection has gone or ended. Harmless when it has been called. */
   close(): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
     this.#parked.close();
     const { counts } = this.#giver;
     if (counts.size > 0) this.#options.logger.info(Object.fromEntries(counts), 'connections handed over');

@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import type { Command } from 'commander';
 import { askHandedOver, handedOverText } from '../local/handed-over.ts';
 import { callSupervisor, getState } from '../supervisor-client.ts';
@@ -34,8 +35,17 @@ function register(program: Command, verb: string, description: string): void {
     });
 }
 
-/** Says what became of the connections that were there. */
+/** Says what became of the connections that were there: when the old process has ended, its last words may be on the way still. */
 async function tellHandedOver(state: string, node: string): Promise<void> {
-  const handedOver = await askHandedOver(getState(state), node);
-  if (handedOver !== undefined) console.log(`connections: ${handedOverText(handedOver)}`);
+  const ask = async (): Promise<string | undefined> => {
+    const handedOver = await askHandedOver(getState(state), node);
+    return handedOver && handedOverText(handedOver);
+  };
+  let text = await ask();
+  for (let before: string | undefined = ''; text !== before; ) {
+    before = text;
+    await delay(100);
+    text = await ask();
+  }
+  if (text !== undefined) console.log(`connections: ${text}`);
 }

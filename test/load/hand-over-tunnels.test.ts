@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { eventually } from '#test/kit/eventually.ts';
 import {
   bytesFlow,
   errorsOf,
@@ -50,7 +51,13 @@ describe.for(['auto', 'nftables'])('with --capture %s', (capture) => {
       took.push(Math.round(performance.now() - startedAt));
       await bytesFlow([client]);
     }
-    const counts = { n1: await handedOver(mesh, 'n1'), n2: await handedOver(mesh, 'n2') };
+    // The last words of a process that has ended may be on their way still.
+    const allOf = (node: string, kind: string): Promise<Readonly<Record<string, number>>> =>
+      eventually(`what ${node} handed over`, async () => {
+        const met = await handedOver(mesh, node);
+        return (met[`${kind} handed_over`] ?? 0) >= LONG_LIVED_CONNECTIONS && met;
+      });
+    const counts = { n1: await allOf('n1', 'outbound-tunnel'), n2: await allOf('n2', 'inbound-tunnel') };
     const lines = traffic.read();
     await traffic.end();
     const seen = await client.end();
@@ -60,11 +67,6 @@ describe.for(['auto', 'nftables'])('with --capture %s', (capture) => {
       if (line.what === 'stall') await annotate(`${line.loop} stood still ${line.ms} ms`);
     expect(errorsOf(seen)).toEqual([]);
     expect(lines.filter(({ what }) => what === 'failed' || what === 'cut')).toEqual([]);
-    for (const [node, of] of [
-      ['n1', 'outbound-tunnel'],
-      ['n2', 'inbound-tunnel'],
-    ] as const)
-      expect(counts[node][`${of} handed_over`]).toBeGreaterThanOrEqual(LONG_LIVED_CONNECTIONS);
     const others = Object.values(counts).flatMap((each) => Object.keys(each));
     expect(others.filter((each) => !each.endsWith('handed_over'))).toEqual([]);
   });
