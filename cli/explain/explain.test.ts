@@ -111,6 +111,18 @@ describe('a call to a service', () => {
     });
     expect(outcome).toBe('refused');
   });
+
+  test('from outside the mesh goes round the waypoint of the service, to who decides there', () => {
+    const destination = { kind: 'hostname', namespace: 'shop', hostname: 'none.shop' } as const;
+    const gateway = { destination, hboneMtlsPort: 15008 };
+    const guarded = [{ ...CATALOG, waypoint: gateway }, OUTSIDER, CART, CATALOG_1, CATALOG_2, ONLY_CART];
+    const { routes, outcome } = explain('outside/outsider', 'catalog.shop', 80, guarded);
+    expect(routes.map(({ hop }) => hop.destination).sort()).toEqual(['shop/catalog-1', 'shop/catalog-2']);
+    expect(routes[0]).toMatchObject({ hop: { reason: 'source-not-in-mesh' }, verdict: { kind: 'deny' } });
+    expect(outcome).toBe('refused');
+    const inside = explain('shop/cart', 'catalog.shop', 80, guarded);
+    expect(inside.routes[0]?.hop).toMatchObject({ kind: 'refuse', reason: 'waypoint-not-found' });
+  });
 });
 
 describe('a call on one node', () => {

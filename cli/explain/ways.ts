@@ -34,7 +34,8 @@ const SAMPLES = 256;
 export function findWays(question: Question): readonly Way[] {
   const { tables, source, sourceIp, destination } = question;
   const asked = {
-    ...{ tables, source, sourceIp, destination, network: source.network },
+    ...{ source, sourceIp, destination, network: source.network },
+    tables: isEnrolled(source) ? tables : withoutWaypoints(tables),
     // As its node's ztunnel does, once it serves what is enrolled there.
     ...(isCaptured(source) && { servesPod: isCaptured }),
   };
@@ -46,6 +47,28 @@ export function findWays(question: Question): readonly Way[] {
     ways.set(JSON.stringify(route), { hop, route });
   }
   return [...ways.values()];
+}
+
+/** As the network has them: who has no ztunnel goes to the destination itself, round its waypoint. */
+function withoutWaypoints(tables: Tables): Tables {
+  return {
+    ...tables,
+    workloadByIp: (network, ip) => {
+      const found = tables.workloadByIp(network, ip);
+      return found && unbound(found);
+    },
+    serviceByVip: (network, ip, namespace) => {
+      const found = tables.serviceByVip(network, ip, namespace);
+      return found && { ...unbound(found), weightedWaypoints: [] };
+    },
+  };
+}
+
+function unbound<T extends { readonly waypoint?: unknown }>({
+  waypoint: _,
+  ...rest
+}: T): Omit<T, 'waypoint'> {
+  return rest;
 }
 
 function describeRoute(question: Question, hop: NextHop): Route {
@@ -65,10 +88,7 @@ function describeRoute(question: Question, hop: NextHop): Route {
     },
     end: workload === undefined ? null : describeEnd(question, workload, isInside && isCarried(hop)),
     obstacle: findObstacle({ ...question, hop, port: portOf(hop, question.destination) }),
-    ...(workload === undefined ||
-    hop.kind === 'refuse' ||
-    !isEnrolled(workload) ||
-    isViaWaypoint(question, hop)
+    ...(workload === undefined || hop.kind === 'refuse' || !isEnrolled(workload) || isViaWaypoint(hop)
       ? { verdict: null, ignored: [] }
       : {
           verdict: explainVerdict(question, workload, connectionTo(question, workload, hop)),
@@ -98,9 +118,8 @@ function isCaptured(workload: Workload): boolean {
   return isEnrolled(workload) && !workload.nativeTunnel;
 }
 
-/** A caller that is not in the mesh goes to the destination itself. */
-function isViaWaypoint({ source }: Pick<Question, 'source'>, hop: NextHop): boolean {
-  return hop.kind === 'tunnel' && hop.viaWaypoint !== undefined && isEnrolled(source);
+function isViaWaypoint(hop: NextHop): boolean {
+  return hop.kind === 'tunnel' && hop.viaWaypoint !== undefined;
 }
 
 function connectionTo(
