@@ -36,12 +36,16 @@ const FIRST_PAUSE_MS = 100;
 const LONGEST_PAUSE_MS = 10_000;
 const PEACE_MS = 30_000;
 const READY_TIMEOUT_MS = 30_000;
+/** What was taken over and is not ready after so long may hang. */
+const ADOPTED_READY_MS = 10_000;
 
 /** Keeps a process running: starts it again when it crashes, and counts; stops it; replaces it without a gap. */
 export class SupervisedProcess {
   readonly spec: ProcessSpec;
   readonly #onChange: () => void;
   #current: Instance | undefined;
+  /** What an earlier supervisor left. */
+  #adopted: Instance | undefined;
   #wanted = false;
   #instances = 0;
   #restarts = 0;
@@ -126,9 +130,33 @@ export class SupervisedProcess {
       else {
         this.#wanted = true;
         this.#current = instance;
+        this.#adopted = instance;
         this.#watch(instance);
       }
     }
+  }
+
+  /** Whether what {@link adopt} took over does not get ready in some seconds: it may hang. */
+  async isStuck(): Promise<boolean> {
+    const adopted = this.#adopted;
+    const deadline = performance.now() + ADOPTED_READY_MS;
+    while (adopted !== undefined && this.#current === adopted && performance.now() < deadline) {
+      if (await this.isReady()) return false;
+      await delay(100);
+    }
+    return adopted !== undefined && this.#current === adopted;
+  }
+
+  /**
+   * Replaces what runs other code or settings than would be started now, or is stuck.
+   * @throws CliError when the new one does not get ready; the old one stays then.
+   */
+  async renew(): Promise<void> {
+    const isStuck = !this.isOutdated && (await this.isStuck());
+    if (!this.isOutdated && !isStuck) return;
+    const stuck = isStuck ? this.#adopted : undefined;
+    // What hangs does not end by itself, and connections may wait in its queue.
+    await this.replace(() => stuck?.signal('SIGKILL'));
   }
 
   /** Ends it and leaves it stopped; resolves when it is gone. */
@@ -168,9 +196,10 @@ export class SupervisedProcess {
   /**
    * Starts a second instance beside the first, and ends the first when the second is ready: there is always one that serves.
    * One that has crashed, or is stopped, is started without waiting for its turn.
+   * @param onReady called when the second is ready, before the first is ended
    * @throws CliError when the new one does not get ready; a first one stays then.
    */
-  async replace(): Promise<void> {
+  async replace(onReady?: () => void): Promise<void> {
     const first = this.#current;
     if (first === undefined) return await this.#startNow();
     const next = this.#launch(first.number);
@@ -186,6 +215,7 @@ export class SupervisedProcess {
     this.#current = next;
     this.#watch(next);
     this.#onChange();
+    onReady?.();
     if (old !== undefined) await this.#end(old);
   }
 

@@ -173,10 +173,17 @@ export class Supervisor {
     }
   }
 
-  /** What carries traffic and runs other code or settings than would be started now is replaced, without a gap. */
+  /**
+   * What carries traffic and runs other code or settings than would be started now, or hangs, is replaced without a gap; a control
+   * plane that hangs is started anew.
+   */
   async #renew(): Promise<void> {
-    const outdated = this.#processes.filter((one) => isZtunnel(one) && one.isOutdated);
-    const results = await Promise.allSettled(outdated.map((one) => one.replace()));
+    const [controlPlane] = this.#processes;
+    if (await controlPlane?.isStuck()) {
+      await controlPlane?.stop();
+      controlPlane?.start();
+    }
+    const results = await Promise.allSettled(this.#processes.filter(isZtunnel).map((one) => one.renew()));
     const failed = results.flatMap((one) => (one.status === 'rejected' ? [describeError(one.reason)] : []));
     for (const message of [...failed, ...(await this.#waypoints.renew())]) console.log(`problem: ${message}`);
   }

@@ -93,10 +93,9 @@ export class Waypoints {
     }
   }
 
-  /** Replaces those that run other code or settings than would be started now; says of each that does not get ready. */
+  /** Replaces those that run other code or settings than would be started now, or hang; says of each that does not get ready. */
   async renew(): Promise<readonly string[]> {
-    const outdated = this.replicas.filter(({ process }) => process.isOutdated);
-    const results = await Promise.allSettled(outdated.map(({ process }) => process.replace()));
+    const results = await Promise.allSettled(this.replicas.map(({ process }) => process.renew()));
     return results.flatMap((one) => (one.status === 'rejected' ? [describeError(one.reason)] : []));
   }
 
