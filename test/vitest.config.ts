@@ -2,8 +2,8 @@ import { defineConfig, type ViteUserConfig } from 'vitest/config';
 
 /**
  * Unit tests lie beside the code; scenarios (network namespaces, root) in test/scenario, two files at a time; what takes thousands of
- * connections, restarts in a row, or a minute, in test/load; the comparison with
- * a stock Envoy (it is fetched by pip), and h2spec (Go's tool chain builds it), in test/interop.
+ * connections, restarts in a row, or a minute, in test/load, one file at a time; the comparison with a stock Envoy (it is
+ * fetched by pip), and h2spec (Go's tool chain builds it), in test/interop.
  */
 const config: ViteUserConfig = defineConfig({
   test: {
@@ -36,7 +36,8 @@ const config: ViteUserConfig = defineConfig({
           root: '.',
           include: ['test/load/**/*.test.ts'],
           pool: 'forks',
-          maxWorkers: 2,
+          // What takes all of a machine is not to meet its like.
+          fileParallelism: false,
           testTimeout: 120_000,
           hookTimeout: 180_000,
         },
