@@ -1,7 +1,8 @@
-import { createHash, randomBytes } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import type { Socket } from 'node:net';
 import { afterEach, expect, test } from 'vitest';
+import { digest, reader } from '#test/kit/digest.ts';
 import { eventually } from '#test/kit/eventually.ts';
 import { duplicate } from '../hand-over/descriptors.ts';
 import { attachSocket } from './attach-socket.ts';
@@ -64,21 +65,6 @@ function detach(leg: DetachableLeg): DetachedSocket {
   const { descriptor } = leg;
   if (descriptor === undefined) throw new TypeError('it cannot be detached');
   return leg.detach(descriptor === 'closed' ? undefined : duplicate(descriptor));
-}
-
-/** Reads all, or as much as was said at a time, and has a digest of it. */
-function reader(socket: Socket): { readonly hash: Promise<string>; readonly size: () => number } {
-  const hash = createHash('sha256');
-  let size = 0;
-  socket.on('data', (bytes: Buffer) => {
-    size += bytes.length;
-    hash.update(bytes);
-  });
-  return { hash: once(socket, 'end').then(() => hash.digest('hex')), size: () => size };
-}
-
-function digest(bytes: Buffer): string {
-  return createHash('sha256').update(bytes).digest('hex');
 }
 
 test('bulk both ways arrives whole, however often both sockets are detached on the way', async () => {

@@ -1,7 +1,7 @@
-import { createHash, randomBytes } from 'node:crypto';
-import { once } from 'node:events';
+import { randomBytes } from 'node:crypto';
 import type { Socket } from 'node:net';
 import { afterEach, expect, test } from 'vitest';
+import { digest, reader } from '#test/kit/digest.ts';
 import { eventually } from '#test/kit/eventually.ts';
 import { duplicate } from '../hand-over/descriptors.ts';
 import { attachSocket } from './attach-socket.ts';
@@ -148,21 +148,6 @@ async function resume({ id, near, far }: Bed): Promise<ConnectionPair> {
   });
   await eventually('a control stream', () => next.pair.server.handOver.isOpen);
   return next.pair;
-}
-
-/** Reads all, and has a digest of it. */
-function reader(socket: Socket): { readonly hash: Promise<string>; readonly size: () => number } {
-  const hash = createHash('sha256');
-  let size = 0;
-  socket.on('data', (bytes: Buffer) => {
-    size += bytes.length;
-    hash.update(bytes);
-  });
-  return { hash: once(socket, 'end').then(() => hash.digest('hex')), size: () => size };
-}
-
-function digest(bytes: Buffer): string {
-  return createHash('sha256').update(bytes).digest('hex');
 }
 
 test.each(['client', 'server', 'both'] as const)(

@@ -1,7 +1,7 @@
-import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import type { Socket } from 'node:net';
 import { afterEach, expect, test } from 'vitest';
+import { digest, reader } from '#test/kit/digest.ts';
 import { eventually } from '#test/kit/eventually.ts';
 import { SocketLeg } from './socket-leg.ts';
 import { type Splice, type SpliceEnd, splice } from './splice.ts';
@@ -67,27 +67,17 @@ async function ending(socket: Socket): Promise<string> {
   return await eventually('an ending', () => seen[0]);
 }
 
-function digestOf(socket: Socket): { readonly hash: Promise<string>; readonly size: () => number } {
-  const hash = createHash('sha256');
-  let size = 0;
-  socket.on('data', (bytes: Buffer) => {
-    size += bytes.length;
-    hash.update(bytes);
-  });
-  return { hash: once(socket, 'end').then(() => hash.digest('hex')), size: () => size };
-}
-
 test('each direction ends by itself: what is sent after the other has ended arrives whole', async () => {
   const tunnel = await openTunnel();
   const request = Buffer.alloc(3_000_000, 'request ');
   const response = Buffer.alloc(5_000_000, 'a response ');
-  const atServer = digestOf(tunnel.server);
-  const atClient = digestOf(tunnel.client);
+  const atServer = reader(tunnel.server);
+  const atClient = reader(tunnel.client);
   tunnel.client.end(request);
-  expect(await atServer.hash).toBe(createHash('sha256').update(request).digest('hex'));
+  expect(await atServer.hash).toBe(digest(request));
   expect(tunnel.ends).toEqual({});
   tunnel.server.end(response);
-  expect(await atClient.hash).toBe(createHash('sha256').update(response).digest('hex'));
+  expect(await atClient.hash).toBe(digest(response));
   await eventually('both ends', () => tunnel.ends.near && tunnel.ends.far);
   expect(tunnel.ends).toEqual({ near: { kind: 'complete' }, far: { kind: 'complete' } });
   expect(tunnel.openStreams()).toBe(0);
@@ -97,8 +87,8 @@ test('each direction ends by itself: what is sent after the other has ended arri
 
 test('an end without a byte passes, either way', async () => {
   const tunnel = await openTunnel();
-  const atClient = digestOf(tunnel.client);
-  const atServer = digestOf(tunnel.server);
+  const atClient = reader(tunnel.client);
+  const atServer = reader(tunnel.server);
   tunnel.server.end();
   await atClient.hash;
   tunnel.client.end('last');
@@ -218,7 +208,7 @@ test('a reader that stalls stops the writer, with bounded bytes in between, and 
   });
   // Two kernel buffers each side, our queues, and the window.
   expect(tunnel.nearSplice.bytes().received).toBeLessThan(24_000_000);
-  const digest = digestOf(tunnel.server);
+  const digest = reader(tunnel.server);
   await digest.hash;
   expect(digest.size()).toBe(total);
 });
@@ -247,9 +237,9 @@ test('a stalled connection does not hold up another on the same session', async 
   for (let index = 0; index < 60; index++) stalled?.near.write(Buffer.alloc(1_000_000));
   const total = 30_000_000;
   free?.near.end(Buffer.alloc(total));
-  const reader = far[1]?.far;
-  if (reader === undefined) throw new TypeError('no reader');
-  const digest = digestOf(reader);
-  await digest.hash;
-  expect(digest.size()).toBe(total);
+  const other = far[1]?.far;
+  if (other === undefined) throw new TypeError('no reader');
+  const read = reader(other);
+  await read.hash;
+  expect(read.size()).toBe(total);
 });

@@ -4,6 +4,7 @@ import type { Socket } from 'node:net';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
 import { type TemporaryAuthority, temporaryAuthority } from '#certs/testing.ts';
 import { CarriedNode, workerConfig } from '#test/kit/carried-node.ts';
+import { digest, reader } from '#test/kit/digest.ts';
 import { eventually } from '#test/kit/eventually.ts';
 import { policy } from '#test/kit/resources.ts';
 import type { ConnectionInfo } from '../connection-record.ts';
@@ -13,7 +14,7 @@ import { CONNECTION_ID_HEADER, fieldOf, RESUME_HEADER } from '../hbone/headers.t
 import type { Field } from '../hbone/hpack-tables.ts';
 import type { Answer } from '../hbone/stream.ts';
 import { watch } from '../hbone/testing.ts';
-import { CART, digest, type NodeName, RestartBed, reader, WEB } from './testing.ts';
+import { CART, type NodeName, RestartBed, WEB } from './testing.ts';
 
 const MIB = 1 << 20;
 

@@ -1,4 +1,3 @@
-import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { createServer, type Server, type Socket } from 'node:net';
 import type { HostPort } from '#api/address.ts';
@@ -121,20 +120,4 @@ export class RestartBed implements AsyncDisposable {
     if (node === undefined) throw new TypeError(`${name} has not been started`);
     return node;
   }
-}
-
-/** Reads all, and has a digest of it. */
-export function reader(socket: Socket): { readonly hash: Promise<string>; readonly size: () => number } {
-  const hash = createHash('sha256');
-  let size = 0;
-  socket.on('data', (bytes: Buffer) => {
-    size += bytes.length;
-    hash.update(bytes);
-  });
-  return { hash: once(socket, 'end').then(() => hash.digest('hex')), size: () => size };
-}
-
-/** The same of bytes. */
-export function digest(bytes: Buffer): string {
-  return createHash('sha256').update(bytes).digest('hex');
 }
