@@ -1,8 +1,7 @@
-import { once } from 'node:events';
-import http, { type IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Logger } from 'pino';
+import { askUpgrade } from '#ztunnel/hand-over/ask-upgrade.ts';
 import { LineSocket } from '#ztunnel/hand-over/line-socket.ts';
 import type { HttpUpgrade } from '#ztunnel/http-listener.ts';
 import { type CarriedTunnel, formatCarriedTunnel, parseCarriedTunnel } from './carried-tunnel.ts';
@@ -52,7 +51,7 @@ export async function awaitTunnels(
   logger: Logger,
 ): Promise<Disposable | undefined> {
   try {
-    const socket = await askFor(socketPath);
+    const socket = await askUpgrade({ socketPath, path: PATH, protocol: PROTOCOL, answerMs: ANSWER_MS });
     return new LineSocket(socket, {
       onMessage: (message) => onTunnel(parseCarriedTunnel(message)),
       onClose: (error) => {
@@ -65,22 +64,4 @@ export async function awaitTunnels(
     logger.warn({ path: socketPath, reason }, 'the predecessor hands no tunnels over, they end with it');
     return undefined;
   }
-}
-
-async function askFor(socketPath: string): Promise<Socket> {
-  const request = http.request({
-    ...{ socketPath, path: PATH, method: 'POST', agent: false },
-    headers: { connection: 'Upgrade', upgrade: PROTOCOL },
-    signal: AbortSignal.timeout(ANSWER_MS),
-  });
-  request.on('error', () => undefined);
-  request.end();
-  const answer = await Promise.race([once(request, 'upgrade'), once(request, 'response')]);
-  const [response, socket, head] = answer as [IncomingMessage, Socket?, Buffer?];
-  if (socket === undefined) {
-    response.resume();
-    throw new Error(`it answered ${response.statusCode}`);
-  }
-  if (head !== undefined && head.length > 0) socket.unshift(head);
-  return socket;
 }

@@ -1,10 +1,9 @@
-import { once } from 'node:events';
-import http, { type IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Logger } from 'pino';
 import { closeDescriptor } from '../capture/in-pod-sockets.ts';
 import { hasCode, NativeError, pollAsync } from '../capture/native.ts';
 import { socketCookie } from '../capture/tcp-socket.ts';
+import { askUpgrade } from './ask-upgrade.ts';
 import { type CarriedConnection, CarriedError, parseCarried } from './carried.ts';
 import { openProcess, takeDescriptor } from './descriptors.ts';
 import {
@@ -37,22 +36,12 @@ const POLLIN = 1;
  * @throws Error when it does not answer, or knows no hand-over of this version
  */
 export async function receiveConnections(socketPath: string, options: ReceiverOptions): Promise<Disposable> {
-  const request = http.request({
+  const socket = await askUpgrade({
     socketPath,
     path: '/hand-over/connections',
-    method: 'POST',
-    agent: false,
-    headers: { connection: 'Upgrade', upgrade: HAND_OVER_PROTOCOL },
-    signal: AbortSignal.timeout(ANSWER_MS),
+    protocol: HAND_OVER_PROTOCOL,
+    answerMs: ANSWER_MS,
   });
-  request.end();
-  const answer = await Promise.race([once(request, 'upgrade'), once(request, 'response')]);
-  const [response, socket, head] = answer as [IncomingMessage, Socket?, Buffer?];
-  if (socket === undefined) {
-    response.resume();
-    throw new Error(`it answered ${response.statusCode}`);
-  }
-  if (head !== undefined && head.length > 0) socket.unshift(head);
   return new Receiver(socket, options);
 }
 
