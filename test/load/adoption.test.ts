@@ -4,7 +4,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { endProcess, mustRun, runCommand } from '#test/kit/command.ts';
 import { eventually } from '#test/kit/eventually.ts';
 import { type Mesh, openMesh } from '#test/kit/mesh.ts';
-import { loadCommand, serverCommand } from '#test/kit/programs/programs.ts';
+import { type LoadReport, loadCommand, serverCommand } from '#test/kit/programs/programs.ts';
 import { namespaceYaml, peerAuthenticationYaml, serviceYaml } from '#test/kit/yaml.ts';
 
 /** `tulle up` is killed, alone or with all of the mesh, and another one goes on with what is left. */
@@ -49,34 +49,26 @@ afterAll(async () => {
   await mesh?.[Symbol.asyncDispose]();
 });
 
-interface Outcome {
-  readonly ok: number;
-  readonly failed: number;
-  readonly errors: readonly string[];
-  readonly longestMs: number;
-}
-type Outcomes = Readonly<Record<'short' | 'keepAlive' | 'long', Outcome>>;
-
 /** Steady load from a pod of node n1 while something happens, and how it went. */
 async function underLoad(
   name: string,
   host: string,
   happen: (moreCalls: (n: number) => Promise<void>) => Promise<void>,
-): Promise<Outcomes> {
+): Promise<LoadReport> {
   const file = join(mesh.directory, `${name}.json`);
   const command = loadCommand(`http://${host}:8080/`, 'catalog.shop:9000', file);
   const load = await mesh.run({ namespace: 'shop', name, node: 'n1', command }, true);
-  const calls = (): number => (JSON.parse(readFileSync(`${file}.live`, 'utf8')) as Outcomes).short.ok;
+  const calls = (): number => (JSON.parse(readFileSync(`${file}.live`, 'utf8')) as LoadReport).short.ok;
   await eventually('the load runs', () => calls() > 20, 30_000);
   await happen(async (n) => {
     const start = calls();
     await eventually(`${n} more calls`, () => calls() >= start + n, 30_000);
   });
   await endProcess(load.child);
-  return JSON.parse(readFileSync(file, 'utf8')) as Outcomes;
+  return JSON.parse(readFileSync(file, 'utf8')) as LoadReport;
 }
 
-function print(what: string, outcomes: Outcomes): void {
+function print(what: string, outcomes: LoadReport): void {
   const lines = Object.entries(outcomes).map(
     ([kind, { ok, failed, longestMs }]) =>
       `${what} ${kind}: ${ok} ok, ${failed} failed, longest stall ${longestMs} ms\n`,

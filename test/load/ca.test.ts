@@ -6,7 +6,7 @@ import { callFrom } from '#test/kit/calls.ts';
 import { endProcess, mustRun, runCommand } from '#test/kit/command.ts';
 import { eventually } from '#test/kit/eventually.ts';
 import { type Mesh, openMesh, TULLE } from '#test/kit/mesh.ts';
-import { loadCommand, serverCommand } from '#test/kit/programs/programs.ts';
+import { type LoadReport, loadCommand, serverCommand } from '#test/kit/programs/programs.ts';
 import { namespaceYaml, peerAuthenticationYaml, serviceYaml } from '#test/kit/yaml.ts';
 
 /** The authority changes under load: two nodes, one service behind a waypoint, one that is not, one on the caller's node. */
@@ -45,18 +45,6 @@ afterAll(async () => {
   await mesh?.[Symbol.asyncDispose]();
 });
 
-interface Outcome {
-  readonly ok: number;
-  readonly failed: number;
-  readonly errors: readonly string[];
-}
-
-interface Report {
-  readonly short: Outcome;
-  readonly keepAlive: Outcome;
-  readonly long: Outcome;
-}
-
 let loads = 0;
 
 /** Runs steady loads to all three services while something happens, and tells what failed. */
@@ -68,7 +56,7 @@ async function failuresDuring(action: () => Promise<void>): Promise<readonly str
       const file = join(mesh.directory, `${name}.json`);
       const command = loadCommand(`http://${service}.shop:8080/`, `${service}.shop:9000`, file);
       const { child } = await mesh.run({ namespace: 'shop', name, node: 'n1', command }, true);
-      const calls = (): number => (JSON.parse(readFileSync(`${file}.live`, 'utf8')) as Report).short.ok;
+      const calls = (): number => (JSON.parse(readFileSync(`${file}.live`, 'utf8')) as LoadReport).short.ok;
       return { service, child, file, calls };
     }),
   );
@@ -86,7 +74,7 @@ async function failuresDuring(action: () => Promise<void>): Promise<readonly str
   return await Promise.all(
     running.map(async ({ service, child, file }) => {
       await endProcess(child);
-      const { short, keepAlive, long } = JSON.parse(readFileSync(file, 'utf8')) as Report;
+      const { short, keepAlive, long } = JSON.parse(readFileSync(file, 'utf8')) as LoadReport;
       return [short, keepAlive, long].flatMap(({ errors }, index) =>
         errors.map((error) => `${service} ${index} ${error}`),
       );
@@ -226,7 +214,7 @@ async function longCallers(services: readonly string[]): Promise<readonly LongCa
     const file = join(mesh.directory, `${name}.json`);
     const command = loadCommand(`http://${service}.shop:8080/`, `${service}.shop:9000`, file);
     const { child } = await mesh.run({ namespace: 'shop', name, node: 'n1', command }, true);
-    const live = (): Report => JSON.parse(readFileSync(`${file}.live`, 'utf8')) as Report;
+    const live = (): LoadReport => JSON.parse(readFileSync(`${file}.live`, 'utf8')) as LoadReport;
     await eventually('it calls', () => live().long.ok > 5, 20_000);
     return {
       ok: () => live().long.ok,

@@ -5,7 +5,12 @@ import { processesIn, signalCgroup } from '#cli/local/cgroups.ts';
 import { endProcess } from '#test/kit/command.ts';
 import { eventually } from '#test/kit/eventually.ts';
 import { type Mesh, openMesh } from '#test/kit/mesh.ts';
-import { loadCommand, serverCommand } from '#test/kit/programs/programs.ts';
+import {
+  type LoadOutcome,
+  type LoadReport,
+  loadCommand,
+  serverCommand,
+} from '#test/kit/programs/programs.ts';
 import { namespaceYaml, peerAuthenticationYaml, serviceYaml } from '#test/kit/yaml.ts';
 
 /** `shop` is strict, `loose` permissive; in each a load on n1 calls `catalog` on n2. */
@@ -38,21 +43,14 @@ afterAll(async () => {
   await mesh?.[Symbol.asyncDispose]();
 });
 
-interface Outcome {
-  readonly ok: number;
-  readonly failed: number;
-  readonly errors: readonly string[];
-}
-type Load = Readonly<Record<'short' | 'keepAlive' | 'long', Outcome>>;
-
 /** Runs a load in both namespaces while something happens; how each went. */
 async function underLoad(
   name: string,
   happen: (moreCalls: (of: 'shop' | 'loose', count: number) => Promise<void>) => Promise<void>,
-): Promise<{ readonly shop: Load; readonly loose: Load }> {
+): Promise<{ readonly shop: LoadReport; readonly loose: LoadReport }> {
   const file = (namespace: string): string => join(mesh.directory, `${name}-${namespace}.json`);
   const calls = (namespace: string): number =>
-    (JSON.parse(readFileSync(`${file(namespace)}.live`, 'utf8')) as Load).short.ok;
+    (JSON.parse(readFileSync(`${file(namespace)}.live`, 'utf8')) as LoadReport).short.ok;
   const loads = await Promise.all(
     ['shop', 'loose'].map((namespace) => {
       const to = `catalog.${namespace}`;
@@ -67,7 +65,8 @@ async function underLoad(
     await eventually(`${count} more calls in ${of}`, () => calls(of) >= start + count, 40_000);
   });
   await Promise.all(loads.map(({ child }) => endProcess(child)));
-  const read = (namespace: string): Load => JSON.parse(readFileSync(file(namespace), 'utf8')) as Load;
+  const read = (namespace: string): LoadReport =>
+    JSON.parse(readFileSync(file(namespace), 'utf8')) as LoadReport;
   return { shop: read('shop'), loose: read('loose') };
 }
 
@@ -94,8 +93,8 @@ test('both node agents are killed under load, and nothing fails', async () => {
 test('a ztunnel is killed under load: a permissive pod goes on without it, a strict one waits for the next', async () => {
   const pid = await ztunnelPid('n1');
   const { shop, loose } = await underLoad('kill', async (moreCalls) => {
-    const strict = (): Outcome =>
-      (JSON.parse(readFileSync(join(mesh.directory, 'kill-shop.json.live'), 'utf8')) as Load).short;
+    const strict = (): LoadOutcome =>
+      (JSON.parse(readFileSync(join(mesh.directory, 'kill-shop.json.live'), 'utf8')) as LoadReport).short;
     mesh.up.kill('SIGSTOP'); // nobody starts the next one
     process.kill(pid, 'SIGKILL');
     await moreCalls('loose', 50);

@@ -4,7 +4,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { endProcess } from '#test/kit/command.ts';
 import { eventually } from '#test/kit/eventually.ts';
 import { type Mesh, openMesh } from '#test/kit/mesh.ts';
-import { loadCommand, serverCommand } from '#test/kit/programs/programs.ts';
+import { type LoadOutcome, loadCommand, serverCommand } from '#test/kit/programs/programs.ts';
 import { namespaceYaml, peerAuthenticationYaml, serviceYaml } from '#test/kit/yaml.ts';
 
 let mesh: Mesh;
@@ -30,29 +30,23 @@ afterAll(async () => {
   await mesh?.[Symbol.asyncDispose]();
 });
 
-interface Outcome {
-  readonly ok: number;
-  readonly failed: number;
-  readonly errors: readonly string[];
-}
-
 /** Runs a steady load while something happens, and tells how it went. */
 async function underLoad(
   name: string,
   happen: (moreCalls: (n: number) => Promise<void>) => Promise<void>,
-): Promise<{ short: Outcome; long: Outcome }> {
+): Promise<{ short: LoadOutcome; long: LoadOutcome }> {
   const file = join(mesh.directory, `${name}.json`);
   const command = loadCommand('http://catalog.shop:8080/', 'catalog.shop:9000', file);
   const load = await mesh.run({ namespace: 'shop', name, node: 'n1', command }, true);
   const calls = (): number =>
-    (JSON.parse(readFileSync(`${file}.live`, 'utf8')) as { short: Outcome }).short.ok;
+    (JSON.parse(readFileSync(`${file}.live`, 'utf8')) as { short: LoadOutcome }).short.ok;
   await eventually('the load runs', () => calls() > 20, 20_000);
   await happen(async (n) => {
     const start = calls();
     await eventually(`${n} more calls`, () => calls() >= start + n, 30_000);
   });
   await endProcess(load.child);
-  return JSON.parse(readFileSync(file, 'utf8')) as { short: Outcome; long: Outcome };
+  return JSON.parse(readFileSync(file, 'utf8')) as { short: LoadOutcome; long: LoadOutcome };
 }
 
 test.each(['ztunnel/n1', 'ztunnel/n2'])('restarting %s under load fails no new connection', async (name) => {

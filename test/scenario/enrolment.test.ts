@@ -4,7 +4,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { endProcess } from '#test/kit/command.ts';
 import { eventually } from '#test/kit/eventually.ts';
 import { type Mesh, openMesh } from '#test/kit/mesh.ts';
-import { loadCommand, serverCommand } from '#test/kit/programs/programs.ts';
+import { type LoadReport, loadCommand, serverCommand } from '#test/kit/programs/programs.ts';
 import { namespaceYaml, serviceYaml } from '#test/kit/yaml.ts';
 
 let mesh: Mesh;
@@ -18,17 +18,6 @@ beforeAll(async () => {
 afterAll(async () => {
   await mesh?.[Symbol.asyncDispose]();
 });
-
-interface Outcome {
-  readonly ok: number;
-  readonly failed: number;
-  readonly errors: readonly string[];
-}
-interface Load {
-  readonly short: Outcome;
-  readonly keepAlive: Outcome;
-  readonly long: Outcome;
-}
 
 test('a namespace enters and leaves the mesh under steady load and nothing fails', {
   timeout: 180_000,
@@ -45,7 +34,7 @@ test('a namespace enters and leaves the mesh under steady load and nothing fails
   const file = join(mesh.directory, 'load.json');
   const command = loadCommand('http://catalog.shop:8080/', 'catalog.shop:9000', file);
   const web = await mesh.run({ namespace: 'shop', name: 'web-1', node: 'n1', command }, false);
-  const live = (): Load => JSON.parse(readFileSync(`${file}.live`, 'utf8')) as Load;
+  const live = (): LoadReport => JSON.parse(readFileSync(`${file}.live`, 'utf8')) as LoadReport;
   const moreCalls = async (calls: number): Promise<void> => {
     const before = live().short.ok;
     await eventually(`${calls} more calls`, () => live().short.ok >= before + calls, 30_000);
@@ -72,7 +61,7 @@ test('a namespace enters and leaves the mesh under steady load and nothing fails
   }
 
   await endProcess(web.child);
-  const { short, keepAlive, long } = JSON.parse(readFileSync(file, 'utf8')) as Load;
+  const { short, keepAlive, long } = JSON.parse(readFileSync(file, 'utf8')) as LoadReport;
   const failures = { short: short.errors, keepAlive: keepAlive.errors, long: long.errors };
   expect(failures).toEqual({ short: [], keepAlive: [], long: [] });
   expect(short.ok).toBeGreaterThan(350);

@@ -7,6 +7,19 @@ export function serverCommand(name: string, httpPort = 8080, tcpPort = 9000): re
   return [process.execPath, join(import.meta.dirname, 'server.ts'), name, `${httpPort}`, `${tcpPort}`];
 }
 
+/** How one kind of the calls of a steady load has gone, so far or in all. */
+export interface LoadOutcome {
+  readonly ok: number;
+  readonly failed: number;
+  /** The first twenty, with their times. */
+  readonly errors: readonly string[];
+  /** The call that took longest. */
+  readonly longestMs: number;
+}
+
+/** What a steady load writes. */
+export type LoadReport = Readonly<Record<'short' | 'keepAlive' | 'long', LoadOutcome>>;
+
 /** Command of a steady load: see load.ts. */
 export function loadCommand(url: string, tcp: string, file: string): readonly string[] {
   return [process.execPath, join(import.meta.dirname, 'load.ts'), url, tcp, file];
