@@ -27,9 +27,6 @@ export interface LimitedSockets extends PodSockets, SocketOwner {
   readonly acceptFailed: (error: Error) => void;
 }
 
-/** How long it is taken for granted how many descriptors the process may have. */
-const LIMIT_TTL_MS = 100;
-
 /** Sockets that a pod may have as many of as the options say. */
 export function limitSockets(sockets: PodSockets, options: LimitedSocketsOptions): LimitedSockets {
   const { pod, most, share, shedding } = options;
@@ -110,20 +107,19 @@ function messageOf(error: Error): string {
 }
 
 function exhaustedMessage(): string {
+  const limit = Number(descriptorLimit());
   return (
-    `nearly all ${known.limit} descriptors of this process are in use, and the last ${known.reserve} are kept; ` +
+    `nearly all ${limit} descriptors of this process are in use, and the last ${reservedDescriptors(limit)} are kept; ` +
     'raise its limit of open files'
   );
 }
 
-let known = { atMs: Number.NEGATIVE_INFINITY, limit: Number.POSITIVE_INFINITY, reserve: 0 };
-
-/** Descriptors are given out from below, so that a high one says how many there are. */
+/**
+ * Descriptors are given out from below, so that a high one says how many there are. The limit is asked for each time, which takes
+ * a microsecond: it can be changed from outside, and once there are no descriptors at all nobody hears of what is refused, since
+ * libuv then accepts and closes without a word.
+ */
 function isReserved(socket: Socket | Server): boolean {
-  const now = performance.now();
-  if (now - known.atMs > LIMIT_TTL_MS) {
-    const limit = Number(descriptorLimit());
-    known = { atMs: now, limit, reserve: reservedDescriptors(limit) };
-  }
-  return (descriptorOf(socket) ?? 0) >= known.limit - known.reserve;
+  const limit = Number(descriptorLimit());
+  return (descriptorOf(socket) ?? 0) >= limit - reservedDescriptors(limit);
 }

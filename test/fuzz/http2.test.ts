@@ -143,8 +143,8 @@ test('settings are within the limits of the protocol, or an Http2Error', () => {
 
 test('messages of a control stream are the same in whatever pieces they come, or a ControlError', () => {
   const samples = [
-    encodeControlMessage({ kind: 'announce', ids: [ID, ID] }),
-    encodeControlMessage({ kind: 'rested', id: ID, sent: 12, fin: true }),
+    encodeControlMessage({ kind: 'announce', number: 1, ids: [ID, ID] }),
+    encodeControlMessage({ kind: 'rested', id: ID, sent: 12, fin: true, follows: 1 }),
     encodeControlMessage({ kind: 'commit', id: ID }),
   ];
   const read = (pieces: readonly Buffer[]): unknown => {

@@ -9,8 +9,21 @@ import {
 
 const id = fc.stringMatching(/^[0-9a-f]{32}$/);
 const message: fc.Arbitrary<ControlMessage> = fc.oneof(
-  fc.record({ kind: fc.constant('announce' as const), ids: fc.array(id, { maxLength: 200 }) }),
-  fc.record({ kind: fc.constant('rested' as const), id, sent: fc.maxSafeNat(), fin: fc.boolean() }),
+  fc.record({
+    kind: fc.constant('announce' as const),
+    number: fc.maxSafeNat(),
+    ids: fc.array(id, { maxLength: 200 }),
+  }),
+  fc.record(
+    {
+      kind: fc.constant('rested' as const),
+      id,
+      sent: fc.maxSafeNat(),
+      fin: fc.boolean(),
+      follows: fc.maxSafeNat(),
+    },
+    { requiredKeys: ['kind', 'id', 'sent', 'fin'] },
+  ),
   fc.record({ kind: fc.constantFrom('commit' as const, 'revert' as const), id }),
 );
 
@@ -84,11 +97,19 @@ test.each([
   { what: 'without a kind', text: '{}' },
   { what: 'with an ID that is too short', text: '{"kind":"commit","id":"abc"}' },
   { what: 'with an ID that is a list', text: '{"kind":"revert","id":["a"]}' },
-  { what: 'with no list of IDs', text: '{"kind":"announce","ids":"abc"}' },
-  { what: 'with too many IDs', text: `{"kind":"announce","ids":${JSON.stringify(Array(257).fill('a'))}}` },
+  { what: 'with no list of IDs', text: '{"kind":"announce","number":1,"ids":"abc"}' },
+  { what: 'with no number', text: '{"kind":"announce","ids":[]}' },
+  {
+    what: 'with too many IDs',
+    text: `{"kind":"announce","number":1,"ids":${JSON.stringify(Array(257).fill('a'))}}`,
+  },
   {
     what: 'with fewer bytes than none',
     text: `{"kind":"rested","id":"${'a'.repeat(32)}","sent":-1,"fin":true}`,
+  },
+  {
+    what: 'that follows something else',
+    text: `{"kind":"rested","id":"${'a'.repeat(32)}","sent":1,"fin":true,"follows":"1"}`,
   },
   { what: 'without an end', text: `{"kind":"rested","id":"${'a'.repeat(32)}","sent":1}` },
 ])('a message $what is refused', ({ text }) => {

@@ -10,9 +10,10 @@ export interface Rest {
 
 /** What two ztunnels tell each other on the control stream of a session. IDs are those of connections. */
 export type ControlMessage =
-  /** This end goes away; it asks to hand these tunnels over. */
-  | { readonly kind: 'announce'; readonly ids: readonly string[] }
-  | ({ readonly kind: 'rested'; readonly id: string } & Rest)
+  /** This end goes away; it asks to hand these tunnels over. @param number another one each time, from 1 */
+  | { readonly kind: 'announce'; readonly number: number; readonly ids: readonly string[] }
+  /** @param follows number of the peer's announcement whose decision it waits for; none: who says so decides */
+  | ({ readonly kind: 'rested'; readonly id: string; readonly follows?: number | undefined } & Rest)
   /** Both ends rest, and the tunnel is handed over; END_STREAM of after means no more than that the stream is over. */
   | { readonly kind: 'commit'; readonly id: string }
   /** It is not handed over: both ends go on where they stopped. */
@@ -72,14 +73,19 @@ export class ControlReader {
 function decode(bytes: Buffer): ControlMessage | undefined {
   const value = parse(bytes);
   if (typeof value !== 'object' || value === null) throw new ControlError('a message that is no object');
-  const { kind, id, ids, sent, fin } = value as Readonly<Record<string, unknown>>;
+  const { kind, id, ids, sent, fin, number, follows } = value as Readonly<Record<string, unknown>>;
   switch (kind) {
     case 'announce':
-      return { kind, ids: idsOf(ids) };
+      return { kind, number: countOf(number), ids: idsOf(ids) };
     case 'rested':
-      if (!Number.isSafeInteger(sent) || Number(sent) < 0 || typeof fin !== 'boolean')
-        throw new ControlError('a rest that is none');
-      return { kind, id: idOf(id), sent: Number(sent), fin };
+      if (typeof fin !== 'boolean') throw new ControlError('a rest that is none');
+      return {
+        kind,
+        id: idOf(id),
+        sent: countOf(sent),
+        fin,
+        ...(follows === undefined ? {} : { follows: countOf(follows) }),
+      };
     case 'commit':
     case 'revert':
       return { kind, id: idOf(id) };
@@ -95,6 +101,11 @@ function parse(bytes: Buffer): unknown {
   } catch (cause) {
     throw new ControlError('a message that is not JSON', { cause });
   }
+}
+
+function countOf(value: unknown): number {
+  if (!Number.isSafeInteger(value) || Number(value) < 0) throw new ControlError('a number that is none');
+  return Number(value);
 }
 
 function idsOf(value: unknown): readonly string[] {

@@ -10,8 +10,9 @@ import { OPEN, type PauseAction, type PauseEvent, type PauseState, stepPause } f
 type OnTheWay =
   | { readonly kind: 'data' }
   | { readonly kind: 'end' }
-  | { readonly kind: 'announced' | 'commit' | 'revert' }
-  | { readonly kind: 'rested'; readonly rest: Rest };
+  | { readonly kind: 'commit' | 'revert' }
+  | { readonly kind: 'announced'; readonly number: number }
+  | { readonly kind: 'rested'; readonly rest: Rest; readonly follows: number | undefined };
 
 class End {
   state: PauseState = OPEN;
@@ -23,6 +24,7 @@ class End {
   received: Rest = { sent: 0, fin: false };
   readonly outgoing: OnTheWay[] = [];
   outcome: 'settled' | 'broken' | undefined;
+  announcements = 0;
   readonly isClient: boolean;
 
   constructor(isClient: boolean) {
@@ -39,13 +41,13 @@ class End {
   #do(action: PauseAction): void {
     switch (action.kind) {
       case 'announce':
-        this.outgoing.push({ kind: 'announced' });
+        this.outgoing.push({ kind: 'announced', number: this.announcements });
         break;
       case 'halt':
         this.isHalted = true;
         break;
       case 'tell-rest':
-        this.outgoing.push({ kind: 'rested', rest: action.rest });
+        this.outgoing.push({ kind: 'rested', rest: action.rest, follows: action.follows });
         break;
       case 'tell-commit':
         this.outgoing.push({ kind: 'commit' });
@@ -63,6 +65,18 @@ class End {
       case 'abort':
         this.outcome = 'broken';
     }
+  }
+
+  retire(): void {
+    this.announcements += 1;
+    this.step({ kind: 'retire', number: this.announcements });
+  }
+
+  /** Unless it has said that it rests, and waits for the other: that one decides before. */
+  late(): void {
+    const { state } = this;
+    if (state.kind === 'pausing' && (state.follows === undefined || state.own === undefined))
+      this.step({ kind: 'late' });
   }
 
   /** The application writes, unless nobody reads. */
@@ -98,8 +112,9 @@ class End {
       expect(fin).toBe(false);
       this.received = item.kind === 'data' ? { sent: sent + 1, fin } : { sent, fin: true };
     } else if (item.kind === 'rested') {
-      this.step({ kind: 'peer-rested', rest: item.rest, received: this.received });
-    } else this.step({ kind: item.kind });
+      const { rest, follows } = item;
+      this.step({ kind: 'peer-rested', rest, follows, received: this.received });
+    } else this.step(item);
   }
 }
 
@@ -120,9 +135,8 @@ function move(end: End, other: End, what: Move): void {
   else if (what === 'end') end.end();
   else if (what === 'flush') end.flush();
   else if (what === 'take') end.take(other.outgoing.shift());
-  else if (what === 'retire') end.step({ kind: 'retire' });
-  // Who follows waits for longer than who decides.
-  else if (end.state.kind === 'pausing' && end.state.decides) end.step({ kind: 'late' });
+  else if (what === 'retire') end.retire();
+  else end.late();
 }
 
 /** Lets everything that is under way come to its end, and then be late. */
@@ -160,15 +174,31 @@ test('in any order of events both ends agree: handed over at rest with nothing l
   expect(handedOver).toBeGreaterThan(100);
 });
 
+test('of two that announce it, who has given up before it heard of the other one is not taken at its word', () => {
+  const client = new End(true);
+  const server = new End(false);
+  server.retire();
+  server.flush();
+  server.late();
+  client.retire();
+  client.flush();
+  server.write();
+  while (server.outgoing.length > 0) client.take(server.outgoing.shift());
+  expect(client.state.kind).toBe('pausing');
+  settle(client, server);
+  expect([client.outcome, server.outcome]).toEqual(['settled', 'settled']);
+  expect(client.received).toEqual({ sent: 1, fin: false });
+});
+
 test('what rests and hears no decision is reset, since the other end may have it', () => {
-  const { state } = stepPause(OPEN, { kind: 'announced' }, true);
+  const { state } = stepPause(OPEN, { kind: 'announced', number: 1 }, true);
   const rested = stepPause(state, { kind: 'rested', rest: { sent: 1, fin: false } }, true);
   expect(stepPause(rested.state, { kind: 'late' }, true).actions).toMatchObject([{ kind: 'abort' }]);
   expect(stepPause(rested.state, { kind: 'lost' }, true).actions).toMatchObject([{ kind: 'abort' }]);
 });
 
 test('what does not come to rest in time goes on where it is', () => {
-  const retiring = stepPause(OPEN, { kind: 'retire' }, false);
+  const retiring = stepPause(OPEN, { kind: 'retire', number: 1 }, false);
   expect(stepPause(retiring.state, { kind: 'late' }, false)).toEqual({
     state: OPEN,
     actions: [{ kind: 'tell-revert' }, { kind: 'proceed', why: 'not_flushed' }],
@@ -180,17 +210,17 @@ test.each([
   { what: 'more', received: { sent: 11, fin: false } },
   { what: 'an end that it does not know of', received: { sent: 10, fin: true } },
 ])('a peer of which came $what is not believed', ({ received }) => {
-  const { state } = stepPause(OPEN, { kind: 'retire' }, true);
+  const { state } = stepPause(OPEN, { kind: 'retire', number: 1 }, true);
   const rest = { sent: 10, fin: false };
-  expect(stepPause(state, { kind: 'peer-rested', rest, received }, true).actions).toMatchObject([
+  expect(stepPause(state, { kind: 'peer-rested', rest, follows: 1, received }, true).actions).toMatchObject([
     { kind: 'abort' },
   ]);
 });
 
 test.each<{ readonly when: string; readonly state: PauseState }>([
   { when: 'nothing rests', state: OPEN },
-  { when: 'this end does not rest', state: stepPause(OPEN, { kind: 'announced' }, true).state },
-  { when: 'this end decides', state: stepPause(OPEN, { kind: 'retire' }, true).state },
+  { when: 'this end does not rest', state: stepPause(OPEN, { kind: 'announced', number: 1 }, true).state },
+  { when: 'this end decides', state: stepPause(OPEN, { kind: 'retire', number: 1 }, true).state },
 ])('a peer cannot have a tunnel handed over while $when', ({ state }) => {
   expect(stepPause(state, { kind: 'commit' }, true).actions).toMatchObject([{ kind: 'abort' }]);
 });

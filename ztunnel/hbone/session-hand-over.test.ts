@@ -191,7 +191,7 @@ test('what is announced before it is held comes to rest as soon as it is', async
   const say = (...messages: readonly ControlMessage[]): void => {
     for (const message of messages) server.handOver.control?.write(encodeControlMessage(message));
   };
-  say({ kind: 'announce', ids: [id, bed.id] }, { kind: 'revert', id: bed.id });
+  say({ kind: 'announce', number: 1, ids: [id, bed.id] }, { kind: 'revert', id: bed.id });
   await eventually('both have been heard', () => bed.near.proceeded === 'reverted');
   let isHalted = false;
   const halt = (): void => {
@@ -211,7 +211,7 @@ test('a peer that rests before the tunnel is held hands it over all the same', a
   const say = (...messages: readonly ControlMessage[]): void => {
     for (const message of messages) server.handOver.control?.write(encodeControlMessage(message));
   };
-  say({ kind: 'announce', ids: [id, bed.id] }, { kind: 'rested', id, sent: 0, fin: false });
+  say({ kind: 'announce', number: 1, ids: [id, bed.id] }, { kind: 'rested', id, sent: 0, fin: false });
   say({ kind: 'revert', id: bed.id });
   await eventually('all has been heard', () => bed.near.proceeded === 'reverted');
   const said: string[] = [];
@@ -331,7 +331,7 @@ test('IDs that are not of the session are passed over, and what makes no sense e
   for (const kind of ['commit', 'revert'] as const)
     control.write(encodeControlMessage({ kind, id: newConnectionId() }));
   control.write(
-    encodeControlMessage({ kind: 'announce', ids: Array.from({ length: 200 }, newConnectionId) }),
+    encodeControlMessage({ kind: 'announce', number: 1, ids: Array.from({ length: 200 }, newConnectionId) }),
   );
   control.write(Buffer.from('\x00\x00\x00\x02no'));
   await eventually('an end of the control stream', isOver);
@@ -342,7 +342,7 @@ test('IDs that are not of the session are passed over, and what makes no sense e
 test('too many messages end the control stream, and nothing else', async () => {
   const opened = await session();
   const { control, isOver } = await foreignControl(opened);
-  const message = encodeControlMessage({ kind: 'announce', ids: [] });
+  const message = encodeControlMessage({ kind: 'announce', number: 1, ids: [] });
   for (let count = 0; count < 2_500; count++) control.write(message);
   await eventually('an end of the control stream', isOver);
   expect(opened.pair.closed).toEqual([]);
@@ -372,7 +372,7 @@ test('a peer that says to have sent what did not come has its tunnel reset, and 
   sockets.push(application, other);
   const end = new End(new SocketLeg(other), 'downstream');
   await tunnel(opened, (_here, there) => end.carry(opened.pair.server, id, there));
-  control.write(encodeControlMessage({ kind: 'announce', ids: [id] }));
+  control.write(encodeControlMessage({ kind: 'announce', number: 1, ids: [id] }));
   control.write(encodeControlMessage({ kind: 'rested', id, sent: 5, fin: false }));
   await eventually('a reset', () => end.aborted);
   expect(end.aborted).toBe('the peer has sent 5 bytes, and 0 came');

@@ -1,4 +1,4 @@
-import { type ControlMessage, ControlReader, encodeControlMessage, type Rest } from './control-messages.ts';
+import { type ControlMessage, ControlReader, encodeControlMessage } from './control-messages.ts';
 import { FloodGuard } from './flood-guard.ts';
 import { fieldOf } from './headers.ts';
 import type { Field } from './hpack-tables.ts';
@@ -78,6 +78,8 @@ const MAX_EARLY = 256;
 /** Messages that wait for a peer that does not read. */
 const MAX_QUEUED_BYTES = 256 * 1024;
 
+type Rested = Extract<ControlMessage, { readonly kind: 'rested' }>;
+
 interface Entry {
   readonly tunnel: HeldTunnel;
   state: PauseState;
@@ -99,10 +101,11 @@ export class SessionHandOver {
   readonly #options: SessionHandOverOptions;
   readonly #entries = new Map<string, Entry>();
   /**
-   * Announced in the same breath as the answer that lets a tunnel be held, or of none at all, and how the peer rests since: the
-   * last few.
+   * Announced in the same breath as the answer that lets a tunnel be held, or of none at all, by the announcement of that number,
+   * and how the peer rests since: the last few.
    */
-  readonly #early = new Map<string, Rest | undefined>();
+  readonly #early = new Map<string, { readonly number: number; readonly rested?: Rested }>();
+  #announcements = 0;
   readonly #flood = new FloodGuard('messages on a control stream', MESSAGES);
   readonly #reader = new ControlReader(() => this.#flood.count());
   #control: TunnelStream | undefined;
@@ -150,10 +153,11 @@ export class SessionHandOver {
   /** What the peer said of it before it was held. */
   #hearEarly(entry: Entry): void {
     const { id } = entry.tunnel;
-    const rest = this.#early.get(id);
-    if (!this.#early.delete(id)) return;
-    this.#step(entry, { kind: 'announced' });
-    if (rest !== undefined) this.#onPeerRested(id, rest);
+    const early = this.#early.get(id);
+    if (early === undefined) return;
+    this.#early.delete(id);
+    this.#step(entry, { kind: 'announced', number: early.number });
+    if (early.rested !== undefined) this.#onPeerRested(early.rested);
   }
 
   /** A stream is over. */
@@ -186,15 +190,17 @@ export class SessionHandOver {
 
   /** In one message; what follows from it comes after. */
   #announce(entries: readonly Entry[]): void {
+    this.#announcements += 1;
+    const number = this.#announcements;
     const retired = entries.map((entry) => {
-      const { state, actions } = stepPause(entry.state, { kind: 'retire' }, this.#isClient);
+      const { state, actions } = stepPause(entry.state, { kind: 'retire', number }, this.#isClient);
       entry.isRetiring = true;
       entry.state = state;
       return { entry, actions };
     });
     const announced = retired.filter(({ actions }) => actions.some(({ kind }) => kind === 'announce'));
     if (announced.length > 0)
-      this.#tell({ kind: 'announce', ids: announced.map(({ entry }) => entry.tunnel.id) });
+      this.#tell({ kind: 'announce', number, ids: announced.map(({ entry }) => entry.tunnel.id) });
     for (const { entry, actions } of retired) this.#act(entry, actions);
   }
 
@@ -270,10 +276,10 @@ export class SessionHandOver {
   #onMessage(message: ControlMessage): void {
     switch (message.kind) {
       case 'announce':
-        for (const id of message.ids) this.#onAnnounced(id);
+        for (const id of message.ids) this.#onAnnounced(id, message.number);
         break;
       case 'rested':
-        this.#onPeerRested(message.id, message);
+        this.#onPeerRested(message);
         break;
       case 'commit':
       case 'revert':
@@ -282,27 +288,29 @@ export class SessionHandOver {
     }
   }
 
-  #onAnnounced(id: string): void {
+  #onAnnounced(id: string, number: number): void {
     if (this.#entries.has(id)) {
-      this.#stepOf(id, { kind: 'announced' });
+      this.#stepOf(id, { kind: 'announced', number });
       return;
     }
-    this.#early.set(id, undefined);
+    this.#early.set(id, { number });
     for (const oldest of this.#early.keys()) {
       if (this.#early.size <= MAX_EARLY) break;
       this.#early.delete(oldest);
     }
   }
 
-  #onPeerRested(id: string, { sent, fin }: Rest): void {
+  #onPeerRested(rested: Rested): void {
+    const { id, sent, fin, follows } = rested;
     const entry = this.#entries.get(id);
     if (entry === undefined) {
-      if (this.#early.has(id)) this.#early.set(id, { sent, fin });
+      const early = this.#early.get(id);
+      if (early !== undefined) this.#early.set(id, { ...early, rested });
       return;
     }
     const { stream } = entry.tunnel;
     const received = { sent: stream.bytesRead(), fin: stream.hasReceivedEnd };
-    this.#step(entry, { kind: 'peer-rested', rest: { sent, fin }, received });
+    this.#step(entry, { kind: 'peer-rested', rest: { sent, fin }, follows, received });
   }
 
   #stepOf(id: string, event: PauseEvent): void {
@@ -332,7 +340,7 @@ export class SessionHandOver {
         this.#halt(entry);
         break;
       case 'tell-rest':
-        this.#tell({ kind: 'rested', id: tunnel.id, ...action.rest });
+        this.#tell({ kind: 'rested', id: tunnel.id, ...action.rest, follows: action.follows });
         break;
       case 'tell-commit':
         this.#tell({ kind: 'commit', id: tunnel.id });
@@ -396,7 +404,7 @@ export class SessionHandOver {
   #setTimer(entry: Entry): void {
     const { state } = entry;
     const isUnderWay = state.kind === 'pausing' || state.kind === 'committing';
-    const decides = state.kind !== 'pausing' || state.decides;
+    const decides = state.kind !== 'pausing' || state.follows === undefined;
     const timed = isUnderWay ? `${state.kind} ${decides}` : '';
     if (timed === entry.timed) return;
     entry.timed = timed;
