@@ -12,6 +12,7 @@ import {
 } from './data-path.ts';
 import type { FailedArrivals } from './failed-arrivals.ts';
 import { type Handshake, HandshakeGate } from './handshake-gate.ts';
+import { handshakeText } from './hbone/handshake-text.ts';
 import type { Field } from './hbone/hpack-tables.ts';
 import { createHboneServer, type HboneServer, type ServerSession } from './hbone/server.ts';
 import type { TunnelStream } from './hbone/stream.ts';
@@ -49,6 +50,7 @@ export class PodSessions {
   /** Takes a socket; its end is a session's, or written down as failed. Resolves when the handshake may begin. */
   async accept(socket: Socket): Promise<void> {
     if (!this.#enter(socket)) return;
+    this.#failed.arrived(socket);
     const workload = await workloadOf(this.#path, this.#pod);
     const svid = workload && (await this.#path.svids.until(identityOf(workload), CONFIGURATION_WAIT_MS));
     if (workload === undefined || svid === undefined) {
@@ -140,8 +142,7 @@ export class PodSessions {
         this.#path.connections.notify();
       },
       onRefused: (error, socket) => {
-        this.#endHandshake(endsOf(socket));
-        this.#failed.note(socket, `TLS handshake failed: ${error.message}`, 'TLS_FAILURE');
+        this.#failed.note(socket, `TLS handshake failed: ${handshakeText(error)}`, 'TLS_FAILURE');
       },
       onRequest: (session, stream, fields) => {
         this.#pod.share.run(() => this.#serve(workload, session, stream, fields));

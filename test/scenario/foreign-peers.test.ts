@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process';
 import { join } from 'node:path';
 import readline from 'node:readline';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { eventually } from '#test/kit/eventually.ts';
 import { type Mesh, openMesh, type WorkloadStatus } from '#test/kit/mesh.ts';
 import type { Answer, Question } from '#test/kit/programs/foreign-hbone.ts';
 import { serverCommand } from '#test/kit/programs/programs.ts';
@@ -13,6 +14,7 @@ const WEB = 'spiffe://cluster.local/ns/shop/sa/web';
 describe('a foreign HBONE client, from a pod outside the mesh', () => {
   let mesh: Mesh;
   let server: WorkloadStatus;
+  let outsider: WorkloadStatus;
   let ask: (question: Partial<Question>) => Promise<Answer>;
   let stop: () => void;
 
@@ -39,7 +41,7 @@ describe('a foreign HBONE client, from a pod outside the mesh', () => {
       },
       true,
     );
-    const outsider = await mesh.run(
+    outsider = await mesh.run(
       { namespace: 'outside', name: 'o', node: 'n1', command: ['sleep', 'infinity'] },
       false,
     );
@@ -119,11 +121,22 @@ describe('a foreign HBONE client, from a pod outside the mesh', () => {
     { certificate: 'of a CA that is not ours', of: { foreignCa: true } },
     { certificate: 'with two identities', of: { uris: [WEB, 'spiffe://cluster.local/ns/shop/sa/other'] } },
     { certificate: 'without an identity', of: { uris: ['https://cluster.local/ns/shop/sa/web'] } },
-  ])('a certificate $certificate is refused before any request is heard', async ({ of }) => {
-    expect(await ask({ ...to(`${server.addresses[0]}:8080`), ...of, body: http })).toMatchObject({
-      kind: 'failed',
-    });
-  });
+  ])(
+    'a certificate $certificate is refused before any request is heard, and written down',
+    async ({ of }) => {
+      const strangers = (): readonly unknown[] =>
+        mesh
+          .accessLog('n2')
+          .filter(({ error }) => String(error).startsWith('TLS handshake failed: '))
+          .map((record) => record['src.addr']);
+      const before = strangers().length;
+      expect(await ask({ ...to(`${server.addresses[0]}:8080`), ...of, body: http })).toMatchObject({
+        kind: 'failed',
+      });
+      await eventually('its record', () => strangers().length > before);
+      expect(strangers().at(-1)).toContain(`${outsider.addresses[0]}:`);
+    },
+  );
 });
 
 /** The program runs in the pod's network, and outside its file system: it reads the mesh's CA. */

@@ -5,6 +5,7 @@ import type { Svid } from '#certs/svid.ts';
 import type { Offer } from '#ztunnel/hand-over/offer.ts';
 import { canonicalIp } from '#ztunnel/hbone/authority.ts';
 import type { Connection, ConnectionSettings } from '#ztunnel/hbone/connection.ts';
+import { handshakeText } from '#ztunnel/hbone/handshake-text.ts';
 import { createHboneServer, type HboneServer, type ServerSession } from '#ztunnel/hbone/server.ts';
 import { offerOf } from '../hand-over/listening-socket.ts';
 import { ownerOf, SESSION_BYTES, STREAM_BYTES } from '../memory/costs.ts';
@@ -146,7 +147,7 @@ export class HboneListener {
         this.#sessions.delete(session);
         this.#onSessionsChange?.();
       },
-      onRefused: (error, socket) => this.#report(socket, `TLS handshake failed: ${error.message}`),
+      onRefused: (error, socket) => this.#report(socket, `TLS handshake failed: ${handshakeText(error)}`),
       onRequest: (session, stream, fields) => {
         const remote = remoteOf(session.socket);
         if (remote === undefined) stream.abort();

@@ -9,6 +9,7 @@ import type { Svid } from '#certs/svid.ts';
 import { Connection, type ConnectionSettings } from './connection.ts';
 import { HboneError } from './error.ts';
 import { shareOf } from './fair-share.ts';
+import { handshakeText } from './handshake-text.ts';
 
 /** Whom to connect to, and as whom. */
 export interface HopOptions {
@@ -82,7 +83,9 @@ function fail(hop: HostPort, code: 'CONNECT_FAILED' | 'TLS_FAILED', cause: unkno
   if (cause instanceof HopTimeout) {
     throw new HboneError(`connection to ${where} timed out`, { code: 'CONNECT_TIMEOUT' });
   }
-  const why = cause instanceof Error ? cause.message : String(cause);
-  const what = code === 'TLS_FAILED' ? `TLS handshake with ${where} failed` : `connection to ${where} failed`;
-  throw new HboneError(`${what}: ${why}`, { code, cause });
+  const message =
+    code === 'TLS_FAILED'
+      ? `TLS handshake with ${where} failed: ${handshakeText(cause)}`
+      : `connection to ${where} failed: ${cause instanceof Error ? cause.message : String(cause)}`;
+  throw new HboneError(message, { code, cause });
 }

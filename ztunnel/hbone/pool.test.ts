@@ -37,6 +37,7 @@ afterAll(async () => {
 beforeEach(async () => {
   sessions = [];
   refusals = [];
+  const accepted: Socket[] = [];
   pools = [];
   handshakes = 0;
   answer = (session, stream) => session.connection.respond(stream, OK, false);
@@ -46,11 +47,15 @@ beforeEach(async () => {
     onSession: (session) => sessions.push(session),
     onSessionClose: () => undefined,
     onRequest: (session, stream) => answer(session, stream),
-    onRefused: (error) => refusals.push(error),
+    onRefused: (error, socket) => {
+      refusals.push(error);
+      expect(accepted).toContain(socket);
+    },
   });
   listener = createServer({ noDelay: true }, (socket: Socket) => {
     handshakes += 1;
     socket.on('error', () => undefined);
+    accepted.push(socket);
     server.accept(socket);
   });
   await new Promise<void>((resolve) => listener.listen(0, '127.0.0.1', resolve));

@@ -28,8 +28,8 @@ export interface HboneServerOptions {
   readonly onSession: (session: ServerSession) => void;
   readonly onRequest: (session: ServerSession, stream: TunnelStream, fields: readonly Field[]) => void;
   readonly onSessionClose: (session: ServerSession, reason: string) => void;
-  /** No session came about: no client certificate, a stranger's, not TLS at all… */
-  readonly onRefused: (error: Error, socket: TLSSocket) => void;
+  /** No session came about: no client certificate, a stranger's, not TLS at all… @param socket the one that was accepted, and may be closed */
+  readonly onRefused: (error: Error, socket: Socket) => void;
 }
 
 /** Makes sessions of accepted sockets, with one SVID. */
@@ -46,7 +46,7 @@ export function createHboneServer(svid: Svid, options: HboneServerOptions): Hbon
     handshakeTimeout: options.handshakeTimeoutMs,
   });
   server.on('tlsClientError', (error, socket) => {
-    options.onRefused(error, socket);
+    options.onRefused(error, acceptedOf(socket));
     // Node.js closes what is wrong, and leaves open what has only taken too long.
     if ('code' in error && error.code === 'ERR_TLS_HANDSHAKE_TIMEOUT') socket.destroy();
   });
@@ -58,6 +58,11 @@ export function createHboneServer(svid: Svid, options: HboneServerOptions): Hbon
     else openSession(svid, socket, check.identity, options);
   });
   return { svid, accept: (socket) => server.emit('connection', socket) };
+}
+
+/** What a TLS socket was made of: it knows nothing of itself any more when its handshake has failed. */
+function acceptedOf(socket: TLSSocket): Socket {
+  return (socket as TLSSocket & { readonly _parent?: Socket | null })._parent ?? socket;
 }
 
 function openSession(svid: Svid, socket: TLSSocket, peer: Identity, options: HboneServerOptions): void {
@@ -97,6 +102,6 @@ function drainAtEnd(connection: Connection, socket: TLSSocket): void {
 
 function refuse(socket: TLSSocket, error: Error, options: HboneServerOptions): void {
   socket.on('error', () => undefined);
-  options.onRefused(error, socket);
+  options.onRefused(error, acceptedOf(socket));
   socket.destroy();
 }
