@@ -161,6 +161,7 @@ async function openParts(
       discovery,
       issued: issued.latest(),
       svidTtlMs: config.svidTtlMs,
+      authority: ca.report(),
       nowMs: Date.now(),
     });
   const routes = new Map<string, () => unknown>([

@@ -3,9 +3,11 @@ import { type ResourceJson, resourceToJson } from '#api/resource-json.ts';
 import type { GatewayAddress, Workload } from '#api/workload.ts';
 import { formatIdentity } from '#certs/identity.ts';
 import type { IssuedRecord } from '#certs/issued.ts';
+import type { AuthorityReport } from './authority-report.ts';
 import type { Derived } from './derive/context.ts';
 import type { PolicyStatus } from './derive/policy-status.ts';
 import type { MeshState } from './mesh-state.ts';
+import { rotationProblems } from './rotation-problems.ts';
 import type { ClientStatus, DiscoveryServer } from './serve/server.ts';
 import { formatPosition, type Problem } from './source/objects.ts';
 import {
@@ -30,6 +32,7 @@ export interface StatusSources {
   /** The newest certificate of each identity on each node. */
   readonly issued: readonly IssuedRecord[];
   readonly svidTtlMs: number;
+  readonly authority: Pick<AuthorityReport, 'rotation'>;
   /** Milliseconds since the epoch. */
   readonly nowMs: number;
 }
@@ -145,7 +148,10 @@ export function controlPlaneStatus(sources: StatusSources): ControlPlaneStatus {
     trustDomain: settings.trustDomain,
     rootNamespace: settings.rootNamespace,
     svidTtlSeconds: sources.svidTtlMs / 1000,
-    problems: [...sources.problems, ...state.problems, ...problems].map(statusProblem),
+    problems: [
+      ...rotationProblems(sources.authority, sources.nowMs),
+      ...[...sources.problems, ...state.problems, ...problems].map(statusProblem),
+    ],
     clients: discovery.clients().map(statusClient),
     workloads: addresses.flatMap((derived) => statusWorkload(derived, certificates)),
     services: addresses.flatMap(statusService),

@@ -7,6 +7,7 @@ import type {
 } from '#control-plane/status.ts';
 import type { StatusFault } from '#control-plane/status-waypoints.ts';
 import { CONTROL_PLANE_ADDRESS, nodeAddress } from './addresses.ts';
+import { type AuthorityCertificate, authorityProblems } from './authority-problems.ts';
 import type { FabricNode } from './fabric.ts';
 import type { HandedOver } from './handed-over.ts';
 import { controlPlaneNetns, formatWorkloadRef, nodeNetns } from './names.ts';
@@ -86,6 +87,8 @@ export interface StatusSources extends WorkloadSources {
   readonly workers: number;
   /** What the ztunnel of a node says of its last restart. */
   readonly handedOver?: ReadonlyMap<string, HandedOver>;
+  /** Who signs. */
+  readonly authority?: readonly AuthorityCertificate[];
   /** What ztunnels refuse for want of something. */
   readonly shortages?: readonly StatusProblem[];
   readonly waypoints: WaypointsReport;
@@ -109,6 +112,7 @@ export function composeStatus(sources: StatusSources): MeshStatus {
     problems: [
       ...sources.supervisor.map((problem) => ownProblem(problem)),
       ...processProblems(sources),
+      ...authorityProblems(sources.authority ?? [], sources.nowMs),
       ...certificateProblems(sources),
       ...(sources.shortages ?? []),
       ...waypointProblems(sources.waypoints, controlPlane?.waypoints ?? []),

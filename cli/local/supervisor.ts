@@ -4,6 +4,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { ControlPlaneStatus } from '#control-plane/status.ts';
 import { CliError, describeError } from '../cli-error.ts';
 import { callSocket } from '../unix-http.ts';
+import { readSigningAuthority } from './authority-problems.ts';
 import { signalCgroup } from './cgroups.ts';
 import { readNodeEnrolment } from './enrolment.ts';
 import type { FabricNode } from './fabric.ts';
@@ -259,6 +260,7 @@ export class Supervisor {
       // What the ztunnels inherit.
       workers: Number(process.env['ZTUNNEL_WORKER_THREADS'] ?? 1),
       handedOver,
+      authority: readSigningAuthority(state),
       shortages,
       pods,
       enrolment,

@@ -1,10 +1,11 @@
-import { readdirSync, readFileSync, rmSync } from 'node:fs';
+import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { makeSigningFiles } from '#certs/make-authority.ts';
 import { mustRun } from '#test/kit/command.ts';
 import { eventually } from '#test/kit/eventually.ts';
 import { type Mesh, openMesh, type WorkloadStatus } from '#test/kit/mesh.ts';
-import { ca, processesFolder, processIds, processIdsBelow } from '#test/kit/operator.ts';
+import { ca, processesFolder, processIds, processIdsBelow, rotated } from '#test/kit/operator.ts';
 import { serverCommand } from '#test/kit/programs/programs.ts';
 import { PYTHON } from '#test/kit/socket-calls.ts';
 import { namespaceYaml, peerAuthenticationYaml, policyYaml, serviceYaml } from '#test/kit/yaml.ts';
@@ -209,6 +210,32 @@ test('a rotation does not go on', { timeout: 120_000 }, async () => {
   kill('ztunnel-n2', 'SIGCONT');
   const isOver = async (): Promise<boolean> => (await ca(mesh, 'list')).stdout.includes('no rotation');
   await eventually('it goes on', isOver, 80_000);
+  await isReady();
+});
+
+test('the authority is about to end', { timeout: 240_000 }, async () => {
+  const nowMs = Date.now();
+  // Made almost ten years ago, for ten years.
+  const old = await makeSigningFiles('cluster.local', nowMs - (10 * 365 - 20) * 24 * 3_600_000);
+  const flags = (
+    [
+      ['cert', old.issuingPem],
+      ['key', old.issuingKeyPem],
+      ['root', old.rootPem],
+    ] as const
+  ).flatMap(([flag, pem]) => {
+    const path = join(mesh.directory, `old-${flag}.pem`);
+    writeFileSync(path, pem);
+    return [`--${flag}`, path];
+  });
+  expect((await ca(mesh, 'import', ...flags)).code).toBe(0);
+  await isSaid('the authority is about to end', ['VALID']);
+  await rotated(mesh, 80_000);
+  expect((await ca(mesh, 'rotate')).code).toBe(0);
+  await mesh.until('the next one signs', ({ problems }) =>
+    problems.every((one) => one.object !== 'authority'),
+  );
+  await rotated(mesh, 80_000);
   await isReady();
 });
 
