@@ -66,7 +66,7 @@ const TABLE: readonly { readonly files: RegExp; readonly may: readonly RegExp[] 
       /^waypoint\//,
       /^ztunnel\/(hbone|policy|tables|hand-over)\//,
       /^ztunnel\/capture\/in-pod-sockets\.ts$/,
-      /^ztunnel\/(access-log-writer|http-listener|config-values|credential-sources|operator-listener|operator-routes|process-parts)\.ts$/,
+      /^ztunnel\/(access-log-writer|failure-limit|shedding|http-listener|config-values|credential-sources|operator-listener|operator-routes|process-parts)\.ts$/,
       /^control-plane\/api\//,
       /^certs\//,
     ],

@@ -1,4 +1,4 @@
-import { formatHostPort } from '#api/address.ts';
+import { formatHostPort, type HostPort } from '#api/address.ts';
 import { formatIdentity } from '#certs/identity.ts';
 import type { AccessLogWriter } from '#ztunnel/access-log-writer.ts';
 import type { Caller } from './exchange.ts';
@@ -46,6 +46,15 @@ export function formatRefusedTunnel(refused: {
     `{"start_time":"${timeText(Date.now())}","scope":"access","method":"CONNECT","authority":${quote(authority)}` +
     `,"protocol":"HBONE","response_code":${status},"response_flags":"${status === 404 ? 'NR' : 'DPE'}"` +
     `,"response_code_details":${quote(reason)}${textOfCaller(caller)}}`
+  );
+}
+
+/** A connection that never became a session, as a line. @param remote where it came from, if that is known */
+export function formatFailedSession(remote: HostPort | undefined, reason: string): string {
+  const from = remote === undefined ? '' : `,"downstream_remote_address":${quote(formatHostPort(remote))}`;
+  return (
+    `{"start_time":"${timeText(Date.now())}","scope":"access","protocol":"HBONE","response_code":0` +
+    `,"response_flags":"DPE","response_code_details":${quote(reason)}${from}}`
   );
 }
 

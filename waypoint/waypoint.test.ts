@@ -292,6 +292,24 @@ test('what was refused before anybody saw it is in the log and the metrics', asy
   expect(await waypoint.metrics.text()).toContain('tulle_waypoint_tunnels_refused_total{status="404"} 1');
 });
 
+test('who fails in the handshake is in the log, with its address', async () => {
+  tellLedger();
+  const { ip, port } = await open();
+  const socket = connect({ host: ip, port });
+  socket.on('error', () => undefined);
+  await once(socket, 'connect');
+  const { localPort } = socket;
+  socket.write('GET / HTTP/1.1\r\n\r\n');
+  expect((await logLines(1))[0]).toMatchObject({
+    protocol: 'HBONE',
+    response_flags: 'DPE',
+    response_code_details: expect.stringMatching(/^TLS handshake failed: /) as string,
+    downstream_remote_address: `127.0.0.1:${localPort}`,
+  });
+  expect(await waypoint.metrics.text()).toMatch(/^tulle_waypoint_sessions_failed_total 1$/m);
+  socket.destroy();
+});
+
 test('it drains: idle callers go, the request in flight is answered', async () => {
   tellLedger();
   const reached = Promise.withResolvers<() => void>();

@@ -12,13 +12,20 @@ import type { SignerClient } from '#certs/signer-client.ts';
 import type { Svid } from '#certs/svid.ts';
 import { createSvidManager, type SvidManager } from '#certs/svid-manager.ts';
 import { createAccessLogWriter } from '#ztunnel/access-log-writer.ts';
+import { FailureLimit } from '#ztunnel/failure-limit.ts';
 import type { Offer } from '#ztunnel/hand-over/offer.ts';
 import type { Connection, ConnectionSettings } from '#ztunnel/hbone/connection.ts';
 import { watchWaiting } from '#ztunnel/hbone/memory-budget.ts';
-import { formatRefusedTunnel, formatRequestRecord, RequestLogWriter } from './access-log.ts';
+import { Shedding } from '#ztunnel/shedding.ts';
+import {
+  formatFailedSession,
+  formatRefusedTunnel,
+  formatRequestRecord,
+  RequestLogWriter,
+} from './access-log.ts';
 import type { AdminView } from './admin.ts';
 import { Configuration } from './configuration.ts';
-import { HboneListener } from './downstream/hbone-listener.ts';
+import { HboneListener, type SessionFailure } from './downstream/hbone-listener.ts';
 import { DEFAULT_LIMITS, type DownstreamLimits } from './downstream/limits.ts';
 import { type RefusedTunnel, Tunnels } from './downstream/tunnels.ts';
 import type { CarriedTunnel } from './hand-over/carried-tunnel.ts';
@@ -71,6 +78,8 @@ export class Waypoint {
   readonly #serving: Serving;
   readonly #tunnels: Tunnels;
   readonly #listener: HboneListener;
+  readonly #failures = new FailureLimit();
+  readonly #shedding: Shedding;
   readonly #startedAtMs: number = Date.now();
   readonly #changed = new Set<() => void>();
   #address: HostPort | undefined;
@@ -84,6 +93,9 @@ export class Waypoint {
       if (!isKnown)
         logger.warn({ waited_ms: REVOCATIONS_GRACE_MS }, 'control plane does not say who is revoked');
       this.#tellChange();
+    });
+    this.#shedding = new Shedding((reports) => {
+      for (const report of reports) logger.warn({ ...report }, 'connections refused for want of something');
     });
     this.#ledger = new Ledger({ budgetBytes: settings.memoryBytes, onShed: (shed) => this.#onShed(shed) });
     this.#unwatch = watchWaiting((bytes) => this.#ledger.note(bytes));
@@ -130,10 +142,8 @@ export class Waypoint {
       settings: HBONE_SETTINGS,
       ledger: this.#ledger,
       svid: () => this.#svid(),
-      onFailure: ({ remote, reason }) => {
-        this.metrics.sessionFailed();
-        logger.debug({ 'src.addr': remote, error: reason }, 'connection came to nothing');
-      },
+      onFailure: (failure) => this.#onSessionFailure(failure),
+      onShed: (shortage, error) => this.#shedding.note(shortage, placeOf(settings), error),
     });
   }
 
@@ -279,6 +289,12 @@ export class Waypoint {
     return { heldBytes, budgetBytes, shedCount };
   }
 
+  #onSessionFailure({ remote, reason }: SessionFailure): void {
+    this.metrics.sessionFailed();
+    const error = this.#failures.text(reason);
+    if (error !== undefined) this.#log.write(formatFailedSession(remote, error));
+  }
+
   #refused(refused: RefusedTunnel): void {
     this.metrics.tunnelRefused(refused.status);
     this.#log.write(formatRefusedTunnel(refused));
@@ -395,6 +411,11 @@ export class Waypoint {
       })),
     };
   }
+}
+
+/** A waypoint as the log names a pod. */
+function placeOf({ namespace, name }: WaypointSettings): string {
+  return `${namespace}/${name}`;
 }
 
 function describeCluster(cluster: Cluster): object {

@@ -4,9 +4,7 @@ import type { HostPort } from '#api/address.ts';
 import type { AccessRecord, ResponseFlags } from './access-log.ts';
 import { failedRecord } from './connection-record.ts';
 import { localOf, remoteOf, unknownPeer } from './data-path.ts';
-
-/** Records a second that one pod's failures may be; what comes beyond is one record for all. */
-const MOST_A_SECOND = 100;
+import { FailureLimit } from './failure-limit.ts';
 
 interface Ends {
   readonly remote: HostPort;
@@ -16,8 +14,7 @@ interface Ends {
 /** Records of connections that came in and never became one: strangers, half a handshake, no TLS at all. */
 export class FailedArrivals {
   readonly #record: (record: AccessRecord) => void;
-  #second = 0;
-  #inSecond = 0;
+  readonly #limit = new FailureLimit();
   readonly #ends = new WeakMap<Socket, Ends>();
 
   constructor(record: (record: AccessRecord) => void) {
@@ -31,26 +28,12 @@ export class FailedArrivals {
   }
 
   /** Writes why one failed, unless too many do. */
-  note(socket: Socket | TLSSocket, error: string, flags: ResponseFlags): void {
+  note(socket: Socket | TLSSocket, why: string, flags: ResponseFlags): void {
     const known = endsOf(socket) ?? this.#ends.get(socket);
-    const left = this.#left();
-    if (known === undefined || left < 0) return;
-    const more = left === 0 ? '; more failures of this second are not written' : '';
+    const error = this.#limit.text(why);
+    if (known === undefined || error === undefined) return;
     const ends = { source: unknownPeer(known.remote), destination: unknownPeer(known.local) };
-    this.#record(
-      failedRecord(
-        { direction: 'inbound', ...ends, security: 'unknown' },
-        { error: `${error}${more}`, flags },
-      ),
-    );
-  }
-
-  #left(): number {
-    const second = Math.floor(performance.now() / 1000);
-    if (second !== this.#second) this.#inSecond = 0;
-    this.#second = second;
-    this.#inSecond += 1;
-    return MOST_A_SECOND - this.#inSecond;
+    this.#record(failedRecord({ direction: 'inbound', ...ends, security: 'unknown' }, { error, flags }));
   }
 }
 

@@ -32,8 +32,8 @@ function unknownPod(handshakesOfPeer: number): {
   return { sessions: new PodSessions(path, pod, new FailedArrivals(() => undefined)), shed };
 }
 
-test('who comes back from a port before its former socket has closed takes one place, and gives it back', () => {
-  const { sessions, shed } = unknownPod(1);
+test('who comes back from a port before its former socket has closed gives both places back', () => {
+  const { sessions, shed } = unknownPod(2);
   for (let turn = 0; turn < 10; turn += 1) {
     const [before, after] = [connected('192.0.2.1'), connected('192.0.2.1')];
     void sessions.accept(before);

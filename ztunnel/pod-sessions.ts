@@ -11,7 +11,7 @@ import {
   workloadOf,
 } from './data-path.ts';
 import type { FailedArrivals } from './failed-arrivals.ts';
-import { type Handshake, HandshakeGate } from './handshake-gate.ts';
+import { HandshakeGate } from './hbone/handshake-gate.ts';
 import { handshakeText } from './hbone/handshake-text.ts';
 import type { Field } from './hbone/hpack-tables.ts';
 import { createHboneServer, type HboneServer, type ServerSession } from './hbone/server.ts';
@@ -30,7 +30,6 @@ export class PodSessions {
   readonly #pod: ServedPod;
   readonly #failed: FailedArrivals;
   readonly #gate: HandshakeGate;
-  readonly #handshakes = new Map<string, Handshake & { readonly socket: Socket }>();
   readonly #sessions = new Set<ServerSession>();
   readonly #addresses: ClientAddresses;
   readonly #clients = new WeakMap<TLSSocket, ClientAddress>();
@@ -43,13 +42,17 @@ export class PodSessions {
     this.#path = path;
     this.#pod = pod;
     this.#failed = failed;
-    this.#gate = new HandshakeGate(path.limits);
+    this.#gate = new HandshakeGate({
+      limits: path.limits,
+      onShed: (shortage, error) => this.#shed(shortage, error),
+      onLeave: () => path.connections.notify(),
+    });
     this.#addresses = new ClientAddresses(path.limits.resetsOfPeer);
   }
 
   /** Takes a socket; its end is a session's, or written down as failed. Resolves when the handshake may begin. */
   async accept(socket: Socket): Promise<void> {
-    if (!this.#enter(socket)) return;
+    if (!this.#gate.enter(socket)) return;
     this.#failed.arrived(socket);
     const workload = await workloadOf(this.#path, this.#pod);
     const svid = workload && (await this.#path.svids.until(identityOf(workload), CONFIGURATION_WAIT_MS));
@@ -83,49 +86,13 @@ export class PodSessions {
 
   /** Ends the sessions, and what is to become one. */
   cut(reason: string): void {
-    for (const { socket } of [...this.#handshakes.values()]) socket.destroy();
+    for (const socket of this.#gate.sockets) socket.destroy();
     for (const { connection } of [...this.#sessions]) connection.close(reason);
   }
 
   /** Whether there is no session left, nor anything that is to become one. */
   get isIdle(): boolean {
-    return this.#sessions.size === 0 && this.#handshakes.size === 0;
-  }
-
-  /** Whether it may begin a handshake; if not, it has been reset. */
-  #enter(socket: Socket): boolean {
-    const peer = remoteOf(socket)?.ip;
-    if (peer === undefined) {
-      // Reset before it was accepted: with bytes left that nobody reads, it would not notice by itself.
-      socket.destroy();
-      return false;
-    }
-    const key = endsOf(socket);
-    // A client that was reset may come back from the same port before its former socket has closed here.
-    this.#endHandshake(key);
-    const entry = this.#gate.enter(peer, () => {
-      this.#shed(
-        'pod-handshakes',
-        `an unfinished TLS handshake of ${peer} made room for one of another client`,
-      );
-      socket.destroy();
-    });
-    if (entry.kind === 'refused') {
-      this.#shed(entry.limit, `too many TLS handshakes under way, the last of ${peer}`);
-      socket.resetAndDestroy();
-      return false;
-    }
-    const handshake = { ...entry.handshake, socket };
-    this.#handshakes.set(key, handshake);
-    socket.once('close', () => {
-      if (this.#handshakes.get(key) === handshake) this.#endHandshake(key);
-    });
-    return true;
-  }
-
-  #endHandshake(key: string): void {
-    this.#handshakes.get(key)?.leave();
-    if (this.#handshakes.delete(key)) this.#path.connections.notify();
+    return this.#sessions.size === 0 && this.#gate.size === 0;
   }
 
   #createHboneServer(svid: HboneServer['svid'], workload: Workload): HboneServer {
@@ -170,7 +137,7 @@ export class PodSessions {
 
   #onSession(session: ServerSession): void {
     this.#sessions.add(session);
-    this.#endHandshake(endsOf(session.socket));
+    this.#gate.leave(session.accepted);
     if (this.#isRetiring) void session.connection.handOver.retire();
     const { ip, sessions } = this.#clients.get(session.socket) ?? { ip: 'a client', sessions: 0 };
     if (sessions > this.#path.limits.sessionsOfPeer) {
@@ -190,9 +157,4 @@ export class PodSessions {
     const { namespace, name } = this.#pod.info;
     this.#path.shedding.note(shortage, `${namespace}/${name}`, error);
   }
-}
-
-/** What only one socket has at a time, and a session's TLS socket has from the one below it. */
-function endsOf({ remoteAddress, remotePort, localAddress, localPort }: Socket | TLSSocket): string {
-  return `${remoteAddress} ${remotePort} ${localAddress} ${localPort}`;
 }

@@ -5,13 +5,20 @@ import type { Svid } from '#certs/svid.ts';
 import type { Offer } from '#ztunnel/hand-over/offer.ts';
 import { canonicalIp } from '#ztunnel/hbone/authority.ts';
 import type { Connection, ConnectionSettings } from '#ztunnel/hbone/connection.ts';
+import { HandshakeGate, type HandshakeGateOptions } from '#ztunnel/hbone/handshake-gate.ts';
 import { handshakeText } from '#ztunnel/hbone/handshake-text.ts';
 import { createHboneServer, type HboneServer, type ServerSession } from '#ztunnel/hbone/server.ts';
 import { offerOf } from '../hand-over/listening-socket.ts';
 import { ownerOf, SESSION_BYTES, STREAM_BYTES } from '../memory/costs.ts';
 import type { Ledger } from '../memory/ledger.ts';
-import { Handshakes } from './handshakes.ts';
 import type { Tunnels } from './tunnels.ts';
+
+/** Why there is no session. */
+export interface SessionFailure {
+  /** Undefined: it was gone before anybody looked. */
+  readonly remote: HostPort | undefined;
+  readonly reason: string;
+}
 
 export interface HboneListenerOptions {
   readonly listen: HostPort;
@@ -21,15 +28,16 @@ export interface HboneListenerOptions {
   /** The waypoint's own, newest first choice; undefined: it has none that is valid. */
   readonly svid: () => Svid | undefined;
   /** A connection that came to nothing, or a fault of our own; for the log. */
-  readonly onFailure: (failure: { readonly remote: string; readonly reason: string }) => void;
+  readonly onFailure: (failure: SessionFailure) => void;
+  /** Handshakes are refused, or given up, for want of room. */
+  readonly onShed: HandshakeGateOptions['onShed'];
 }
 
 const HANDSHAKE_TIMEOUT_MS = 10_000;
 const KEEPALIVE_MS = 180_000;
 const SOCKET_BUFFER_BYTES = 256 * 1024;
-/** Connections at a time whose peers have not proven yet who they are: in all, and from one address. */
-const MAX_HANDSHAKES = 1_024;
-const MAX_HANDSHAKES_PER_ADDRESS = 256;
+/** Connections at a time whose peers have not proven yet who they are. */
+const HANDSHAKES = { handshakes: 1_024, handshakesOfPeer: 256 } as const;
 
 /** Port 15008: takes callers' sessions. */
 export class HboneListener {
@@ -38,11 +46,18 @@ export class HboneListener {
   readonly #sessions = new Set<ServerSession>();
   /** For the SVID that is current; made anew when that is renewed. */
   #hbone: HboneServer | undefined;
-  readonly #handshakes = new Handshakes(MAX_HANDSHAKES, MAX_HANDSHAKES_PER_ADDRESS);
+  readonly #gate: HandshakeGate;
+  /** Where they come from: a socket no longer knows when its handshake has failed. */
+  readonly #remotes = new WeakMap<Socket, HostPort>();
   #onSessionsChange: (() => void) | undefined;
 
   constructor(options: HboneListenerOptions) {
     this.#options = options;
+    this.#gate = new HandshakeGate({
+      limits: HANDSHAKES,
+      onShed: options.onShed,
+      onLeave: () => this.#onSessionsChange?.(),
+    });
     this.#server = createServer({
       noDelay: true,
       keepAlive: true,
@@ -50,7 +65,7 @@ export class HboneListener {
       highWaterMark: SOCKET_BUFFER_BYTES,
     });
     this.#server.on('connection', (socket) => this.#accept(socket));
-    this.#server.on('error', (error) => options.onFailure({ remote: '', reason: error.message }));
+    this.#server.on('error', (error) => options.onFailure({ remote: undefined, reason: error.message }));
   }
 
   /** What a successor can have, so that both take from one queue; undefined while it does not listen. */
@@ -83,11 +98,11 @@ export class HboneListener {
     for (const { connection } of [...this.#sessions]) connection.drain();
   }
 
-  /** Resolves when the last session has ended. */
+  /** Resolves when the last session has ended, and nobody is about to have one. */
   async untilIdle(): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#onSessionsChange = () => {
-      if (this.#sessions.size === 0) resolve();
+      if (this.#sessions.size === 0 && this.#gate.size === 0) resolve();
     };
     this.#onSessionsChange();
     await promise;
@@ -96,6 +111,7 @@ export class HboneListener {
   /** Ends what is left at once: callers see resets. */
   close(reason: string): void {
     this.#server.close();
+    for (const socket of this.#gate.sockets) socket.destroy();
     for (const { connection } of [...this.#sessions]) connection.close(reason);
   }
 
@@ -115,15 +131,16 @@ export class HboneListener {
   #accept(socket: Socket): void {
     // Until a session listens, and for what it does not hear after its end.
     socket.on('error', () => undefined);
-    if (!this.#handshakes.begin(socket)) {
-      this.#report(socket, 'too many handshakes at a time');
-      socket.destroy();
+    const remote = remoteOf(socket);
+    if (remote !== undefined) this.#remotes.set(socket, remote);
+    if (!this.#gate.enter(socket)) {
+      this.#report(socket, 'too many TLS handshakes at a time');
       return;
     }
     const svid = this.#options.svid();
     if (svid === undefined) {
       this.#report(socket, 'the waypoint has no certificate');
-      socket.destroy();
+      socket.resetAndDestroy();
       return;
     }
     if (this.#hbone?.svid !== svid) this.#hbone = this.#createServer(svid);
@@ -136,14 +153,14 @@ export class HboneListener {
       settings,
       handshakeTimeoutMs: HANDSHAKE_TIMEOUT_MS,
       onSession: (session) => {
-        this.#handshakes.end(session.socket);
         this.#hold(session);
         this.#sessions.add(session);
+        this.#gate.leave(session.accepted);
         // It was accepted before the port was closed.
         if (!this.#server.listening) session.connection.drain();
       },
       onSessionClose: (session, reason) => {
-        if (reason.startsWith('internal error')) this.#report(session.socket, reason);
+        if (reason.startsWith('internal error')) this.#report(session.accepted, reason);
         this.#sessions.delete(session);
         this.#onSessionsChange?.();
       },
@@ -172,8 +189,7 @@ export class HboneListener {
   }
 
   #report(socket: Socket, reason: string): void {
-    const remote = remoteOf(socket);
-    this.#options.onFailure({ remote: remote === undefined ? '' : `${remote.ip}:${remote.port}`, reason });
+    this.#options.onFailure({ remote: this.#remotes.get(socket), reason });
   }
 }
 

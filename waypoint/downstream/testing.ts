@@ -126,6 +126,7 @@ export async function listen(
     ledger,
     svid: () => svid,
     onFailure: ({ reason }) => seen.failures.push(reason),
+    onShed: (limit) => seen.failures.push(limit),
   });
   const address = await listener.open();
   const connectAs = async (identity?: Identity): Promise<Connection> =>

@@ -15,6 +15,8 @@ export interface ServerSession {
   readonly connection: Connection;
   readonly peer: Identity;
   readonly socket: TLSSocket;
+  /** What `socket` was made of. */
+  readonly accepted: Socket;
 }
 
 export interface HboneServerOptions {
@@ -74,7 +76,7 @@ function openSession(svid: Svid, socket: TLSSocket, peer: Identity, options: Hbo
     onRequest: (stream, fields) => options.onRequest(session, stream, fields),
     onClose: (reason) => options.onSessionClose(session, reason),
   });
-  const session: ServerSession = { connection, peer, socket };
+  const session: ServerSession = { connection, peer, socket, accepted: acceptedOf(socket) };
   options.onSession(session);
   watchSession({ svid, socket, close: (reason) => connection.close(reason) });
   drainAtEnd(connection, socket);
