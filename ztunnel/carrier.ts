@@ -59,6 +59,8 @@ export class Carrier {
   readonly #records: Records;
   readonly #rechecks: Rechecks;
   readonly #pods = new Map<string, Served>();
+  /** This thread's share of a pod's sockets that wait at the main thread, by its uid. */
+  readonly #parked = new Map<string, number>();
   readonly #progress: NodeJS.Timeout;
   #podsSoFar = 0;
   #isDraining = false;
@@ -127,6 +129,10 @@ export class Carrier {
         break;
       case 'claimed':
         this.#path.handOver.claimed(message.claim, message.answer);
+        break;
+      case 'parked':
+        if (message.sockets === 0) this.#parked.delete(message.uid);
+        else this.#parked.set(message.uid, message.sockets);
         break;
       case 'adopt':
         if (message.connection.kind === 'outbound-tunnel')
@@ -197,7 +203,10 @@ export class Carrier {
       info,
       id: `${info.uid} ${this.#podsSoFar++}`,
       share,
-      sockets: limitSockets(sockets, { pod: name, most: limits.sockets, share, shedding }),
+      sockets: limitSockets(sockets, {
+        ...{ pod: name, most: limits.sockets, share, shedding },
+        parked: () => this.#parked.get(info.uid) ?? 0,
+      }),
       dials: { inbound: turns(), outbound: turns() },
     };
   }

@@ -149,7 +149,7 @@ function join(call: KnownCall, target: Target, live: LiveConnection, leg: Leg): 
 /** Takes up a connection that another session has carried, as if it were a new one in all but the application's socket. */
 async function takeUp(call: KnownCall, target: Target, id: string): Promise<void> {
   const { path, pod, workload } = call;
-  const answered = await path.handOver.claim(id, claimantOf(call, target), call.remote.ip);
+  const answered = await path.handOver.claim(id, claimantOf(call, target));
   if (answered.kind === 'moved') {
     // Not looked at: it may be asked again, where the next ztunnel answers.
     call.stream.abort('REFUSED_STREAM');
@@ -270,7 +270,7 @@ function open(call: KnownCall, target: Target, giveUp: () => void, carried?: Car
 /** Who may ask for it again once its session is gone: the same caller by the same peer, for the same application. */
 function claimantOf({ pod, session, claim, remote }: KnownCall, { address }: Target): string {
   const [peer, caller] = [formatIdentity(session.peer), formatIdentity(claim.identity)];
-  return [peer, caller, remote.ip, pod.info.uid, formatHostPort(address)].join(' ');
+  return [peer, remote.ip, caller, pod.info.uid, formatHostPort(address)].join(' ');
 }
 
 function factsOf(call: KnownCall, target: Target): ConnectionFacts {

@@ -12,6 +12,8 @@ export interface LimitedSocketsOptions {
   readonly pod: string;
   /** Sockets that the pod may have at a time. */
   readonly most: number;
+  /** Those of them that are not here: they wait, for the other end of their tunnel to come back. */
+  readonly parked: () => number;
   /** Whose reads those of its sockets are. */
   readonly share: FairShare;
   readonly shedding: Shedding;
@@ -29,8 +31,9 @@ export interface LimitedSockets extends PodSockets, SocketOwner {
 
 /** Sockets that a pod may have as many of as the options say. */
 export function limitSockets(sockets: PodSockets, options: LimitedSocketsOptions): LimitedSockets {
-  const { pod, most, share, shedding } = options;
+  const { pod, most, parked, share, shedding } = options;
   let open = 0;
+  const isFull = (): boolean => open + parked() >= most;
   const onClose = (): void => {
     open -= 1;
   };
@@ -43,7 +46,7 @@ export function limitSockets(sockets: PodSockets, options: LimitedSocketsOptions
     new ExhaustedError(`pod ${pod} has ${most} sockets, as many as one may have`, 'POD_SOCKETS', undefined);
 
   const dial = (make: () => Socket): Socket => {
-    if (open >= most) throw noted(tooMany());
+    if (isFull()) throw noted(tooMany());
     let socket: Socket;
     try {
       socket = make();
@@ -69,12 +72,12 @@ export function limitSockets(sockets: PodSockets, options: LimitedSocketsOptions
     count: () => open,
     regain: take,
     admit: (socket) => {
-      const isFull = open >= most;
-      if (!isFull && !isReserved(socket)) {
+      const isOver = isFull();
+      if (!isOver && !isReserved(socket)) {
         take(socket);
         return true;
       }
-      noted(isFull ? tooMany() : new ExhaustedError(exhaustedMessage(), 'EMFILE', undefined));
+      noted(isOver ? tooMany() : new ExhaustedError(exhaustedMessage(), 'EMFILE', undefined));
       socket.resetAndDestroy();
       return false;
     },

@@ -18,11 +18,16 @@ const OTHER = 'spiffe://cluster.local/ns/shop/sa/other';
 let told: [worker: number, notice: WorkerNotice][];
 let handOver: NodeHandOver;
 let sockets: Socket[];
+let parked: string[];
 
 beforeEach(() => {
-  [told, sockets] = [[], []];
+  [told, sockets, parked] = [[], [], []];
   handOver = new NodeHandOver({
-    workers: () => ({ tell: (worker, notice) => told.push([worker, notice]) > 0, adopt: () => false }),
+    workers: () => ({
+      tell: (worker, notice) => told.push([worker, notice]) > 0,
+      adopt: () => false,
+      parked: (uid, count) => parked.push(`${uid} ${count}`),
+    }),
     whyNot: () => undefined,
     onRecords: () => undefined,
     count: () => undefined,
@@ -114,4 +119,15 @@ test.each([
   expect(told).toEqual([]);
   expect(application.destroyed).toBe(false);
   if (descriptor !== undefined) closeDescriptor(descriptor);
+});
+
+test("sockets that wait here count for their pod, until each is somebody else's", async () => {
+  const [one, two] = [await carried('e'.repeat(32)), await carried('f'.repeat(32))];
+  for (const { connection } of [one, two]) handOver.hear(0, { kind: 'park', connection });
+  await eventually('both are told', () => parked.includes('pod 2'));
+  handOver.hear(1, { kind: 'claim', claim: 1, id: one.connection.id, claimant: OWNER });
+  await eventually('one is left', () => parked.at(-1) === 'pod 1');
+  handOver.close();
+  await eventually('none is', () => parked.at(-1) === 'pod 0');
+  for (const socket of one.connection.sockets) attachSocket(socket).abort();
 });

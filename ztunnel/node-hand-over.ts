@@ -11,7 +11,7 @@ import type { Predecessor } from './hand-over/predecessor.ts';
 import type { HandOverNotice, Workers } from './workers.ts';
 
 export interface NodeHandOverOptions {
-  readonly workers: () => Pick<Workers, 'tell' | 'adopt'>;
+  readonly workers: () => Pick<Workers, 'tell' | 'adopt' | 'parked'>;
   /** Why connections of a pod cannot be taken up now; undefined: they can. */
   readonly whyNot: (podUid: string) => string | undefined;
   /** Records of no worker's. */
@@ -34,6 +34,10 @@ export class NodeHandOver {
   readonly #crashes = new Map<number, number>();
   /** What of this thread's is being offered to the successor. */
   readonly #moving = new Set<Promise<void>>();
+  /** Sockets that wait here, by the uid of their pod. */
+  readonly #parkedOf = new Map<string, number>();
+  /** Pods whose number the workers have not been told. */
+  readonly #untold = new Set<string>();
   #isRetiring = false;
   #isClosed = false;
 
@@ -43,6 +47,7 @@ export class NodeHandOver {
     this.#parked = new Parked({
       bytesOf: ({ sockets }) => sockets.reduce((sum, { unsent }) => sum + unsent.length, 0),
       limitBytes: options.parkedBytes,
+      onWaiting: (connection, change) => this.#countFor(connection, change),
       onUnclaimed: (connection, why) => {
         const error = `connection closed because the other end of its tunnel has not come back: ${why}`;
         this.#strand(connection, { error, flags: '-' }, `reset_${why}`);
@@ -169,6 +174,21 @@ export class NodeHandOver {
   #toThreadOf(worker: number): (notice: WorkerNotice) => boolean {
     const crashes = this.#crashes.get(worker);
     return (notice) => this.#crashes.get(worker) === crashes && this.#options.workers().tell(worker, notice);
+  }
+
+  /** Thousands may come at once: told together. */
+  #countFor({ podUid, sockets }: CarriedConnection, change: 1 | -1): void {
+    const count =
+      (this.#parkedOf.get(podUid) ?? 0) + change * sockets.filter(({ fd }) => fd !== undefined).length;
+    if (count === 0) this.#parkedOf.delete(podUid);
+    else this.#parkedOf.set(podUid, count);
+    if (this.#untold.size === 0) setImmediate(() => this.#tellParked());
+    this.#untold.add(podUid);
+  }
+
+  #tellParked(): void {
+    for (const uid of this.#untold) this.#options.workers().parked(uid, this.#parkedOf.get(uid) ?? 0);
+    this.#untold.clear();
   }
 
   /** What a retiring process counts is in its successor's figures, which outlive its own. */

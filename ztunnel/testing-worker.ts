@@ -61,6 +61,9 @@ port.on('message', (message: ToWorker) => {
     case 'list-connections':
       done(message.request, { value: told });
       break;
+    case 'parked':
+      told.push(`parked ${message.uid} ${message.sockets}`);
+      break;
     case 'settled':
     case 'adopt':
     case 'claimed':

@@ -81,6 +81,8 @@ export type ToWorker =
   | { readonly kind: 'settled'; readonly id: string; readonly outcome: 'taken' | 'kept' }
   /** A connection of another process's; it and its descriptors are the worker's from here on. */
   | { readonly kind: 'adopt'; readonly connection: CarriedConnection }
+  /** So many sockets of a pod wait at the main thread, by this worker's share: they count as its own. */
+  | { readonly kind: 'parked'; readonly uid: string; readonly sockets: number }
   /** The answer to a `claim`. */
   | { readonly kind: 'claimed'; readonly claim: number; readonly answer: Claim }
   /** Ask for the live connections, for admin. */

@@ -60,6 +60,8 @@ export interface Workers {
   readonly areReady: () => boolean;
   /** Tells one worker something; false: it is gone. */
   readonly tell: (worker: number, notice: WorkerNotice) => boolean;
+  /** So many sockets of a pod wait at the main thread: has them count for it. */
+  readonly parked: (uid: string, sockets: number) => void;
   /** Has some worker take up a connection, each at its turn; false: there is none. */
   readonly adopt: (connection: CarriedConnection) => boolean;
   /**
@@ -95,6 +97,8 @@ class WorkerSet implements Workers {
   readonly #ready = new Set<number>();
   readonly #pods = new Map<string, Served>();
   readonly #restartMs = new Map<number, number>();
+  /** Each worker's share of them, by the pod's uid. */
+  readonly #parked = new Map<string, number>();
   #isDraining = false;
   #adopted = 0;
   #revoked: RevocationList | undefined;
@@ -169,6 +173,14 @@ class WorkerSet implements Workers {
     return worker !== undefined;
   }
 
+  parked(uid: string, sockets: number): void {
+    const share = Math.ceil(sockets / this.#options.count);
+    if (share === (this.#parked.get(uid) ?? 0)) return;
+    if (share === 0) this.#parked.delete(uid);
+    else this.#parked.set(uid, share);
+    this.#tellAll({ kind: 'parked', uid, sockets: share });
+  }
+
   adopt(connection: CarriedConnection): boolean {
     const workers = [...this.#workers.values()];
     const worker = workers[this.#adopted++ % workers.length];
@@ -199,6 +211,7 @@ class WorkerSet implements Workers {
     this.#workers.set(index, worker);
     if (this.#revoked !== undefined) worker.notify({ kind: 'revoked', list: this.#revoked });
     for (const notice of stateOf(options)) worker.notify(notice);
+    for (const [uid, sockets] of this.#parked) worker.notify({ kind: 'parked', uid, sockets });
     for (const served of this.#pods.values()) this.#reopen(worker, served);
   }
 

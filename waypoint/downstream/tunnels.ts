@@ -144,7 +144,7 @@ export class Tunnels implements Disposable {
   /** Goes on with a tunnel that another session had carried. Never rejects. */
   async #takeUp({ connection, stream, caller, claimant, id }: TakeUp): Promise<void> {
     const { handOver, baggage, onRefused } = this.#options;
-    const claim = await handOver.claim(id, claimant, ownerOf(caller));
+    const claim = await handOver.claim(id, claimant);
     if (claim.kind === 'claimed' && stream.isOver) {
       handOver.putBack(claim.connection);
       return;

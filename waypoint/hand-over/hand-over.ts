@@ -28,17 +28,12 @@ export interface RetiringSessions {
   readonly sessions: () => readonly Connection[];
 }
 
-/** Of the 10,000 that may wait in all. */
-const MAX_CLAIMS = 1_000;
-
 /** The tunnels of this process that can go on without one of the processes that they are made of. */
 export class HandOver {
   readonly #parked: Parked<ServerTunnel>;
   readonly #tunnels = new Set<ServerTunnel>();
   readonly #clients = new Set<ClientTunnel>();
   readonly #counts = new Map<string, number>();
-  /** Those that wait, by who asks. */
-  readonly #claims = new Map<string, number>();
   #successor: Successor | undefined;
   #isRetiring = false;
 
@@ -88,19 +83,9 @@ export class HandOver {
     this.#parked.park(tunnel);
   }
 
-  /**
-   * The tunnel that a CONNECT wants to take up; waits for it, if it is not there yet.
-   * @param owner who asks: one pod, which may wait for so many at a time
-   */
-  async claim(id: string, claimant: string, owner: string): Promise<Claim<ServerTunnel>> {
-    const waiting = this.#claims.get(owner) ?? 0;
-    if (waiting >= MAX_CLAIMS) return { kind: 'absent' };
-    this.#claims.set(owner, waiting + 1);
-    const claim = await this.#parked.claim(id, claimant);
-    const left = (this.#claims.get(owner) ?? 1) - 1;
-    if (left > 0) this.#claims.set(owner, left);
-    else this.#claims.delete(owner);
-    return claim;
+  /** The tunnel that a CONNECT wants to take up; waits for it, if it is not there yet. */
+  async claim(id: string, claimant: string): Promise<Claim<ServerTunnel>> {
+    return this.#parked.claim(id, claimant);
   }
 
   /** Whether a tunnel need not end when this process does. */

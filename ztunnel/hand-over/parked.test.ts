@@ -22,8 +22,8 @@ function open(settings: { readonly patienceMs?: number; readonly limit?: number 
   return new Parked({ ...settings, onUnclaimed: ({ id }, why) => unclaimed.push(`${id} ${why}`) });
 }
 
-function connection(id: string): Connection {
-  return { id, claimant: OWNER };
+function connection(id: string, claimant = OWNER): Connection {
+  return { id, claimant };
 }
 
 test('one that waits is given to its claimant, once', async () => {
@@ -97,4 +97,43 @@ test('bytes that wait with connections are bounded, and those without any have r
   parked.park(connection('b'));
   expect(unclaimed).toEqual(['b full']);
   expect(parked.move()).toHaveLength(3);
+});
+
+test('who fills it gives way to others, with the oldest, and to them alone', async () => {
+  const [few, many] = [`${OWNER} 10.0.0.1`, `${OTHER} 10.0.0.2`];
+  parked = open({ limit: 4 });
+  for (const id of ['a', 'b', 'c', 'd']) parked.park(connection(id, `${many} to ${id}`));
+  parked.park(connection('e', `${many} to e`));
+  expect(unclaimed).toEqual(['e full']);
+  parked.park(connection('f', `${few} to f`));
+  parked.park(connection('g', `${few} to g`));
+  expect(unclaimed).toEqual(['e full', 'a full', 'b full']);
+  // Both have as much now.
+  parked.park(connection('h', `${few} to h`));
+  expect(unclaimed).toEqual(['e full', 'a full', 'b full', 'h full']);
+  expect(await parked.claim('f', `${few} to f`)).toMatchObject({ kind: 'claimed' });
+  expect(await parked.claim('c', `${many} to c`)).toMatchObject({ kind: 'claimed' });
+});
+
+test('who guesses at very many gives way to who asks for one', async () => {
+  parked = open({ limit: 2 });
+  const guesses = ['a', 'b', 'c'].map((id) => parked.claim(id, OTHER));
+  expect(await guesses[2]).toEqual({ kind: 'moved' });
+  const claim = parked.claim('d', OWNER);
+  expect(await guesses[0]).toEqual({ kind: 'moved' });
+  parked.park(connection('d'));
+  expect(await claim).toMatchObject({ kind: 'claimed' });
+  parked.close();
+  expect(await guesses[1]).toEqual({ kind: 'absent' });
+});
+
+test('who fills the room for bytes gives way to one with few', () => {
+  parked = new Parked({
+    limitBytes: 100,
+    bytesOf: ({ id }: Connection) => (id === 'none' ? 0 : 30),
+    onUnclaimed: ({ id }, why) => unclaimed.push(`${id} ${why}`),
+  });
+  for (const id of ['none', 'a', 'b', 'c', 'd']) parked.park(connection(id, OTHER));
+  parked.park(connection('e'));
+  expect(unclaimed).toEqual(['d full', 'a full']);
 });

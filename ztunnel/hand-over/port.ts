@@ -5,16 +5,11 @@ import type { Claim } from './parked.ts';
 /** What has come of an offer: the successor has the connection, or it is the worker's again, with its descriptors. */
 export type Settled = 'taken' | 'kept';
 
-/** Claims of one address that wait at a time: a guess waits 10 s, as a connection on its way does. */
-const MOST_CLAIMS = 1_000;
-
 /** A worker's way to the main thread for connections that change hands. */
 export class HandOverPort {
   readonly #send: (message: FromWorker) => void;
   readonly #offers = new Map<string, (settled: Settled) => void>();
   readonly #claims = new Map<number, (claim: Claim) => void>();
-  /** Claims that are not answered, by who asks. */
-  readonly #waiting = new Map<string, number>();
   #claimCount = 0;
 
   constructor(send: (message: FromWorker) => void) {
@@ -41,21 +36,13 @@ export class HandOverPort {
   /**
    * Asks for a connection that is parked, or will be within 10 s.
    * @param claimant the one it is for, as who parked it has named it
-   * @param from address that asks; one that waits for very many already is to come again (`moved`)
    */
-  async claim(id: string, claimant: string, from: string): Promise<Claim> {
-    const waiting = this.#waiting.get(from) ?? 0;
-    if (waiting >= MOST_CLAIMS) return { kind: 'moved' };
-    this.#waiting.set(from, waiting + 1);
+  async claim(id: string, claimant: string): Promise<Claim> {
     const claim = this.#claimCount++;
     const { promise, resolve } = Promise.withResolvers<Claim>();
     this.#claims.set(claim, resolve);
     this.#send({ kind: 'claim', claim, id, claimant });
-    const answer = await promise;
-    const left = (this.#waiting.get(from) ?? 1) - 1;
-    if (left > 0) this.#waiting.set(from, left);
-    else this.#waiting.delete(from);
-    return answer;
+    return promise;
   }
 
   /** Counts what has become of a connection. */
