@@ -81,6 +81,7 @@ export async function listen(
     readonly limits?: Partial<DownstreamLimits>;
     readonly serveRequest?: (exchange: Exchange) => void;
     readonly ledger?: Ledger;
+    readonly handOver?: HandOver;
   } = {},
 ): Promise<TestListener> {
   const [svid, clientSvid] = await Promise.all([ca.svid(WAYPOINT), ca.svid(WEB)]);
@@ -93,7 +94,7 @@ export async function listen(
   };
   let isDraining = false;
   const ledger = options.ledger ?? roomyLedger();
-  const handOver = new HandOver();
+  const handOver = options.handOver ?? new HandOver();
   const tunnels = new Tunnels({
     frontends,
     serveRequest: (exchange) => {

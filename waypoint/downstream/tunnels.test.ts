@@ -4,6 +4,9 @@ import { connect as connectTls } from 'node:tls';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { type TemporaryAuthority, temporaryAuthority } from '#certs/testing.ts';
 import { eventually } from '#test/kit/eventually.ts';
+import { RESUME_HEADER } from '#ztunnel/hbone/headers.ts';
+import type { Answer } from '#ztunnel/hbone/stream.ts';
+import { HandOver } from '../hand-over/hand-over.ts';
 import { TunnelDuplex } from '../tunnel-duplex.ts';
 import { ask, authorityOf, close, listen, type TestListener, talk, WEB } from './testing.ts';
 
@@ -134,6 +137,24 @@ test('the name in a ClientHello is found, and the bytes are passed on whole', as
   const tunnel = await eventually('a tunnel', () => server.tcp[before]);
   expect(tunnel.serverName).toBe('ledger.example');
   tls.destroy();
+});
+
+test('who asks for a tunnel when too many do is to ask again', async () => {
+  await using busy = await listen(ca, { handOver: new HandOver({ limit: 1 }) });
+  const connection = await busy.connect();
+  const resume = (id: string): Promise<Answer> => {
+    const { promise, resolve } = Promise.withResolvers<Answer>();
+    const fields = [
+      [':method', 'CONNECT'],
+      [':authority', authorityOf('tcp')],
+      [RESUME_HEADER, id.repeat(32)],
+    ] as const;
+    connection.request(fields, resolve);
+    return promise;
+  };
+  void resume('a');
+  expect(await resume('b')).toMatchObject({ kind: 'failed', isRetryable: true });
+  expect(busy.refused).toEqual([]);
 });
 
 test('a stranger has no session', async () => {

@@ -155,6 +155,11 @@ export class Tunnels implements Disposable {
       handOver.count('downstream', 'handed_over');
       return;
     }
+    if (claim.kind === 'moved') {
+      // Not looked at: it may be asked again, where the next waypoint answers.
+      stream.abort('REFUSED_STREAM');
+      return;
+    }
     const status = claim.kind === 'refused' ? '401' : '404';
     connection.respond(stream, [[':status', status]], true);
     onRefused({ caller, authority: '', status: Number(status), reason: `tunnel ${id} cannot be taken up` });

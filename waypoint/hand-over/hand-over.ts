@@ -1,4 +1,4 @@
-import { type Claim, Parked } from '#ztunnel/hand-over/parked.ts';
+import { type Claim, Parked, type ParkedOptions } from '#ztunnel/hand-over/parked.ts';
 import type { Connection } from '#ztunnel/hbone/connection.ts';
 import type { TunnelStream } from '#ztunnel/hbone/stream.ts';
 import type { CarriedTunnel } from './carried-tunnel.ts';
@@ -37,8 +37,10 @@ export class HandOver {
   #successor: Successor | undefined;
   #isRetiring = false;
 
-  constructor() {
+  /** @param limit of tunnels, and of claims, that may wait at a time */
+  constructor({ limit }: Pick<ParkedOptions, 'limit'> = {}) {
     this.#parked = new Parked<ServerTunnel>({
+      ...(limit !== undefined && { limit }),
       onUnclaimed: (tunnel, why) => {
         this.count('downstream', why === 'late' ? 'reset_not_resumed' : 'reset_full');
         tunnel.leg.lose('its caller did not come back after a restart');
