@@ -225,6 +225,30 @@ test('a process that does not run is a problem, with what holds meanwhile', () =
   ]);
 });
 
+test('what crashes and is started again is one problem in the same words until it is ready', () => {
+  const problemsOf = (state: ProcessReport['state'], ready = false): readonly unknown[] => {
+    const downSince = ready ? undefined : Date.parse('2026-01-01T00:00:00Z');
+    const processes = [process('node-agent/n1', { state, ready, downSince })];
+    return composeStatus(sources({ processes })).problems;
+  };
+  const crashed = problemsOf({ kind: 'crashed', how: 'was killed by SIGKILL' });
+  expect(crashed).toMatchObject([{ message: 'was killed by SIGKILL since 2026-01-01T00:00:00Z' }]);
+  expect(problemsOf({ kind: 'running', pid: 5, after: 'was killed by SIGKILL' })).toEqual(crashed);
+  expect(problemsOf({ kind: 'running', pid: 5 }, true)).toEqual([]);
+});
+
+test('what cannot be replaced is a problem, and goes on', () => {
+  const notRenewed = { sinceMs: Date.parse('2026-01-01T00:00:00Z'), why: 'it was not ready' };
+  const problems = [true, false].flatMap((ready) => {
+    const processes = [process('ztunnel/n1', { notRenewed, ready })];
+    return composeStatus(sources({ processes })).problems;
+  });
+  expect(problems.map(({ message, effect }) => `${message}; ${effect}`)).toEqual([
+    'cannot be replaced since 2026-01-01T00:00:00Z, which is tried again: it was not ready; what it does goes on',
+    expect.stringMatching(/^is not ready, and cannot be replaced since .*; connections of its workloads are/),
+  ]);
+});
+
 test('of a ztunnel that does not run, status says whose connections go direct', () => {
   const processes = [process('ztunnel/n1', { state: { kind: 'stopped' }, ready: false })];
   expect(composeStatus(sources({ processes })).problems).toEqual([

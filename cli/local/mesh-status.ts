@@ -11,9 +11,9 @@ import { type AuthorityCertificate, authorityProblems } from './authority-proble
 import type { FabricNode } from './fabric.ts';
 import type { HandedOver } from './handed-over.ts';
 import { controlPlaneNetns, formatWorkloadRef, nodeNetns } from './names.ts';
-import { certificateProblems, certificatesHold, sinceText } from './outages.ts';
+import { certificateProblems, certificatesHold, notRenewedText, sinceText } from './outages.ts';
 import { type RouteStatusEntry, routeStatuses } from './route-status.ts';
-import type { ProcessState } from './supervised-process.ts';
+import type { NotRenewed, ProcessState } from './supervised-process.ts';
 import type { WaypointsReport } from './waypoint-report.ts';
 import {
   isSettled,
@@ -73,8 +73,10 @@ export interface ProcessReport {
   readonly state: ProcessState;
   readonly restarts: number;
   readonly ready: boolean;
-  /** Since when it has not run, in milliseconds since the epoch; absent while it runs. */
+  /** Since when it has not done its work, in milliseconds since the epoch; absent while it does, or starts for the first time. */
   readonly downSince?: number | undefined;
+  /** It should have been replaced, and could not be. */
+  readonly notRenewed?: NotRenewed | undefined;
 }
 
 /** All that the status is made of. */
@@ -181,12 +183,23 @@ function nodeStatus(sources: StatusSources, node: FabricNode): NodeStatus {
 /** Processes that do not run are problems as well: what they did stays in force, what is new is not seen. */
 function processProblems(sources: StatusSources): readonly StatusProblem[] {
   return sources.processes.flatMap((process) => {
-    const { name, state } = process;
-    if (state.kind === 'running' || name.startsWith('waypoint/')) return [];
-    const message = `${state.kind === 'stopped' ? 'is stopped' : state.how}${sinceText(process)}`;
-    const effect = effectOf(sources, name);
+    const { name, state, ready } = process;
+    const message = whatIsWrong(process);
+    if (message === undefined || name.startsWith('waypoint/')) return [];
+    const serves = state.kind === 'running' && ready;
+    const effect = serves ? 'what it does goes on' : effectOf(sources, name);
     return [{ object: name, position: '', path: '', message, severity: 'error', effect }];
   });
+}
+
+function whatIsWrong(process: ProcessReport): string | undefined {
+  const { state, ready, notRenewed } = process;
+  if (state.kind !== 'running') {
+    return `${state.kind === 'stopped' ? 'is stopped' : state.how}${sinceText(process)}`;
+  }
+  // Started again, and as little use as before.
+  if (!ready && state.after !== undefined) return `${state.after}${sinceText(process)}`;
+  return notRenewed && notRenewedText(notRenewed, ready);
 }
 
 function effectOf(sources: StatusSources, name: string): string {

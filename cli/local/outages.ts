@@ -1,6 +1,7 @@
 import type { StatusProblem } from '#control-plane/status.ts';
 import { enrolmentState } from './enrolment.ts';
 import type { ProcessReport, StatusSources } from './mesh-status.ts';
+import type { NotRenewed } from './supervised-process.ts';
 import { certificateOf } from './workload-status.ts';
 
 /** What an outage of the control plane means for who waits for it, and for who will. */
@@ -14,13 +15,19 @@ export function whyUnseen(controlPlane: Omit<ProcessReport, 'name' | 'restarts'>
   const { state, ready } = controlPlane;
   const since = sinceText(controlPlane);
   if (state.kind === 'stopped') return `the control plane is stopped${since}: tulle start control-plane`;
-  if (state.kind === 'crashed') return `the control plane ${state.how}${since}, and is started again`;
+  const end = state.kind === 'crashed' ? state.how : state.after;
+  if (end !== undefined && !ready) return `the control plane ${end}${since}, and is started again`;
   return ready ? 'the control plane has not seen it yet' : 'the control plane is not ready yet';
 }
 
-/** ` since 2026-01-01T12:00:00Z`; nothing of a process that runs. */
+/** ` since 2026-01-01T12:00:00Z`; nothing of a process that does its work. */
 export function sinceText({ downSince }: Pick<ProcessReport, 'downSince'>): string {
   return downSince === undefined ? '' : ` since ${timeText(downSince)}`;
+}
+
+/** What is not what it is to be, or hangs, and stays as what is to take its place does not get ready. */
+export function notRenewedText({ sinceMs, why }: NotRenewed, isReady: boolean): string {
+  return `${isReady ? '' : 'is not ready, and '}cannot be replaced since ${timeText(sinceMs)}, which is tried again: ${why}`;
 }
 
 /** Since when each workload waits to be in the mesh, by uid: as before, and those that wait only now, from now on. */

@@ -46,6 +46,26 @@ test('a process that crashes is started again and counted', async () => {
   expect(part.lastEnd).toBe('ended with exit code 4');
 });
 
+test('what crashes again and again before it is ready is said in the same words all the time', async () => {
+  const part = supervise('[ -e "$0/there" ] || exec sleep 0.05; touch "$0/ready-$1"; exec sleep 60');
+  part.start();
+  expect(part.downSince).toBeUndefined();
+  await eventually('it has ended', () => part.state.kind === 'crashed');
+  const since = part.downSince;
+  expect(since).toBeGreaterThan(0);
+  const said = new Set<string>();
+  await eventually('it was started again twice', async () => {
+    await part.isReady();
+    const { state, downSince } = part;
+    said.add(`${state.kind === 'running' ? state.after : 'how' in state ? state.how : ''} ${downSince}`);
+    return part.restarts >= 2 && state.kind === 'running';
+  });
+  expect([...said]).toEqual([`ended with exit code 0 ${since}`]);
+  writeFileSync(join(folder, 'there'), '');
+  await eventually('it is ready', () => part.isReady());
+  expect([part.downSince, part.state]).toEqual([undefined, { kind: 'running', pid: pidOf(part) }]);
+});
+
 test('a process that is stopped stays so, and its output is in the log', async () => {
   const part = supervise('echo hello; exec sleep 60');
   part.start();
@@ -121,6 +141,26 @@ test('one that was getting ready or draining is ended by whoever takes over, and
   const third = supervise('exec sleep 62');
   third.adopt(second.recorded);
   expect(third.isOutdated).toBe(true);
+});
+
+test('what is to be replaced and cannot be is told, and goes on, until it can', async () => {
+  const first = supervise('touch "$0/ready-$1"; exec sleep 60');
+  first.start();
+  await eventually('it is ready', () => first.isReady());
+  const second = supervise('[ -e "$0/there" ] || exit 9; touch "$0/ready-$1"; exec sleep 60');
+  second.adopt(first.recorded);
+  second.start();
+  expect(await second.renew()).toBe(false);
+  const { notRenewed } = second;
+  expect(notRenewed?.why).toMatch(/the new part ended with exit code 9; the old one goes on/);
+  expect(pidOf(second)).toBe(pidOf(first));
+  expect(await second.renew()).toBe(false);
+  expect(second.notRenewed).toEqual(notRenewed);
+  writeFileSync(join(folder, 'there'), '');
+  expect(await second.renew()).toBe(true);
+  expect([second.notRenewed, second.isOutdated]).toEqual([undefined, false]);
+  expect(pidOf(second)).not.toBe(pidOf(first));
+  expect(await second.renew()).toBe(true);
 });
 
 test('one that cannot be started at all is tried again', async () => {

@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { CliError } from '../cli-error.ts';
+import { CliError, describeError } from '../cli-error.ts';
 import { makeCgroup } from './cgroups.ts';
 import { fingerprintOf } from './fingerprint.ts';
 import { adoptInstance, type Instance, launchInstance } from './instance.ts';
@@ -27,9 +27,21 @@ export interface ProcessSpec {
 
 /** What a process is doing, for `status`. */
 export type ProcessState =
-  | { readonly kind: 'running'; readonly pid: number }
+  | {
+      readonly kind: 'running';
+      readonly pid: number;
+      /** How the one before it crashed, as long as this one has not got ready. */
+      readonly after?: string;
+    }
   | { readonly kind: 'crashed'; readonly how: string }
   | { readonly kind: 'stopped' };
+
+/** What should have been replaced, and could not be. */
+export interface NotRenewed {
+  /** Milliseconds since the epoch. */
+  readonly sinceMs: number;
+  readonly why: string;
+}
 
 /** Pause before a crashed process is started again: doubles from crash to crash, and starts over after a while in peace. */
 const FIRST_PAUSE_MS = 100;
@@ -51,9 +63,10 @@ export class SupervisedProcess {
   #restarts = 0;
   #crashes = 0;
   #lastEnd = '';
-  /** Milliseconds since the epoch. */
-  #downSince = Date.now();
+  /** Milliseconds since the epoch; undefined from its start, or from when it is ready after a crash. */
+  #downSince: number | undefined = Date.now();
   #pause: AbortController | undefined;
+  #notRenewed: (NotRenewed & { readonly instance: Instance | undefined }) | undefined;
   /** All that have not ended: the current one, one that is getting ready, one that drains. */
   readonly #live = new Set<Instance>();
 
@@ -65,7 +78,10 @@ export class SupervisedProcess {
   }
 
   get state(): ProcessState {
-    if (this.#current !== undefined) return { kind: 'running', pid: this.#current.process?.pid ?? 0 };
+    if (this.#current !== undefined) {
+      const after = this.#downSince === undefined ? {} : { after: this.#lastEnd };
+      return { kind: 'running', pid: this.#current.process?.pid ?? 0, ...after };
+    }
     return this.#wanted ? { kind: 'crashed', how: this.#lastEnd } : { kind: 'stopped' };
   }
 
@@ -79,9 +95,9 @@ export class SupervisedProcess {
     return this.#lastEnd;
   }
 
-  /** Since when it has not run, in milliseconds since the epoch; undefined while it runs. */
+  /** Since when it has not done its work, after a stop or the first of its crashes; milliseconds since the epoch. */
   get downSince(): number | undefined {
-    return this.#current === undefined ? this.#downSince : undefined;
+    return this.#downSince;
   }
 
   /** Number of the running instance. */
@@ -115,6 +131,7 @@ export class SupervisedProcess {
     if (this.#wanted) return;
     this.#wanted = true;
     this.#crashes = 0;
+    this.#downSince = undefined;
     this.#launchCurrent();
   }
 
@@ -129,6 +146,7 @@ export class SupervisedProcess {
       if (!serves) void this.#end(instance);
       else {
         this.#wanted = true;
+        this.#downSince = undefined;
         this.#current = instance;
         this.#adopted = instance;
         this.#watch(instance);
@@ -148,15 +166,30 @@ export class SupervisedProcess {
   }
 
   /**
-   * Replaces what runs other code or settings than would be started now, or is stuck.
-   * @throws CliError when the new one does not get ready; the old one stays then.
+   * Replaces what runs other code or settings than would be started now, or is stuck. Returns whether nothing is left to do: where
+   * the new one does not get ready, as while the control plane is away, the old one stays, and it is to be tried again.
    */
-  async renew(): Promise<void> {
+  async renew(): Promise<boolean> {
     const isStuck = !this.isOutdated && (await this.isStuck());
-    if (!this.isOutdated && !isStuck) return;
-    const stuck = isStuck ? this.#adopted : undefined;
-    // What hangs does not end by itself, and connections may wait in its queue.
-    await this.replace(() => stuck?.signal('SIGKILL'));
+    if (!this.isOutdated && !isStuck) {
+      this.#notRenewed = undefined;
+      return true;
+    }
+    const old = this.#current;
+    try {
+      // What hangs does not end by itself, and connections may wait in its queue.
+      await this.replace(() => (isStuck ? old?.signal('SIGKILL') : undefined));
+      return true;
+    } catch (error) {
+      const sinceMs = this.notRenewed?.sinceMs ?? Date.now();
+      this.#notRenewed = { sinceMs, why: describeError(error), instance: old };
+      return false;
+    }
+  }
+
+  /** What {@link renew} could not replace yet; undefined: nothing, or it is another one by now. */
+  get notRenewed(): NotRenewed | undefined {
+    return this.#notRenewed?.instance === this.#current ? this.#notRenewed : undefined;
   }
 
   /** Ends it and leaves it stopped; resolves when it is gone. */
@@ -190,7 +223,9 @@ export class SupervisedProcess {
   /** Whether the running instance does its work. */
   async isReady(): Promise<boolean> {
     const instance = this.#current;
-    return instance !== undefined && (await this.spec.isReady(instance.number));
+    const isReady = instance !== undefined && (await this.spec.isReady(instance.number));
+    if (isReady && this.#current === instance) this.#downSince = undefined;
+    return isReady;
   }
 
   /**
@@ -213,6 +248,7 @@ export class SupervisedProcess {
     }
     const old = this.#current;
     this.#current = next;
+    this.#downSince = undefined;
     this.#watch(next);
     this.#onChange();
     onReady?.();
@@ -244,7 +280,7 @@ export class SupervisedProcess {
     void instance.ended.then(async (how) => {
       if (this.#current !== instance) return;
       this.#current = undefined;
-      this.#downSince = Date.now();
+      this.#downSince ??= Date.now();
       this.#lastEnd = how;
       this.#onChange();
       if (performance.now() - instance.startedAt > PEACE_MS) this.#crashes = 0;

@@ -34,6 +34,9 @@ const WAYPOINT_LAST_MS = 1_000;
 const BUNDLE_TIMEOUT_MS = 30_000;
 /** Time that processes have to drain which are no part of the mesh any more. */
 const OTHERS_GRACE_MS = 10_000;
+/** Pause before what could not be replaced is tried again, each time at the cost of a second process: doubles. */
+const FIRST_RENEWAL_PAUSE_MS = 2_000;
+const LONGEST_RENEWAL_PAUSE_MS = 30_000;
 /** How often logs are looked at, and what could not be written is tried again. */
 const UPKEEP_MS = 5_000;
 
@@ -64,6 +67,7 @@ export class Supervisor {
   #waiting: ReadonlyMap<string, number> = new Map();
   #closeSocket: (() => Promise<void>) | undefined;
   #renewing: Promise<void> = Promise.resolve();
+  readonly #ending = new AbortController();
   #saveFailure: string | undefined;
   #logFailure: string | undefined;
   readonly #upkeep: NodeJS.Timeout;
@@ -175,8 +179,8 @@ export class Supervisor {
   }
 
   /**
-   * What carries traffic and runs other code or settings than would be started now, or hangs, is replaced without a gap; a control
-   * plane that hangs is started anew.
+   * What carries traffic and runs other code or settings than would be started now, or hangs, is replaced without a gap, as often as
+   * it takes; a control plane that hangs is started anew.
    */
   async #renew(): Promise<void> {
     const [controlPlane] = this.#processes;
@@ -184,9 +188,14 @@ export class Supervisor {
       await controlPlane?.stop();
       controlPlane?.start();
     }
-    const results = await Promise.allSettled(this.#processes.filter(isZtunnel).map((one) => one.renew()));
-    const failed = results.flatMap((one) => (one.status === 'rejected' ? [describeError(one.reason)] : []));
-    for (const message of [...failed, ...(await this.#waypoints.renew())]) console.log(`problem: ${message}`);
+    const { signal } = this.#ending;
+    let pauseMs = FIRST_RENEWAL_PAUSE_MS;
+    while (!signal.aborted) {
+      const ztunnels = await Promise.all(this.#processes.filter(isZtunnel).map((one) => one.renew()));
+      if ((await this.#waypoints.renew()) && ztunnels.every(Boolean)) return;
+      await delay(pauseMs, undefined, { signal }).catch(() => undefined);
+      pauseMs = Math.min(pauseMs * 2, LONGEST_RENEWAL_PAUSE_MS);
+    }
   }
 
   /** `status -o json`. */
@@ -206,6 +215,7 @@ export class Supervisor {
   async stop(): Promise<void> {
     await this.#closeSocket?.();
     clearInterval(this.#upkeep);
+    this.#ending.abort();
     const ztunnels = this.#processes.filter(isZtunnel).map((process) => process.stop());
     const waypoints = this.#waypoints.stop();
     await Promise.all(ztunnels);
@@ -238,11 +248,12 @@ export class Supervisor {
       askShortages(state, nodes),
       Promise.all(
         [...this.#processes, ...this.#waypoints.replicas.map((one) => one.process)].map(async (process) => ({
+          ready: await process.isReady(),
           name: process.spec.name,
           state: process.state,
           restarts: process.restarts,
-          ready: await process.isReady(),
           downSince: process.downSince,
+          notRenewed: process.notRenewed,
         })),
       ),
       reportWaypoints(this.#waypoints, (record) => this.#pods.describe(record)),

@@ -2,7 +2,7 @@ import { z } from 'zod';
 import { callSocket } from '../unix-http.ts';
 import type { WorkloadRef } from './names.ts';
 import type { PodDescription } from './pods.ts';
-import type { ProcessState } from './supervised-process.ts';
+import type { NotRenewed, ProcessState } from './supervised-process.ts';
 import { replicaPod } from './waypoint-plan.ts';
 import type { Replica, WaypointProblem, Waypoints } from './waypoints.ts';
 
@@ -25,6 +25,8 @@ export interface ReplicaReport extends WorkloadRef {
   readonly state: ProcessState;
   readonly restarts: number;
   readonly ready: boolean;
+  /** It should have been replaced, and could not be. */
+  readonly notRenewed?: NotRenewed | undefined;
   /** Since its process started. */
   readonly splits: readonly SplitCount[];
 }
@@ -77,6 +79,7 @@ async function reportReplica(
     state: process.state,
     restarts: process.restarts,
     ready,
+    notRenewed: process.notRenewed,
     splits,
   };
 }

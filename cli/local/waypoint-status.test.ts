@@ -91,3 +91,19 @@ test('a waypoint without a ready replica says whose requests are refused', () =>
   const [one] = waypointProblems(report([replica(0, crashed), replica(1)]), KNOWN);
   expect(one?.effect).toBe('its other replicas serve');
 });
+
+test('a replica that cannot be replaced says so in the same words all the time', () => {
+  const notRenewed = { sinceMs: Date.parse('2026-01-01T12:00:00Z'), why: 'the new one was not ready' };
+  const said = (ready: boolean): readonly string[] =>
+    waypointProblems(report([replica(0, { ready, notRenewed })]), KNOWN).map(
+      ({ message, effect, severity }) => `${severity}: ${message}; ${effect}`,
+    );
+  expect([said(true), said(false)]).toEqual([
+    [
+      'error: cannot be replaced since 2026-01-01T12:00:00Z, which is tried again: the new one was not ready; what it does goes on',
+    ],
+    [
+      'error: is not ready, and cannot be replaced since 2026-01-01T12:00:00Z, which is tried again: the new one was not ready; requests to shop/ledger.shop.svc.cluster.local are refused',
+    ],
+  ]);
+});

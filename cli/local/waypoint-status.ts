@@ -1,6 +1,7 @@
 import type { StatusClient, StatusProblem } from '#control-plane/status.ts';
 import type { StatusWaypoint, StatusXds } from '#control-plane/status-waypoints.ts';
 import { formatWorkloadRef, type WorkloadRef } from './names.ts';
+import { notRenewedText } from './outages.ts';
 import type { ReplicaReport, WaypointsReport } from './waypoint-report.ts';
 
 /** `waypoints[]` of the status. */
@@ -84,7 +85,8 @@ export function waypointProblems(
   const replicas = report.replicas.flatMap((replica) => {
     const wrong = whatIsWrong(replica);
     if (wrong === undefined) return [];
-    return [{ object: replica.processName, ...wrong, effect: effectFor(replica) }];
+    const effect = replica.ready ? 'what it does goes on' : effectFor(replica);
+    return [{ object: replica.processName, ...wrong, effect }];
   });
   return [...stuck, ...replicas].map((problem) => ({ ...problem, position: '', path: '' }));
 }
@@ -93,9 +95,13 @@ export function waypointProblems(
 function whatIsWrong({
   state,
   ready,
+  notRenewed,
 }: ReplicaReport): Pick<StatusProblem, 'message' | 'severity'> | undefined {
   if (state.kind === 'stopped') return { message: 'is stopped', severity: 'error' };
   if (state.kind === 'crashed') return { message: state.how, severity: 'error' };
+  // Started again, and as little use as before.
+  if (!ready && state.after !== undefined) return { message: state.after, severity: 'error' };
+  if (notRenewed !== undefined) return { message: notRenewedText(notRenewed, ready), severity: 'error' };
   return ready ? undefined : { message: 'is not ready', severity: 'warning' };
 }
 

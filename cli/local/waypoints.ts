@@ -93,10 +93,9 @@ export class Waypoints {
     }
   }
 
-  /** Replaces those that run other code or settings than would be started now, or hang; says of each that does not get ready. */
-  async renew(): Promise<readonly string[]> {
-    const results = await Promise.allSettled(this.replicas.map(({ process }) => process.renew()));
-    return results.flatMap((one) => (one.status === 'rejected' ? [describeError(one.reason)] : []));
+  /** Replaces those that run other code or settings than would be started now, or hang; whether nothing is left to do. */
+  async renew(): Promise<boolean> {
+    return (await Promise.all(this.replicas.map(({ process }) => process.renew()))).every(Boolean);
   }
 
   /** Follows the file until {@link stop}. */

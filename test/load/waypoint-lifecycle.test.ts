@@ -3,8 +3,9 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
 import { endProcess, mustRun, runCommand, startLogged } from '#test/kit/command.ts';
 import { eventually } from '#test/kit/eventually.ts';
+import { failuresOf, type LoadOptions, underLoad } from '#test/kit/load.ts';
 import { type Mesh, openMesh, TULLE, type WaypointStatus } from '#test/kit/mesh.ts';
-import { loadCommand, serverCommand } from '#test/kit/programs/programs.ts';
+import { serverCommand } from '#test/kit/programs/programs.ts';
 import { tracesOf } from '#test/kit/traces.ts';
 import { namespaceYaml, serviceYaml } from '#test/kit/yaml.ts';
 
@@ -74,31 +75,12 @@ async function statusOfCall(): Promise<number> {
   return Number((await mesh.exec('shop/web-1', command)).stdout);
 }
 
-interface Outcome {
-  readonly ok: number;
-  readonly failed: number;
-  readonly errors: readonly string[];
-}
-
 let loads = 0;
 
-/** Calls without a pause while something happens: on a new connection each, and one after the other on one. */
-async function underLoad(
-  happen: (moreCalls: (n: number) => Promise<void>) => Promise<void>,
-): Promise<{ readonly short: Outcome; readonly keepAlive: Outcome }> {
-  const name = `load-${++loads}`;
-  const file = join(mesh.directory, `${name}.json`);
-  const command = loadCommand('http://catalog.shop:8080/', '', file);
-  const load = await mesh.run({ namespace: 'shop', name, command }, true);
-  const calls = (): number =>
-    (JSON.parse(readFileSync(`${file}.live`, 'utf8')) as { readonly short: Outcome }).short.ok;
-  await eventually('the load runs', () => existsSync(`${file}.live`) && calls() > 20, 20_000);
-  await happen(async (n) => {
-    const start = calls();
-    await eventually(`${n} more calls`, () => calls() >= start + n, 30_000);
-  });
-  await endProcess(load.child);
-  return JSON.parse(readFileSync(file, 'utf8')) as { short: Outcome; keepAlive: Outcome };
+/** The next load of the service. */
+function load(): LoadOptions {
+  loads += 1;
+  return { namespace: 'shop', name: `load-${loads}`, url: 'http://catalog.shop:8080/' };
 }
 
 test('a Gateway starts a waypoint that is ready with the mesh, under its own identity, outside the mesh', async () => {
@@ -124,13 +106,13 @@ test('replicas are spread over the nodes; fewer of them fail no request', async 
   mesh.write('gateway.yaml', gateway(2));
   const two = await replicas(2);
   expect(new Set(two.replicas.map(({ node }) => node)).size).toBe(2);
-  const { short, keepAlive } = await underLoad(async (moreCalls) => {
+  const report = await underLoad(mesh, load(), async (moreCalls) => {
     await moreCalls(50);
     mesh.write('gateway.yaml', gateway(1));
     await replicas(1);
     await moreCalls(50);
   });
-  expect([...short.errors, ...keepAlive.errors]).toEqual([]);
+  expect(failuresOf(report)).toEqual([]);
   const left = await mesh.status();
   expect(left.workloads.map(({ name }) => name)).not.toContain('waypoint-1');
   await eventually('its namespace is gone', async () => {
@@ -145,11 +127,11 @@ test('replicas are spread over the nodes; fewer of them fail no request', async 
 test('a restart takes each replica in turn, keeps its addresses and fails no request', async () => {
   mesh.write('gateway.yaml', gateway(2));
   const before = await replicas(2);
-  const { short, keepAlive } = await underLoad(async (moreCalls) => {
+  const report = await underLoad(mesh, load(), async (moreCalls) => {
     expect((await mesh.tulle('restart', 'waypoint/shop/waypoint')).code).toBe(0);
     await moreCalls(50);
   });
-  expect([...short.errors, ...keepAlive.errors]).toEqual([]);
+  expect(failuresOf(report)).toEqual([]);
   const after = await replicas(2);
   expect(after.addresses).toEqual(before.addresses);
   expect(after.replicas.map(({ restarts }) => restarts)).toEqual([0, 0]);
@@ -182,6 +164,29 @@ test('while a waypoint is stopped nobody goes round it, and status says whose ca
   );
   expect(await statusOfCall()).toBe(0);
   expect((await mesh.tulle('start', 'waypoint/shop/waypoint')).code).toBe(0);
+  await eventually('calls are answered', async () => (await statusOfCall()) === 200);
+});
+
+test('one that hangs while the control plane is away is said, and replaced when that is back', {
+  timeout: 240_000,
+}, async () => {
+  const before = await replicas(1);
+  mesh.up.kill('SIGKILL');
+  await endProcess(mesh.up);
+  process.kill(before.pid ?? 0, 'SIGSTOP');
+  const isReady = mesh.upAgain();
+  const stop = async (): Promise<boolean> => (await mesh.tulle('stop', 'control-plane')).code === 0;
+  await eventually('the control plane is stopped', stop, 30_000);
+  const words =
+    /^is not ready, and cannot be replaced since .*, which is tried again: the new waypoint.shop.waypoint was not/;
+  await mesh.until(
+    'it cannot be replaced',
+    ({ problems }) => problems.some(({ message }) => words.test(message)),
+    90_000,
+  );
+  expect((await mesh.tulle('start', 'control-plane')).code).toBe(0);
+  await isReady;
+  expect((await replicas(1)).pid).not.toBe(before.pid);
   await eventually('calls are answered', async () => (await statusOfCall()) === 200);
 });
 
