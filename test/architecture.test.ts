@@ -31,7 +31,10 @@ const TABLE: readonly { readonly files: RegExp; readonly may: readonly RegExp[] 
     files: /^ztunnel\/policy\//,
     may: [/^ztunnel\/(policy|tables)\//, /^control-plane\/api\//, /^certs\/identity\.ts$/],
   },
-  { files: /^ztunnel\/hbone\//, may: [/^ztunnel\/hbone\//, /^control-plane\/api\//, /^certs\//] },
+  {
+    files: /^ztunnel\/hbone\//,
+    may: [/^ztunnel\/hbone\//, /^ztunnel\/capture\/abrupt-close\.ts$/, /^control-plane\/api\//, /^certs\//],
+  },
   {
     files: /^ztunnel\/dns\//,
     may: [

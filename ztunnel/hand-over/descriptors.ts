@@ -1,5 +1,6 @@
 import koffi from 'koffi';
 import type { HostPort } from '#api/address.ts';
+import { setAbruptClose } from '../capture/abrupt-close.ts';
 import { closeDescriptor, namespaceId } from '../capture/in-pod-sockets.ts';
 import {
   AF_INET,
@@ -21,7 +22,6 @@ const SYS_PIDFD_OPEN = 434;
 const SYS_PIDFD_GETFD = 438;
 const F_DUPFD_CLOEXEC = 1030;
 const SO_TYPE = 3;
-const SO_LINGER = 13;
 const SO_ACCEPTCONN = 30;
 /** ioctl(2) on a socket: a descriptor of its network namespace (linux/sockios.h). */
 const SIOCGSKNS = 0x894c;
@@ -77,9 +77,7 @@ const size = Buffer.alloc(4);
 
 /** Closes a connected TCP socket with a reset, if nobody else has it open. */
 export function resetDescriptor(fd: number): void {
-  const linger = Buffer.alloc(8); // struct linger: on, for no time
-  linger.writeInt32LE(1, 0);
-  sys.setsockopt(fd, SOL_SOCKET, SO_LINGER, linger, linger.length);
+  setAbruptClose(fd, true);
   closeDescriptor(fd);
 }
 

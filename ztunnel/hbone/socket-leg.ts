@@ -1,4 +1,5 @@
 import type { Socket } from 'node:net';
+import { setAbruptClose } from '../capture/abrupt-close.ts';
 import { ByteQueue } from './byte-queue.ts';
 import type { DetachableLeg, DetachedSocket } from './detached-socket.ts';
 import { type Reader, shareOf } from './fair-share.ts';
@@ -22,7 +23,8 @@ interface Handle {
 }
 
 /**
- * A TCP socket as one end of a splice. It must have been made with `allowHalfOpen`, and belongs to the leg.
+ * A TCP socket as one end of a splice. It must have been made with `allowHalfOpen`, and belongs to the leg. Until our end has been
+ * sent, whatever closes it resets it: also the kernel, when this process is killed.
  */
 export class SocketLeg implements DetachableLeg, Reader {
   readonly #socket: Socket;
@@ -54,6 +56,7 @@ export class SocketLeg implements DetachableLeg, Reader {
     this.#socket = socket;
     this.#hasFinished = hasFinished;
     this.#isEnding = hasFinished;
+    if (!hasFinished) this.#setAbruptClose(true);
     this.#outlet = new Outlet(
       socket,
       () => this.#onRoom(),
@@ -81,6 +84,8 @@ export class SocketLeg implements DetachableLeg, Reader {
     else {
       socket.on('finish', () => {
         this.#hasFinished = true;
+        // What is on the way, and our end behind it, is to arrive when the socket is closed.
+        this.#setAbruptClose(false);
         this.#events?.onFinish();
       });
     }
@@ -182,6 +187,11 @@ export class SocketLeg implements DetachableLeg, Reader {
   /** Calls back whenever the network has all that has been written so far. To be called before the first write. */
   whenFlushed(callback: () => void): void {
     this.#onFlushed = callback;
+  }
+
+  #setAbruptClose(isAbrupt: boolean): void {
+    const fd = handleOf(this.#socket)?.fd;
+    if (fd !== undefined && fd >= 0) setAbruptClose(fd, isAbrupt);
   }
 
   /** A copy of what has been written and is not the kernel's yet. */
