@@ -184,8 +184,10 @@ test('for people, each decision is a line', () => {
 describe('beside what is served', () => {
   const NOW = Date.parse('2026-01-01T12:00:00Z');
   const known = (serial: string, notAfter = '2026-01-02T00:00:00Z') => ({
+    addresses: [],
     capture: 'ebpf',
     pending: null,
+    pendingSince: null,
     certificate: { serial, notAfter },
     labels: {},
   });
@@ -225,6 +227,24 @@ describe('beside what is served', () => {
     expect(from).toMatchObject({ capture: 'ebpf', certificate: { serial: 'a' } });
     expect(routes[0]?.end).toMatchObject({ identity: CATALOG_ID, certificate: { serial: 'b' } });
     expect(outcome).toBe('allowed');
+  });
+
+  test('a workload of which nobody was told yet is said to wait, and for what', () => {
+    const waiting = { ...known('c'), certificate: null, addresses: ['10.244.1.99'] };
+    const pending = 'the control plane is stopped: tulle start control-plane';
+    const facts = (changes: Partial<typeof waiting> | { readonly pending: string }): MeshFacts => ({
+      ...FACTS,
+      workloads: new Map([['shop/new', { ...waiting, ...changes }]]),
+    });
+    const since = { pending, pendingSince: '2026-01-01T12:00:00.123Z' };
+    for (const from of [{ namespace: 'shop', name: 'new' }, { ip: '10.244.1.99' }])
+      expect(() => ask(from, facts(since))).toThrow(
+        `shop/new calls nobody yet: it waits since 2026-01-01T12:00:00Z to be in the mesh: ${pending}`,
+      );
+    expect(() => ask({ namespace: 'shop', name: 'new' }, facts({}))).toThrow(
+      'it waits to be in the mesh: the control plane has not seen it yet',
+    );
+    expect(ask({ ip: '10.244.1.98' }, facts({})).from.workload).toBe('10.244.1.98');
   });
 
   test.each([

@@ -11,7 +11,7 @@ import type { Tables } from '#ztunnel/tables/tables.ts';
 import { CliError } from '../cli-error.ts';
 import { formatWorkloadRef, type WorkloadRef } from '../local/names.ts';
 import type { Explanation, Outcome, Route } from './explanation.ts';
-import { certificateOf, factsOf, type MeshFacts, NO_FACTS } from './mesh-facts.ts';
+import { certificateOf, factsOf, type MeshFacts, NO_FACTS, type WorkloadFacts } from './mesh-facts.ts';
 import { goesDirect } from './obstacles.ts';
 import { stranger } from './stranger.ts';
 import { isEnrolled, positionOf } from './verdicts.ts';
@@ -42,12 +42,12 @@ export interface ConnectionQuestion {
 
 /**
  * Asks the functions that the data path asks, on what is served.
- * @throws CliError when there is no such workload.
+ * @throws CliError when there is no such workload, or it waits to be one.
  */
 export function explainConnection(question: ConnectionQuestion): Explanation {
   const { served, to, part = NO_WAYPOINTS, facts = NO_FACTS, basis = 'control plane' } = question;
   const tables = loadTables(served);
-  const caller = findSource(tables, question.from);
+  const caller = findSource(tables, facts, question.from);
   const isDirect = goesDirect(tables, facts, caller);
   const source: Workload = isDirect ? { ...caller, tunnelProtocol: 'NONE' } : caller;
   const name = resolve(tables, source, to.host);
@@ -101,17 +101,30 @@ function loadTables({ resources }: ServedResources): Tables {
 
 /**
  * The workload, or whoever has the address; somebody outside the mesh where nobody of it has.
- * @throws CliError
+ * @throws CliError where it is not there, or waits to be: nobody has been told of it yet
  */
-function findSource(tables: Tables, from: Caller): Workload {
-  if ('ip' in from) return tables.workloadByIp('', from.ip) ?? stranger(from.ip);
-  const source = [...tables.workloads()].find(
-    ({ namespace, name }) => namespace === from.namespace && name === from.name,
-  );
+function findSource(tables: Tables, facts: MeshFacts, from: Caller): Workload {
+  const source =
+    'ip' in from
+      ? tables.workloadByIp('', from.ip)
+      : [...tables.workloads()].find(
+          ({ namespace, name }) => namespace === from.namespace && name === from.name,
+        );
   if (source !== undefined) return source;
+  const [name, waiting] =
+    [...facts.workloads].find(([key, { addresses }]) =>
+      'ip' in from ? addresses.includes(from.ip) : key === formatWorkloadRef(from),
+    ) ?? [];
+  if (name !== undefined && waiting !== undefined) throw new CliError(waitText(name, waiting));
+  if ('ip' in from) return stranger(from.ip);
   throw new CliError(
     `there is no workload ${formatWorkloadRef(from)}: tulle status lists them; or give the caller's address`,
   );
+}
+
+function waitText(name: string, { pending, pendingSince }: WorkloadFacts): string {
+  const since = pendingSince === null ? '' : ` since ${pendingSince.replace(/\.\d+Z$/, 'Z')}`;
+  return `${name} calls nobody yet: it waits${since} to be in the mesh: ${pending ?? 'the control plane has not seen it yet'}`;
 }
 
 /** As the workload's resolver answers; IPv4 where there is a choice. Without an address it is a name of somebody else's. */

@@ -15,8 +15,11 @@ export interface MeshFacts {
 }
 
 export interface WorkloadFacts {
+  readonly addresses: readonly string[];
   readonly capture: string | null;
   readonly pending: string | null;
+  /** Since when, RFC 3339. */
+  readonly pendingSince: string | null;
   readonly certificate: CertificateFacts | null;
   readonly labels: Readonly<Record<string, string>>;
 }
