@@ -61,9 +61,25 @@ test('while a root is distributed, the next authority is shown, and who is waite
   });
 });
 
+test('certificates are listed with their serial numbers until they end', async () => {
+  const signing = await makeSigningFiles('cluster.local', NOW);
+  const times = { issuedMs: NOW, notBeforeMs: NOW };
+  const identity = 'spiffe://cluster.local/ns/shop/sa/web';
+  const issued = [
+    { serial: '4a0b', identity, node: 'n1', ...times, notAfterMs: NOW + 1000 },
+    { serial: '4a0c', identity, node: 'n2', ...times, notAfterMs: NOW },
+  ];
+  const { certificates } = authorityReport({ ...SOURCES, signing, bundlePem: signing.rootPem, issued });
+  expect(certificates).toEqual([
+    { identity, holder: 'n1', serial: '4a0b', notAfter: '2026-01-02T03:04:06.000Z' },
+  ]);
+});
+
 const SOURCES = {
   trustDomain: 'cluster.local',
   rotation: { kind: 'none' },
   clients: [],
   revocations: [],
+  issued: [],
+  nowMs: NOW,
 } as const;

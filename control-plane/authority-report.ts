@@ -1,4 +1,5 @@
 import { X509Certificate } from 'node:crypto';
+import type { IssuedRecord } from '#certs/issued.ts';
 import { splitPem } from '#certs/pem.ts';
 import { type ClientProgress, isDone, type Rotation, type SigningFiles } from '#certs/rotation.ts';
 import type { Revocation } from './revocations.ts';
@@ -12,6 +13,19 @@ export interface AuthorityReport {
   readonly trusted: readonly string[];
   readonly rotation: ReportedRotation | null;
   readonly revoked: readonly ReportedRevocation[];
+  /** The newest of each identity on each node, without what has ended: what can be revoked by its serial number. */
+  readonly certificates: readonly ReportedCertificate[];
+}
+
+/** A certificate that was issued for a workload or a waypoint. */
+export interface ReportedCertificate {
+  readonly identity: string;
+  /** `NODE`, `waypoint/NAMESPACE/NAME` */
+  readonly holder: string;
+  /** Lower-case hexadecimal. */
+  readonly serial: string;
+  /** RFC 3339. */
+  readonly notAfter: string;
 }
 
 /** Who is no peer any more. */
@@ -66,8 +80,11 @@ export function authorityReport(sources: {
   readonly rotation: Rotation;
   readonly clients: readonly ClientProgress[];
   readonly revocations: readonly Revocation[];
+  readonly issued: readonly IssuedRecord[];
+  /** Milliseconds since the epoch. */
+  readonly nowMs: number;
 }): AuthorityReport {
-  const { trustDomain, signing, bundlePem, rotation, clients } = sources;
+  const { trustDomain, signing, bundlePem, rotation, clients, issued, nowMs } = sources;
   return {
     trustDomain,
     authorities: [
@@ -76,8 +93,14 @@ export function authorityReport(sources: {
       ...(rotation.kind === 'retiring' ? describeAuthority(rotation.previous, 'retiring') : []),
     ],
     trusted: splitPem(bundlePem).map((pem) => new X509Certificate(pem).serialNumber.toLowerCase()),
-    rotation: describeRotation(rotation, clients),
+    rotation: reportRotation(rotation, clients),
     revoked: sources.revocations.map(describeRevocation),
+    certificates: issued
+      .filter(({ notAfterMs }) => notAfterMs > nowMs)
+      .map(({ identity, node, serial, notAfterMs }) => ({
+        ...{ identity, holder: node, serial },
+        notAfter: new Date(notAfterMs).toISOString(),
+      })),
   };
 }
 
@@ -132,7 +155,11 @@ function keyTypeOf({ publicKey }: X509Certificate): string {
   return `ECDSA ${CURVES.get(namedCurve ?? '') ?? namedCurve}`;
 }
 
-function describeRotation(rotation: Rotation, clients: readonly ClientProgress[]): ReportedRotation | null {
+/** How far it is; null: there is none. */
+export function reportRotation(
+  rotation: Rotation,
+  clients: readonly ClientProgress[],
+): ReportedRotation | null {
   if (rotation.kind === 'none') return null;
   return {
     phase: rotation.kind,

@@ -161,7 +161,7 @@ async function openParts(
       discovery,
       issued: issued.latest(),
       svidTtlMs: config.svidTtlMs,
-      authority: ca.report(),
+      rotation: ca.rotation(),
       nowMs: Date.now(),
     });
   const routes = new Map<string, () => unknown>([

@@ -7,7 +7,7 @@ import { decideImport, type ImportedTexts } from '#certs/import-authority.ts';
 import type { IssuedLog, IssuedRecord } from '#certs/issued.ts';
 import { makeSigningFiles } from '#certs/make-authority.ts';
 import type { RootsClient } from '#certs/rotation.ts';
-import { type AuthorityReport, authorityReport } from './authority-report.ts';
+import { type AuthorityReport, authorityReport, reportRotation } from './authority-report.ts';
 import type { MeshState } from './mesh-state.ts';
 import { decideRevocation, type Revocations } from './revocations.ts';
 import { followRotation } from './rotation-loop.ts';
@@ -17,6 +17,8 @@ import type { DiscoveryServer } from './serve/server.ts';
 /** The authority as an operator has it: looked at, and changed for another. */
 export interface MeshAuthority extends Disposable {
   readonly report: () => AuthorityReport;
+  /** How far a rotation is, which is in the report as well. */
+  readonly rotation: () => AuthorityReport['rotation'];
   /**
    * Changes to a new authority of our own.
    * @throws AuthorityError while a rotation is under way
@@ -79,6 +81,8 @@ export function openMeshAuthority(options: MeshAuthorityOptions): MeshAuthority 
       rotation: authority.rotation(),
       clients: rotation.progress(),
       revocations: revocations.current(),
+      issued: issued.latest(),
+      nowMs: Date.now(),
     });
   const revoke = (what: string, undo: boolean): AuthorityReport => {
     if (undo) {
@@ -96,6 +100,7 @@ export function openMeshAuthority(options: MeshAuthorityOptions): MeshAuthority 
   };
   return {
     report,
+    rotation: () => reportRotation(authority.rotation(), rotation.progress()),
     rotate: async () => {
       rotation.begin(await makeSigningFiles(trustDomain, Date.now()));
       return report();

@@ -62,7 +62,8 @@ test('what is revoked is kept, for its owner only, until it is taken back or has
   const first = openRevocations(path, () => nowMs);
   first.add(BY_NAME);
   first.add(BY_SERIAL);
-  first.add(BY_NAME);
+  first.add({ ...BY_NAME, sinceMs: NOW + 5 });
+  expect(first.current()).toContainEqual(BY_NAME);
   expect(statSync(path).mode & 0o777).toBe(0o600);
   const second = openRevocations(path, () => nowMs);
   expect(second.list()).toEqual({ identities: [WEB], serials: ['4a0b'] });

@@ -28,6 +28,7 @@ export interface Revocations {
   readonly current: () => readonly Revocation[];
   readonly list: () => RevocationList;
   readonly isRevoked: (identity: Identity) => boolean;
+  /** What is revoked already stays as it is. */
   readonly add: (revocation: Revocation) => void;
   /** Takes back what was revoked by that name; whether it was. */
   readonly remove: (what: string) => boolean;
@@ -108,7 +109,8 @@ export function openRevocations(path: string, now: () => number = Date.now): Rev
       return all.some((each) => each.kind === 'identity' && each.identity === name);
     },
     add: (revocation) => {
-      const others = current().filter((each) => nameOf(each) !== nameOf(revocation));
+      const others = current();
+      if (others.some((each) => nameOf(each) === nameOf(revocation))) return;
       if (others.length >= MOST)
         throw new AuthorityError(`${MOST} are revoked already; rotate the authority instead`, {
           code: 'BAD_REQUEST',

@@ -15,7 +15,7 @@ function said(
   phase: ReportedRotation['phase'] = 'distributing',
 ): readonly string[] {
   const rotation = { phase, started: new Date(NOON).toISOString(), until: null, clients };
-  return rotationProblems({ rotation }, NOON + afterMs).map(({ message }) => message);
+  return rotationProblems(rotation, NOON + afterMs).map(({ message }) => message);
 }
 
 test('who has not answered for a new root is named after a while, and since when', () => {
@@ -36,5 +36,5 @@ test('who gets the root with its certificates is said to have to get one', () =>
 
 test('what waits for the clock waits for nobody', () => {
   expect(said([], 1e9, 'retiring')).toEqual([]);
-  expect(rotationProblems({ rotation: null }, NOON)).toEqual([]);
+  expect(rotationProblems(null, NOON)).toEqual([]);
 });

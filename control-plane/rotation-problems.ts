@@ -1,4 +1,4 @@
-import type { AuthorityReport, ReportedClient } from './authority-report.ts';
+import type { ReportedClient, ReportedRotation } from './authority-report.ts';
 import type { StatusProblem } from './status.ts';
 
 /** A client of ours answers within a second or two. */
@@ -6,10 +6,7 @@ const PATIENCE_MS = 10_000;
 const MOST_IDENTITIES = 3;
 
 /** Who keeps a rotation from going on, since when, and what to do. */
-export function rotationProblems(
-  { rotation }: Pick<AuthorityReport, 'rotation'>,
-  nowMs: number,
-): readonly StatusProblem[] {
+export function rotationProblems(rotation: ReportedRotation | null, nowMs: number): readonly StatusProblem[] {
   if (rotation?.phase !== 'distributing' || nowMs - Date.parse(rotation.started) < PATIENCE_MS) return [];
   const since = rotation.started.replace(/\.\d+Z$/, 'Z');
   return rotation.clients

@@ -32,7 +32,7 @@ export interface StatusSources {
   /** The newest certificate of each identity on each node. */
   readonly issued: readonly IssuedRecord[];
   readonly svidTtlMs: number;
-  readonly authority: Pick<AuthorityReport, 'rotation'>;
+  readonly rotation: AuthorityReport['rotation'];
   /** Milliseconds since the epoch. */
   readonly nowMs: number;
 }
@@ -149,7 +149,7 @@ export function controlPlaneStatus(sources: StatusSources): ControlPlaneStatus {
     rootNamespace: settings.rootNamespace,
     svidTtlSeconds: sources.svidTtlMs / 1000,
     problems: [
-      ...rotationProblems(sources.authority, sources.nowMs),
+      ...rotationProblems(sources.rotation, sources.nowMs),
       ...[...sources.problems, ...state.problems, ...problems].map(statusProblem),
     ],
     clients: discovery.clients().map(statusClient),

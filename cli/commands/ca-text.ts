@@ -1,5 +1,6 @@
 import type {
   AuthorityReport,
+  ReportedCertificate,
   ReportedClient,
   ReportedRevocation,
   ReportedRotation,
@@ -7,7 +8,7 @@ import type {
 
 /** `tulle ca list`, for people. */
 export function formatAuthorities(report: AuthorityReport): string {
-  const { trustDomain, authorities, trusted, rotation, revoked } = report;
+  const { trustDomain, authorities, trusted, rotation, revoked, certificates } = report;
   const rows = authorities.map(({ phase, role, keyType, notBefore, notAfter, serial, subject }) => [
     phase,
     role,
@@ -24,12 +25,24 @@ export function formatAuthorities(report: AuthorityReport): string {
     `trusted roots: ${trusted.join(', ')}`,
     ...(rotation === null ? ['no rotation is under way'] : formatRotation(rotation)),
     ...(revoked.length === 0 ? ['nobody is revoked'] : ['revoked:', ...revoked.map(formatRevocation)]),
+    ...(certificates.length === 0 ? [] : ['', ...formatCertificates(certificates)]),
   ].join('\n');
 }
 
 function formatRevocation({ identity, serial, since, until }: ReportedRevocation): string {
   if (serial === null) return `  ${identity}, since ${since}`;
   return `  certificate ${serial} of ${identity}, since ${since}; it ends at ${until}`;
+}
+
+/** With what `ca revoke` takes. */
+function formatCertificates(certificates: readonly ReportedCertificate[]): readonly string[] {
+  const rows = certificates.map(({ identity, holder, serial, notAfter }) => [
+    serial,
+    identity,
+    holder,
+    notAfter.replace(/\.\d+Z$/, 'Z'),
+  ]);
+  return table([['SERIAL', 'IDENTITY', 'HOLDER', 'UNTIL'], ...rows]);
 }
 
 function formatRotation({ phase, started, until, clients }: ReportedRotation): readonly string[] {
