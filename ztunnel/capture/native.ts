@@ -135,9 +135,10 @@ export function openDescriptor(path: string): number {
   return check(`open ${path}`, open(path, O_RDONLY_CLOEXEC));
 }
 
+const limits = Buffer.alloc(16); // struct rlimit: now, at most
+
 /** How many descriptors this process may have open. Needs none itself. @throws NativeError */
 export function descriptorLimit(): bigint {
-  const limits = Buffer.alloc(16); // struct rlimit: now, at most
   check('getrlimit', getrlimit(RLIMIT_NOFILE, limits));
   return limits.readBigUInt64LE();
 }
