@@ -113,7 +113,7 @@ test.each([
   received(claimant === undefined ? unclaimed : connection);
   await eventually('an offer', () => said.includes('"offer"'));
   const [descriptor] = connection.sockets.map(({ fd }) => duplicate(fd ?? -1));
-  near.write(`{"type":"taken","id":"${connection.id}"}\n`);
+  near.write(`{"type":"taken","number":1}\n`);
   await handOver.untilMoved();
   await eventually('the last word', () => said.includes('"go"'));
   expect(told).toEqual([]);

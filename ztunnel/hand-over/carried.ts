@@ -47,10 +47,7 @@ export class CarriedError extends Error {
 }
 
 /** As a value for JSON; descriptors by their numbers in this process. */
-export function formatCarried(connection: CarriedConnection): {
-  readonly id: string;
-  readonly sockets: unknown;
-} {
+export function formatCarried(connection: CarriedConnection): object {
   const sockets = connection.sockets.map((socket) => ({
     ...socket,
     unsent: Buffer.from(socket.unsent).toString('base64'),

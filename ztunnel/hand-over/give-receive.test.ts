@@ -117,18 +117,6 @@ function openDescriptors(): number {
   return readdirSync('/proc/self/fd').length;
 }
 
-test('of two with the same ID the second stays, and the first goes', async () => {
-  await receive();
-  await eventually('a successor', () => giver.hasSuccessor);
-  const [first, second] = [await carried(), await carried()];
-  const settled = Promise.all([giver.offer(first.connection), giver.offer(second.connection)]);
-  expect(await settled).toEqual(['taken', 'kept']);
-  const [taken] = await eventually('a connection', () => (arrived.length > 0 ? arrived : undefined));
-  if (taken === undefined) throw new TypeError('none has arrived');
-  await expectAlive(first.application, taken);
-  await expectAlive(second.application, second.connection);
-});
-
 test('a connection that is taken lives on at the successor, and is known there by what was said of it', async () => {
   await receive();
   const { application, connection } = await carried();
@@ -206,7 +194,7 @@ test.for([
     socket.on('end', () => socket.end());
     for (const line of [
       { type: 'hello', pid: process.pid },
-      { type: 'offer', cookies, connection },
+      { type: 'offer', number: 1, cookies, connection },
     ])
       socket.write(`${JSON.stringify(line)}\n`);
   });
@@ -228,10 +216,15 @@ test('a process that knows no hand-over of connections is told apart', async () 
   await expect(receive()).rejects.toThrow('it answered 404');
 });
 
-test('what was taken lives on when the retiring process dies before it has said the last word', async () => {
+/** A process that gives up a connection, and dies when it is taken. */
+async function dyingGiver(
+  ...args: string[]
+): Promise<{ readonly application: Socket; readonly failures: readonly string[] }> {
   const port = 20_000 + (process.pid % 10_000);
   const path = join(folder, 'retiring');
-  const child = spawn(process.execPath, [PROGRAM, `${port}`, path], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const child = spawn(process.execPath, [PROGRAM, `${port}`, path, ...args], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
   const output = child.stdout.setEncoding('utf8');
   let printed = '';
   output.on('data', (text) => {
@@ -239,11 +232,47 @@ test('what was taken lives on when the retiring process dies before it has said 
   });
   await eventually('it is ready', () => printed.includes('ready'));
   const application = connect({ port, host: '127.0.0.1', allowHalfOpen: true });
+  const failures: string[] = [];
+  application.on('error', (error: Error & { readonly code?: string }) => failures.push(`${error.code}`));
   sockets.push(application);
   await eventually('it has the connection', () => printed.includes('detached'));
   const ended = once(child, 'exit');
   await receiveFrom(path);
   expect((await ended)[1]).toBe('SIGKILL');
+  return { application, failures };
+}
+
+test('what was taken lives on when the retiring process dies before it has said the last word', async () => {
+  const { application } = await dyingGiver();
   const taken = await eventually('it has arrived', () => arrived[0]);
   await expectAlive(application, taken);
+});
+
+test('what the retiring process went on with before it died is not taken up where it had stopped, but reset', async () => {
+  const { failures } = await dyingGiver('keep');
+  await eventually('a reset', () => failures.length > 0);
+  expect([failures, arrived]).toEqual([['ECONNRESET'], []]);
+});
+
+test('what a successor takes with it that dies before it hears the last word is reset', async () => {
+  const { near, far } = await socketPair();
+  sockets.push(near, far);
+  giver.accept(far);
+  const { application, connection } = await carried();
+  const failed = once(application, 'error');
+  near.end('{"type":"taken","number":1}\n');
+  expect(await giver.offer(connection)).toBe('taken');
+  expect(await failed).toMatchObject([{ code: 'ECONNRESET' }]);
+});
+
+test('an answer that comes late is not taken for that of the next offer', async () => {
+  const { near, far } = await socketPair();
+  sockets.push(near, far);
+  giver.accept(far);
+  const [first, second] = [await carried(), await carried()];
+  expect(await giver.offer(first.connection)).toBe('kept');
+  near.write('{"type":"taken","number":1}\n{"type":"refused","number":2,"reason":"not now"}\n');
+  expect(await giver.offer(second.connection)).toBe('kept');
+  await expectAlive(first.application, first.connection);
+  await expectAlive(second.application, second.connection);
 });

@@ -1,17 +1,18 @@
 import type { Socket } from 'node:net';
 import type { Logger } from 'pino';
-import { closeDescriptor } from '../capture/in-pod-sockets.ts';
 import { NativeError } from '../capture/native.ts';
-import { socketCookie } from '../capture/tcp-socket.ts';
 import { type CarriedConnection, type CarriedKind, formatCarried, type HandOverOutcome } from './carried.ts';
 import { type FromRetiring, parseFromSuccessor } from './hand-over-messages.ts';
-import { LineSocket } from './line-socket.ts';
+import { LineSocket, type LineSocketOptions, type Lines } from './line-socket.ts';
 import type { Settled } from './port.ts';
+import { type HandOverSystem, SYSTEM } from './system.ts';
 
 export interface GiverOptions {
   readonly logger: Logger;
   /** For the answer to an offer. Default 2 s. */
   readonly answerMs?: number;
+  /** Default: the kernel. */
+  readonly system?: HandOverSystem;
 }
 
 interface Offered {
@@ -25,12 +26,16 @@ const ANSWER_MS = 2_000;
 /** The retiring process's end: offers connections to the successor that has asked for them, the last one if there were several. */
 export class Giver {
   readonly #options: GiverOptions;
-  readonly #offered = new Map<string, Offered>();
+  readonly #system: HandOverSystem;
+  /** By their numbers. */
+  readonly #offered = new Map<number, Offered>();
   readonly #counts = new Map<string, number>();
-  #successor: LineSocket | undefined;
+  #offers = 0;
+  #successor: Lines | undefined;
 
   constructor(options: GiverOptions) {
     this.#options = options;
+    this.#system = options.system ?? SYSTEM;
   }
 
   /** Whether there is anybody to hand over to. */
@@ -45,8 +50,13 @@ export class Giver {
 
   /** A successor has asked for connections. @param socket becomes this one's */
   accept(socket: Socket): void {
+    this.speak((options) => new LineSocket(socket, options));
+  }
+
+  /** A successor has asked for connections. @param open opens the way to it */
+  speak(open: (options: LineSocketOptions) => Lines): void {
     this.close();
-    const successor = new LineSocket(socket, {
+    const successor = open({
       onMessage: (message) => this.#hear(message),
       onClose: () => {
         if (this.#successor !== successor) return;
@@ -60,17 +70,17 @@ export class Giver {
 
   /** Offers a connection. What it resolves to holds for good: `taken`, and its descriptors are closed here; or `kept`. */
   async offer(connection: CarriedConnection): Promise<Settled> {
-    // The client of a tunnel chooses its ID, and may choose one twice.
-    if (this.#offered.has(connection.id)) return this.#kept(connection, 'drained_same_id');
-    const cookies = this.#successor && cookiesOf(connection);
+    const cookies = this.#successor && this.#putOnOffer(connection);
     if (cookies === undefined) return this.#kept(connection, 'drained_no_successor');
+    this.#offers += 1;
+    const number = this.#offers;
     const { promise, resolve } = Promise.withResolvers<Settled>();
     const timer = setTimeout(
-      () => this.#keep(connection.id, 'drained_no_answer'),
+      () => this.#keep(number, 'drained_no_answer'),
       this.#options.answerMs ?? ANSWER_MS,
     );
-    this.#offered.set(connection.id, { connection, timer, settle: resolve });
-    this.#say({ type: 'offer', cookies, connection: formatCarried(connection) });
+    this.#offered.set(number, { connection, timer, settle: resolve });
+    this.#say({ type: 'offer', number, cookies, connection: formatCarried(connection) });
     return promise;
   }
 
@@ -90,30 +100,33 @@ export class Giver {
 
   #hear(message: unknown): void {
     const said = parseFromSuccessor(message);
-    const offered = this.#offered.get(said.id);
+    const offered = this.#offered.get(said.number);
     // It came too late: it was told so.
     if (offered === undefined) return;
+    const { connection } = offered;
     if (said.type === 'refused') {
-      const { kind } = offered.connection;
-      this.#options.logger.warn({ kind, reason: said.reason }, 'successor has refused a connection');
-      this.#keep(said.id, 'drained_refused');
+      const fields = { kind: connection.kind, reason: said.reason };
+      this.#options.logger.warn(fields, 'successor has refused a connection');
+      this.#keep(said.number, 'drained_refused');
       return;
     }
-    this.#forget(said.id);
-    this.#say({ type: 'go', id: said.id });
-    for (const { fd } of offered.connection.sockets) if (fd !== undefined) closeDescriptor(fd);
-    this.count(offered.connection.kind, 'handed_over');
+    this.#forget(said.number);
+    this.#say({ type: 'go', number: said.number });
+    for (const fd of descriptorsOf(connection)) this.#system.close(fd);
+    this.count(connection.kind, 'handed_over');
     offered.settle('taken');
   }
 
   #keepAll(): void {
-    for (const id of [...this.#offered.keys()]) this.#keep(id, 'drained_successor_lost');
+    for (const number of [...this.#offered.keys()]) this.#keep(number, 'drained_successor_lost');
   }
 
-  #keep(id: string, outcome: HandOverOutcome): void {
-    const offered = this.#forget(id);
+  #keep(number: number, outcome: HandOverOutcome): void {
+    const offered = this.#forget(number);
     if (offered === undefined) return;
-    this.#say({ type: 'withdraw', id });
+    // What is said may be lost with this process: what is on the socket is not.
+    for (const fd of descriptorsOf(offered.connection)) this.#system.setOffered(fd, false);
+    this.#say({ type: 'withdraw', number });
     offered.settle(this.#kept(offered.connection, outcome));
   }
 
@@ -122,11 +135,22 @@ export class Giver {
     return 'kept';
   }
 
-  #forget(id: string): Offered | undefined {
-    const offered = this.#offered.get(id);
+  #forget(number: number): Offered | undefined {
+    const offered = this.#offered.get(number);
     clearTimeout(offered?.timer);
-    this.#offered.delete(id);
+    this.#offered.delete(number);
     return offered;
+  }
+
+  /** What the successor will know the sockets by; undefined: they cannot be told. */
+  #putOnOffer(connection: CarriedConnection): (string | null)[] | undefined {
+    try {
+      for (const fd of descriptorsOf(connection)) this.#system.setOffered(fd, true);
+      return connection.sockets.map(({ fd }) => (fd === undefined ? null : `${this.#system.cookie(fd)}`));
+    } catch (error) {
+      if (error instanceof NativeError) return undefined;
+      throw error;
+    }
   }
 
   #say(message: FromRetiring): void {
@@ -134,12 +158,6 @@ export class Giver {
   }
 }
 
-/** What the successor will know the sockets by; undefined: they cannot be told. */
-function cookiesOf({ sockets }: CarriedConnection): (string | null)[] | undefined {
-  try {
-    return sockets.map(({ fd }) => (fd === undefined ? null : `${socketCookie(fd)}`));
-  } catch (error) {
-    if (error instanceof NativeError) return undefined;
-    throw error;
-  }
+function descriptorsOf({ sockets }: CarriedConnection): readonly number[] {
+  return sockets.flatMap(({ fd }) => fd ?? []);
 }

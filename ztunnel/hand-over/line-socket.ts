@@ -10,8 +10,15 @@ export interface LineSocketOptions {
 /** A line of JSON that is longer than this ends the connection: a connection may have megabytes with it. */
 const MAX_LINE_BYTES = 64 << 20;
 
+/** Where messages go, and whence they come as the options say. */
+export interface Lines extends Disposable {
+  readonly send: (message: object) => void;
+  /** After what has been sent. */
+  readonly end: () => void;
+}
+
 /** A Unix socket on which both ends write lines of JSON. */
-export class LineSocket implements Disposable {
+export class LineSocket implements Lines {
   readonly #socket: Socket;
   readonly #options: LineSocketOptions;
   #pieces: Buffer[] = [];

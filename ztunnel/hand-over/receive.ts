@@ -1,18 +1,15 @@
-import type { Socket } from 'node:net';
 import type { Logger } from 'pino';
-import { closeDescriptor } from '../capture/in-pod-sockets.ts';
-import { hasCode, NativeError, pollAsync } from '../capture/native.ts';
-import { socketCookie } from '../capture/tcp-socket.ts';
+import { hasCode, NativeError } from '../capture/native.ts';
 import { askUpgrade } from './ask-upgrade.ts';
 import { type CarriedConnection, CarriedError, parseCarried } from './carried.ts';
-import { openProcess, takeDescriptor } from './descriptors.ts';
 import {
   type FromRetiring,
   type FromSuccessor,
   HAND_OVER_PROTOCOL,
   parseFromRetiring,
 } from './hand-over-messages.ts';
-import { LineSocket } from './line-socket.ts';
+import { LineSocket, type LineSocketOptions, type Lines } from './line-socket.ts';
+import { type HandOverSystem, SYSTEM } from './system.ts';
 
 export interface ReceiverOptions {
   readonly logger: Logger;
@@ -22,13 +19,12 @@ export interface ReceiverOptions {
   readonly onConnection: (connection: CarriedConnection) => void;
   /** What became of one that stayed where it was. */
   readonly onOutcome: (of: string, outcome: string) => void;
+  /** Default: the kernel. */
+  readonly system?: HandOverSystem;
 }
 
 /** Below what a start may take. */
 const ANSWER_MS = 3_000;
-/** From the end of what a process has open to its own. */
-const DEATH_MS = 1_000;
-const POLLIN = 1;
 
 /**
  * Has a process that is about to retire hand its connections over, when its time comes.
@@ -42,21 +38,25 @@ export async function receiveConnections(socketPath: string, options: ReceiverOp
     protocol: HAND_OVER_PROTOCOL,
     answerMs: ANSWER_MS,
   });
-  return new Receiver(socket, options);
+  return new Receiver((lines) => new LineSocket(socket, lines), options);
 }
 
 /** The successor's end. */
-class Receiver implements Disposable {
+export class Receiver implements Disposable {
   readonly #options: ReceiverOptions;
-  readonly #lines: LineSocket;
-  /** Taken, and not to be touched yet. */
-  readonly #held = new Map<string, CarriedConnection>();
+  readonly #system: HandOverSystem;
+  readonly #lines: Lines;
+  /** Taken, and not to be touched yet, by the numbers of their offers. */
+  readonly #held = new Map<number, CarriedConnection>();
   #pidfd: number | undefined;
   #taken = 0;
+  #isOver = false;
 
-  constructor(socket: Socket, options: ReceiverOptions) {
+  /** @param open opens the way to the process that is about to retire */
+  constructor(open: (options: LineSocketOptions) => Lines, options: ReceiverOptions) {
     this.#options = options;
-    this.#lines = new LineSocket(socket, {
+    this.#system = options.system ?? SYSTEM;
+    this.#lines = open({
       onMessage: (message) => this.#hear(parseFromRetiring(message)),
       onClose: (error) => this.#onClose(error),
     });
@@ -64,39 +64,59 @@ class Receiver implements Disposable {
 
   /** Takes nothing more. What was taken and not said to be ours stays the other's. */
   [Symbol.dispose](): void {
+    this.#isOver = true;
     this.#lines[Symbol.dispose]();
   }
 
   #hear(said: FromRetiring): void {
     switch (said.type) {
       case 'hello':
-        this.#pidfd ??= openProcess(said.pid);
+        this.#pidfd ??= this.#system.openProcess(said.pid);
         break;
       case 'offer':
         this.#say(this.#take(said));
         break;
       case 'go':
-        this.#release(said.id, (connection) => this.#deliver(connection));
+        this.#release(said.number, (connection) => this.#deliver(connection));
         break;
       case 'withdraw':
-        this.#release(said.id, closeAll);
+        this.#release(said.number, (connection) => this.#closeAll(connection));
         break;
       case 'outcome':
         this.#options.onOutcome(said.of, said.outcome);
     }
   }
 
-  #take({ connection: value, cookies }: FromRetiring & { readonly type: 'offer' }): FromSuccessor {
-    const { id } = value;
+  #take({ number, connection, cookies }: FromRetiring & { readonly type: 'offer' }): FromSuccessor {
     try {
-      const offered = parseCarried(value);
-      const reason = this.#held.has(id) ? 'it is here already' : this.#options.whyNot(offered);
-      if (reason !== undefined) return { type: 'refused', id, reason };
-      this.#held.set(id, takeSockets(this.#pidfd ?? -1, offered, cookies));
-      return { type: 'taken', id };
+      const offered = parseCarried(connection);
+      const reason = this.#held.has(number) ? 'it is here already' : this.#options.whyNot(offered);
+      if (reason !== undefined) return { type: 'refused', number, reason };
+      this.#held.set(number, this.#takeSockets(offered, cookies));
+      return { type: 'taken', number };
     } catch (error) {
       if (!(error instanceof NativeError || error instanceof CarriedError)) throw error;
-      return { type: 'refused', id, reason: error.message };
+      return { type: 'refused', number, reason: error.message };
+    }
+  }
+
+  /** Takes all sockets, and looks at what it got: the very ones. @throws NativeError, CarriedError; nothing is taken then */
+  #takeSockets(offered: CarriedConnection, cookies: readonly (string | null)[]): CarriedConnection {
+    const sockets: CarriedConnection['sockets'][number][] = [];
+    try {
+      for (const [at, socket] of offered.sockets.entries()) {
+        const fd = socket.fd === undefined ? undefined : this.#system.take(this.#pidfd ?? -1, socket.fd);
+        sockets.push({ ...socket, fd });
+        if (fd !== undefined && `${this.#system.cookie(fd)}` !== cookies[at]) {
+          throw new CarriedError(`descriptor ${socket.fd} is not the socket that it was`);
+        }
+      }
+      return { ...offered, sockets };
+    } catch (error) {
+      this.#closeAll({ sockets });
+      throw hasCode(error, 'ENOTSOCK')
+        ? new CarriedError('a descriptor is no socket', { cause: error })
+        : error;
     }
   }
 
@@ -104,69 +124,49 @@ class Receiver implements Disposable {
     this.#lines.send(message);
   }
 
-  #release(id: string, use: (connection: CarriedConnection) => void): void {
-    const connection = this.#held.get(id);
-    this.#held.delete(id);
+  #release(number: number, use: (connection: CarriedConnection) => void): void {
+    const connection = this.#held.get(number);
+    this.#held.delete(number);
     if (connection !== undefined) use(connection);
   }
 
   #deliver(connection: CarriedConnection): void {
     this.#taken += 1;
+    for (const fd of descriptorsOf(connection)) this.#system.setOffered(fd, false);
     this.#options.onConnection(connection);
   }
 
-  /** What it did not say to be ours is ours only if it can no longer go on with it itself. */
+  /** What is the other's still goes on; what is nobody's any more is reset by that. */
+  #closeAll(connection: Pick<CarriedConnection, 'sockets'>): void {
+    for (const fd of descriptorsOf(connection)) this.#system.close(fd);
+  }
+
   #onClose(error: Error | undefined): void {
-    const { logger } = this.#options;
-    const reason = error?.message;
-    const finish = (isGone: boolean): void => {
-      const use = isGone ? (each: CarriedConnection) => this.#deliver(each) : closeAll;
-      for (const id of [...this.#held.keys()]) this.#release(id, use);
-      if (this.#pidfd !== undefined) closeDescriptor(this.#pidfd);
-      this.#pidfd = undefined;
-      const fields = { connections: this.#taken, ...(reason !== undefined && { reason }) };
-      logger.info(fields, 'predecessor hands nothing more over');
-    };
     // Without a code it is our own: the other is there, and has been told.
-    const isOurs = error !== undefined && !('code' in error);
-    if (this.#pidfd === undefined || this.#held.size === 0 || isOurs) finish(false);
-    else whenGone(this.#pidfd, finish);
+    const isOurs = this.#isOver || (error !== undefined && !('code' in error));
+    if (this.#pidfd === undefined || this.#held.size === 0 || isOurs) this.#finish(false, error);
+    else this.#system.whenGone(this.#pidfd, (isGone) => this.#finish(isGone, error));
   }
-}
 
-/** Takes all sockets, and looks at what it got: the very ones. @throws NativeError, CarriedError; nothing is taken then */
-function takeSockets(
-  pidfd: number,
-  offered: CarriedConnection,
-  cookies: readonly (string | null)[],
-): CarriedConnection {
-  const sockets: CarriedConnection['sockets'][number][] = [];
-  try {
-    for (const [at, socket] of offered.sockets.entries()) {
-      const fd = socket.fd === undefined ? undefined : takeDescriptor(pidfd, socket.fd);
-      sockets.push({ ...socket, fd });
-      if (fd !== undefined && `${socketCookie(fd)}` !== cookies[at]) {
-        throw new CarriedError(`descriptor ${socket.fd} is not the socket that it was`);
-      }
+  /** What the other did not say to be ours is ours only if it is gone, and did not go on with it before. */
+  #finish(isGone: boolean, error: Error | undefined): void {
+    for (const [number, connection] of [...this.#held]) {
+      const isOurs = isGone && !this.#isOver && this.#isOnOffer(connection);
+      this.#release(number, (each) => (isOurs ? this.#deliver(each) : this.#closeAll(each)));
     }
-    return { ...offered, sockets };
-  } catch (error) {
-    closeAll({ sockets });
-    throw hasCode(error, 'ENOTSOCK')
-      ? new CarriedError('a descriptor is no socket', { cause: error })
-      : error;
+    if (this.#pidfd !== undefined) this.#system.close(this.#pidfd);
+    this.#pidfd = undefined;
+    const fields = { connections: this.#taken, ...(error !== undefined && { reason: error.message }) };
+    this.#options.logger.info(fields, 'predecessor hands nothing more over');
+  }
+
+  /** Where there is no socket left to ask, there are no bytes to move either. */
+  #isOnOffer(connection: CarriedConnection): boolean {
+    const descriptors = descriptorsOf(connection);
+    return descriptors.length > 0 && descriptors.every((fd) => this.#system.isOffered(fd));
   }
 }
 
-/** Closes what another process has still. */
-function closeAll({ sockets }: Pick<CarriedConnection, 'sockets'>): void {
-  for (const { fd } of sockets) if (fd !== undefined) closeDescriptor(fd);
-}
-
-/** Whether the process is gone within a second, at most. */
-function whenGone(pidfd: number, done: (isGone: boolean) => void): void {
-  const entry = Buffer.alloc(8); // struct pollfd
-  entry.writeInt32LE(pidfd, 0);
-  entry.writeInt16LE(POLLIN, 4);
-  pollAsync(entry, 1, DEATH_MS, () => done((entry.readInt16LE(6) & POLLIN) !== 0));
+function descriptorsOf({ sockets }: Pick<CarriedConnection, 'sockets'>): readonly number[] {
+  return sockets.flatMap(({ fd }) => fd ?? []);
 }

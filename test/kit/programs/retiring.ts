@@ -1,5 +1,6 @@
 /**
- * A process that gives up one connection and dies before it says that it has: `node retiring.ts PORT SOCKET`. Whoever connects to the
+ * A process that gives up one connection and dies before it says that it has: `node retiring.ts PORT SOCKET`; with `keep` after that,
+ * it goes on with the connection itself before it dies. Whoever connects to the
  * port of 127.0.0.1 has the connection; whoever asks for connections at the socket is offered it. Prints `ready`, then `detached`.
  */
 import { createServer } from 'node:net';
@@ -7,12 +8,14 @@ import { parseArgs } from 'node:util';
 import { socketCookie } from '#ztunnel/capture/tcp-socket.ts';
 import { duplicate } from '#ztunnel/hand-over/descriptors.ts';
 import { handOverUpgrade } from '#ztunnel/hand-over/routes.ts';
+import { SYSTEM } from '#ztunnel/hand-over/system.ts';
 import { SocketLeg } from '#ztunnel/hbone/socket-leg.ts';
 import { listenHttp } from '#ztunnel/http-listener.ts';
 
-const [port = '', path = ''] = parseArgs({ allowPositionals: true }).positionals;
+const [port = '', path = '', keep] = parseArgs({ allowPositionals: true }).positionals;
 const peer = { address: '10.0.0.1:1' };
 let offer: object | undefined;
+let offered = -1;
 
 createServer({ allowHalfOpen: true }, (socket) => {
   const leg = new SocketLeg(socket);
@@ -33,14 +36,19 @@ createServer({ allowHalfOpen: true }, (socket) => {
     },
     sockets: [{ ...detached, unsent: Buffer.from('written before').toString('base64') }],
   };
-  offer = { type: 'offer', cookies: [`${socketCookie(detached.fd ?? -1)}`], connection };
+  offered = detached.fd ?? -1;
+  SYSTEM.setOffered(offered, true);
+  offer = { type: 'offer', number: 1, cookies: [`${socketCookie(offered)}`], connection };
   console.log('detached');
 }).listen(Number(port), '127.0.0.1');
 
 const upgrade = handOverUpgrade((socket) => {
   socket.write(`${JSON.stringify({ type: 'hello', pid: process.pid })}\n${JSON.stringify(offer)}\n`);
   // The answer: it is taken, and would now be told that it may go on.
-  socket.once('data', () => process.kill(process.pid, 'SIGKILL'));
+  socket.once('data', () => {
+    if (keep !== undefined) SYSTEM.setOffered(offered, false);
+    process.kill(process.pid, 'SIGKILL');
+  });
 });
 await listenHttp({ path }, [], () => undefined, [upgrade]);
 console.log('ready');
