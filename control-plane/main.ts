@@ -28,6 +28,7 @@ import {
 } from './serve/caller-tokens.ts';
 import { ListenError, listenGrpc } from './serve/grpc-listener.ts';
 import { createDiscoveryServer } from './serve/server.ts';
+import { Shortages } from './serve/shortages.ts';
 import { servedWaypoints } from './served-waypoints.ts';
 import { issueServerCertificate, renewServerCertificate } from './server-certificate.ts';
 import { openSettingsFile, SettingsFileError } from './settings-file.ts';
@@ -108,7 +109,9 @@ async function openParts(
   const issued = opened.adopt(openIssuedLog(join(stateDirectory, 'issued.sqlite')), (log) => log.close());
   const revocations = openRevocations(join(stateDirectory, 'ca', 'revoked.json'));
   const tokens = openCallerTokens(join(stateDirectory, 'tokens'));
-  const discovery = createDiscoveryServer({ tokens, logger: logger.child({ component: 'xds' }) });
+  const shortages = new Shortages();
+  const onShortage = (subject: string, error: string): void => shortages.note(subject, error);
+  const discovery = createDiscoveryServer({ tokens, logger: logger.child({ component: 'xds' }), onShortage });
   const enrolment = openEnrolmentFiles(stateDirectory, config.nodes);
   const wanted = openWaypointsFile(join(stateDirectory, 'run', 'waypoints.json'));
 
@@ -135,6 +138,7 @@ async function openParts(
       certificate: await issue(),
       services,
       tokens,
+      onShortage,
       logger,
     }),
   );
@@ -162,6 +166,7 @@ async function openParts(
       issued: issued.latest(),
       svidTtlMs: config.svidTtlMs,
       rotation: ca.rotation(),
+      shortages: shortages.current(),
       nowMs: Date.now(),
     });
   const routes = new Map<string, () => unknown>([

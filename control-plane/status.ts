@@ -9,6 +9,7 @@ import type { PolicyStatus } from './derive/policy-status.ts';
 import type { MeshState } from './mesh-state.ts';
 import { rotationProblems } from './rotation-problems.ts';
 import type { ClientStatus, DiscoveryServer } from './serve/server.ts';
+import type { Shortage } from './serve/shortages.ts';
 import { formatPosition, type Problem } from './source/objects.ts';
 import {
   type PolicyWaypoints,
@@ -33,6 +34,7 @@ export interface StatusSources {
   readonly issued: readonly IssuedRecord[];
   readonly svidTtlMs: number;
   readonly rotation: AuthorityReport['rotation'];
+  readonly shortages: readonly Shortage[];
   /** Milliseconds since the epoch. */
   readonly nowMs: number;
 }
@@ -150,6 +152,7 @@ export function controlPlaneStatus(sources: StatusSources): ControlPlaneStatus {
     svidTtlSeconds: sources.svidTtlMs / 1000,
     problems: [
       ...rotationProblems(sources.rotation, sources.nowMs),
+      ...sources.shortages.map(shortageProblem),
       ...[...sources.problems, ...state.problems, ...problems].map(statusProblem),
     ],
     clients: discovery.clients().map(statusClient),
@@ -179,6 +182,18 @@ export function servedResources(state: MeshState): ServedResources {
 
 function statusProblem({ position, ...problem }: Problem): StatusProblem {
   return { ...problem, position: formatPosition(position) };
+}
+
+function shortageProblem({ subject, sinceMs, error }: Shortage): StatusProblem {
+  const since = new Date(sinceMs).toISOString().replace(/\.\d+Z$/, 'Z');
+  return {
+    object: 'control-plane',
+    position: '',
+    path: '',
+    message: `${subject} are refused since ${since}: ${error}`,
+    severity: 'warning',
+    effect: 'others are served',
+  };
 }
 
 function statusClient({ node, connected, xds }: ClientStatus): StatusClient {

@@ -22,6 +22,8 @@ export interface ConnectionGuard {
   readonly accepted: (peer: string, caller: string) => string | undefined;
   /** A call from there showed none. */
   readonly refused: (peer: string) => void;
+  /** Who has how many, for people. */
+  readonly describe: () => string;
 }
 
 interface Connection {
@@ -95,6 +97,11 @@ export function createConnectionGuard(limits: ConnectionLimits = {}): Connection
       if (connection === undefined) return;
       connection.refusals += 1;
       if (connection.refusals >= maxRefused) destroy(connection);
+    },
+    describe: () => {
+      const [most] = [...byCaller].toSorted(([, a], [, b]) => b - a);
+      const known = most === undefined ? '' : `, most are of ${most[0]} (${most[1]})`;
+      return `${unknown.size} have shown no token${known}`;
     },
   };
 }

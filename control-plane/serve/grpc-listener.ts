@@ -13,6 +13,7 @@ import type { Logger } from 'pino';
 import { type CallLimits, createCallGuard } from './call-guard.ts';
 import type { CallerTokens } from './caller-tokens.ts';
 import { type ConnectionLimits, createConnectionGuard } from './connection-guard.ts';
+import { createRefusalLog } from './refusal-log.ts';
 
 /** The address cannot be listened on; the message says why and what to do. */
 export class ListenError extends Error {
@@ -31,6 +32,12 @@ export interface GrpcService {
   readonly implementation: UntypedServiceImplementation;
 }
 
+/** How much there may be of what is not yet anybody's. */
+export interface ListenerLimits {
+  /** Connections at a time, authenticated or not. Default 4096. */
+  readonly maxConnections?: number;
+}
+
 /** A listening gRPC server. */
 export interface GrpcListener extends AsyncDisposable {
   readonly port: number;
@@ -38,8 +45,6 @@ export interface GrpcListener extends AsyncDisposable {
   readonly setCertificate: (certificate: ServerCertificate) => void;
 }
 
-/** Connections at a time, authenticated or not. */
-const MOST_CONNECTIONS = 4096;
 const HANDSHAKE_TIMEOUT_MS = 10_000;
 
 /** How long clients have to close their side when the server closes. */
@@ -59,7 +64,9 @@ export async function listenGrpc(options: {
   readonly services: readonly GrpcService[];
   readonly tokens: CallerTokens;
   /** Of callers and connections; what is not there is by default. */
-  readonly limits?: CallLimits & ConnectionLimits;
+  readonly limits?: CallLimits & ConnectionLimits & ListenerLimits;
+  /** Told of each connection for which there is no room. */
+  readonly onShortage?: (subject: string, error: string) => void;
   readonly logger: Logger;
 }): Promise<GrpcListener> {
   setLogVerbosity(logVerbosity.NONE); // What matters is logged here; it would write to the console.
@@ -87,7 +94,14 @@ export async function listenGrpc(options: {
     socket.on('close', () => sockets.delete(socket));
     injector.injectConnection(socket);
   });
-  listener.maxConnections = MOST_CONNECTIONS;
+  const dropped = createRefusalLog(logger, 'connection refused');
+  const { maxConnections = 4096 } = limits;
+  listener.maxConnections = maxConnections;
+  listener.on('drop', (connection) => {
+    const reason = `all ${maxConnections} connections are in use: ${connections.describe()}`;
+    dropped.write({ peer: connection?.remoteAddress, reason });
+    options.onShortage?.('connections', reason);
+  });
   await listen(listener, options.host, options.port);
   const address = listener.address();
   return {

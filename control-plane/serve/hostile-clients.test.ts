@@ -4,6 +4,7 @@ import { status } from '@grpc/grpc-js';
 import { expect, test, vi } from 'vitest';
 import { CLUSTER_TYPE } from '#api/envoy/types.ts';
 import { ADDRESS_TYPE, AUTHORIZATION_TYPE } from '#api/resource.ts';
+import type { Workload } from '#api/workload.ts';
 import { eventually } from '#test/kit/eventually.ts';
 import { openRawChannel, openRawTls, type RawDiscovery } from '#test/kit/raw-grpc.ts';
 import { policy, workload } from '#test/kit/resources.ts';
@@ -201,6 +202,68 @@ test('who does not read is cut after a while, and what waits for it is given up'
     expect.objectContaining({ msg: 'client cut, as it does not read what it is sent', caller: 'node/n1' }),
   );
   await served.isServed();
+});
+
+test('what the streams of one client leave unread is bounded, whatever is published', async () => {
+  const limits = { maxUnreadBytes: 40_000_000 };
+  await using server = await openTestServer({ limits });
+  using served = good(server);
+  const large = (revision: string): Workload[] =>
+    Array.from({ length: 2000 }, (_, i) =>
+      workload({ name: `pod-${i}`, hostname: `${revision}.`.padEnd(10_000, 'x') }),
+    );
+  server.publish(...large('a'));
+  const before = process.memoryUsage();
+  using channels = new DisposableStack();
+  const calls = Array.from({ length: 64 }, () => {
+    const call = channels.use(openRawChannel(server)).discovery(tokenOf('n1'));
+    call.stream.pause();
+    call.send({ typeUrl: AUTHORIZATION_TYPE });
+    // All of it, again and again.
+    for (let i = 0; i < 10; i += 1) call.send({ typeUrl: ADDRESS_TYPE, resourceNamesSubscribe: ['*'] });
+    return call;
+  });
+  const refused: string[] = [];
+  for (const call of calls) void call.ended.then(({ details }) => refused.push(details));
+  await eventually('those beyond the bound are refused', () => refused.length === 62);
+  server.publish(...large('b'));
+  await served.isServed();
+  const { rss, arrayBuffers } = process.memoryUsage();
+  // Two hold twenty million bytes each; the other 62 would hold as much, and more each time they ask.
+  expect(arrayBuffers - before.arrayBuffers).toBeLessThan(200_000_000);
+  expect(rss - before.rss).toBeLessThan(500_000_000);
+  const reason = 'node/n1 leaves more than 40000000 bytes unread, in 2 streams';
+  expect(new Set(refused)).toEqual(new Set([reason]));
+  expect(server.log).toContainEqual(expect.objectContaining({ msg: 'client refused', node: 'n1', reason }));
+  expect(server.shortages.current()).toMatchObject([{ subject: 'streams of node/n1', error: reason }]);
+  const [held] = calls.filter(({ stream }) => !stream.closed);
+  held?.stream.resume();
+  await eventually('one that reads again gets what it missed, and nothing twice', () => {
+    const addresses = held?.responses.filter(({ typeUrl }) => typeUrl === ADDRESS_TYPE) ?? [];
+    const counts = addresses.map(({ resources, removedResources }) => [
+      resources.length,
+      removedResources.length,
+    ]);
+    return JSON.stringify(counts) === '[[2000,0],[0,2000]]';
+  });
+}, 60_000);
+
+test('connections for which there is no room are counted in the log, and a shortage', async () => {
+  await using server = await openTestServer({ limits: { maxConnections: 3 } });
+  using served = good(server);
+  await served.isServed();
+  const idle = Array.from({ length: 2 }, () => openRawTls(server).resume());
+  for (const socket of idle) await once(socket, 'secureConnect');
+  const more = Array.from({ length: 5 }, () => openRawTls(server).resume());
+  const error = 'all 3 connections are in use: 2 have shown no token, most are of node/n2 (1)';
+  await eventually('they are refused', () => more.every(({ destroyed }) => destroyed));
+  expect(server.log.filter(({ msg }) => msg === 'connection refused')).toHaveLength(5);
+  expect(server.log).toContainEqual(
+    expect.objectContaining({ msg: 'connection refused', peer: '127.0.0.1', reason: error }),
+  );
+  expect(server.shortages.current()).toMatchObject([{ subject: 'connections', error }]);
+  await served.isServed();
+  for (const socket of idle) socket.destroy();
 });
 
 test('who reads a long message over a slow line gets it', async () => {

@@ -2,13 +2,17 @@ import type { Logger } from 'pino';
 
 const MOST_A_SECOND = 10;
 
-/** Writes why callers were not authenticated, so few that callers cannot fill a disk with it. */
+/** Writes why callers are refused, so few that callers cannot fill a disk with it. */
 export interface RefusalLog {
   readonly write: (fields: Readonly<Record<string, unknown>>) => void;
 }
 
-/** At most ten lines a second; the next one after that says how many were left out. */
-export function createRefusalLog(logger: Logger, now: () => number = Date.now): RefusalLog {
+/** At most ten lines a second of that message; the next one after that says how many were left out. */
+export function createRefusalLog(
+  logger: Logger,
+  message = 'client not authenticated',
+  now: () => number = Date.now,
+): RefusalLog {
   let second = 0;
   let written = 0;
   let omitted = 0;
@@ -24,7 +28,7 @@ export function createRefusalLog(logger: Logger, now: () => number = Date.now): 
         return;
       }
       written += 1;
-      logger.warn({ ...fields, ...(omitted > 0 && { omitted }) }, 'client not authenticated');
+      logger.warn({ ...fields, ...(omitted > 0 && { omitted }) }, message);
       omitted = 0;
     },
   };

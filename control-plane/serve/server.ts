@@ -63,6 +63,8 @@ export interface DiscoveryLimits {
   readonly maxCharacters?: number;
   /** Streams of one caller: a restarting ztunnel has two for a while, a waypoint one for each replica. Default 64. */
   readonly maxStreams?: number;
+  /** Bytes that all streams of one caller may leave unread before more is refused. Default 256 MiB. */
+  readonly maxUnreadBytes?: number;
   /**
    * Milliseconds of the processor that the requests of one caller may take at once, and each second after that. A ztunnel with 200 000
    * resources that comes back takes half a second. Default 5000 and 200.
@@ -86,11 +88,14 @@ export function createDiscoveryServer(options: {
   readonly tokens: CallerTokens;
   readonly logger: Logger;
   readonly limits?: DiscoveryLimits;
+  /** Told of each stream for which there is no room. */
+  readonly onShortage?: (subject: string, error: string) => void;
 }): DiscoveryServer {
   const { tokens, logger } = options;
   const maxNames = options.limits?.maxNames ?? 200_000;
   const maxStreams = options.limits?.maxStreams ?? 64;
   const maxCharacters = options.limits?.maxCharacters ?? 32 * 1024 * 1024;
+  const maxUnreadBytes = options.limits?.maxUnreadBytes ?? 256 * 1024 * 1024;
   const processorMs = options.limits?.processorMs ?? { most: 5000, perSecond: 200 };
   const connections = new Map<string, Connections>();
   const secrets = new MeshSecrets();
@@ -138,6 +143,14 @@ export function createDiscoveryServer(options: {
         return characters > maxCharacters
           ? `the resource names of this client have more than ${maxCharacters} characters, in ${streams.size} streams`
           : undefined;
+      },
+      unreadExcess: () => {
+        const waiting = [...streams].filter(({ unread }) => unread > 0);
+        if (waiting.reduce((sum, { unread }) => sum + unread, 0) <= maxUnreadBytes) return undefined;
+        const name = formatCaller(caller);
+        const error = `${name} leaves more than ${maxUnreadBytes} bytes unread, in ${waiting.length} streams`;
+        options.onShortage?.(`streams of ${name}`, error);
+        return error;
       },
       view: snapshot && viewFor(snapshot, caller),
       logger: log,

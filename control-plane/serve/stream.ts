@@ -23,6 +23,9 @@ const ORDERS: Readonly<Record<Caller['kind'], readonly ServedType[]>> = {
 /** Of what a client says that it is called, so much is kept. */
 const LONGEST_ID = 300;
 
+/** Bytes that wait for a client before nothing is added to them, and what changes is merged. */
+const MOST_WAITING_BYTES = 1024 * 1024;
+
 /** The longest names that the mesh itself makes have some 700 bytes; an Envoy says some 50 KiB of itself. */
 const REQUEST_LIMITS = { longestName: 2048, largestNode: 1024 * 1024 };
 
@@ -35,8 +38,9 @@ export class ClientStream {
   readonly #maxNames: number;
   readonly #processor: Budget;
   readonly #excess: () => string | undefined;
+  readonly #unreadExcess: () => string | undefined;
   #view: ServedView | undefined;
-  #isBlocked = false;
+  #unread = 0;
   #isOpen = true;
   /** What the client says that it is called; known from its first request on. */
   #id: string | undefined;
@@ -50,6 +54,8 @@ export class ClientStream {
     readonly processor: Budget;
     /** What the caller has the server hold too much of, on all of its streams; undefined: nothing. */
     readonly excess: () => string | undefined;
+    /** Whether so much waits for the caller, on all of its streams, that nothing may be added; undefined: it may. */
+    readonly unreadExcess: () => string | undefined;
     /** What the caller sees; undefined: nothing yet, it waits. */
     readonly view: ServedView | undefined;
     /** Its lines say whose stream it is. */
@@ -62,13 +68,10 @@ export class ClientStream {
     this.#maxNames = options.maxNames;
     this.#processor = options.processor;
     this.#excess = options.excess;
+    this.#unreadExcess = options.unreadExcess;
     this.#view = options.view;
     this.#logger = options.logger;
     this.#call.on('data', (bytes: Buffer) => this.#receive(bytes));
-    this.#call.on('drain', () => {
-      this.#isBlocked = false;
-      this.#flush();
-    });
     this.#call.on('end', () => this.#call.end());
     const close = (): void => {
       if (!this.#isOpen) return;
@@ -103,6 +106,11 @@ export class ClientStream {
   /** Characters of the names that are kept because the client has said them. */
   get characters(): number {
     return this.#session.characters;
+  }
+
+  /** Bytes that were written and have not left for the client. */
+  get unread(): number {
+    return this.#unread;
   }
 
   /** By type. */
@@ -183,8 +191,14 @@ export class ClientStream {
   }
 
   #flush(): void {
-    if (!this.#isOpen || this.#isBlocked || !this.#view) return;
-    for (const response of this.#session.plan(this.#view)) this.#write(response);
+    if (!this.#isOpen || this.#unread > MOST_WAITING_BYTES || !this.#view) return;
+    const responses = this.#session.plan(this.#view);
+    const excess = responses.length === 0 ? undefined : this.#unreadExcess();
+    if (excess !== undefined) {
+      this.refuse(status.RESOURCE_EXHAUSTED, excess);
+      return;
+    }
+    for (const response of responses) this.#write(response);
     this.#wait();
   }
 
@@ -204,6 +218,12 @@ export class ClientStream {
     }, holdback.longestMs);
   }
 
+  #left(bytes: number): void {
+    const isHeld = this.#unread > MOST_WAITING_BYTES;
+    this.#unread -= bytes;
+    if (isHeld) this.#flush();
+  }
+
   #write(response: PlannedResponse): void {
     const bytes = encodeResponse({
       typeUrl: response.type,
@@ -211,7 +231,8 @@ export class ClientStream {
       resources: response.updated.map(({ field }) => field),
       removed: response.removed,
     });
-    if (!this.#call.write(bytes)) this.#isBlocked = true;
+    this.#unread += bytes.length;
+    this.#call.write(bytes, () => this.#left(bytes.length));
     this.#logger.debug(
       {
         type: response.type,

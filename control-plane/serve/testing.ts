@@ -8,9 +8,10 @@ import { openAuthority } from '#certs/authority.ts';
 import type { CallLimits } from './call-guard.ts';
 import { openCallerTokens } from './caller-tokens.ts';
 import type { ConnectionLimits } from './connection-guard.ts';
-import { type GrpcListener, type GrpcService, listenGrpc } from './grpc-listener.ts';
+import { type GrpcListener, type GrpcService, type ListenerLimits, listenGrpc } from './grpc-listener.ts';
 import { type ServedSnapshot, serveSnapshot, type WaypointInput } from './served-snapshot.ts';
 import { createDiscoveryServer, type DiscoveryLimits, type DiscoveryServer } from './server.ts';
+import { Shortages } from './shortages.ts';
 
 /** A real discovery server on loopback, with a real certificate and tokens; for tests. */
 export interface TestServer extends AsyncDisposable {
@@ -21,6 +22,7 @@ export interface TestServer extends AsyncDisposable {
   readonly listener: GrpcListener;
   /** The folder of tokens. */
   readonly tokens: string;
+  readonly shortages: Shortages;
   /** Log lines as they were written. */
   readonly log: readonly Readonly<Record<string, unknown>>[];
   /** Serves these resources from now on; what waypoints are served stays. */
@@ -58,7 +60,7 @@ export async function openTestServer(
     /** Where it listens; its certificate is for `localhost` and 127.0.0.1 whatever this is. Default 127.0.0.1. */
     readonly host?: string;
     readonly port?: number;
-    readonly limits?: DiscoveryLimits & CallLimits & ConnectionLimits;
+    readonly limits?: DiscoveryLimits & CallLimits & ConnectionLimits & ListenerLimits;
     readonly services?: readonly GrpcService[];
   } = {},
 ): Promise<TestServer> {
@@ -79,15 +81,20 @@ export async function openTestServer(
   const log: Readonly<Record<string, unknown>>[] = [];
   const logger: Logger = pino({ level: 'debug' }, { write: (line) => void log.push(JSON.parse(line)) });
   const callerTokens = openCallerTokens(tokens);
-  const discovery = createDiscoveryServer({ tokens: callerTokens, logger, limits: options.limits ?? {} });
+  const shortages = new Shortages();
+  const common = {
+    tokens: callerTokens,
+    limits: options.limits ?? {},
+    onShortage: (subject: string, error: string) => shortages.note(subject, error),
+    logger,
+  };
+  const discovery = createDiscoveryServer(common);
   const listener = await listenGrpc({
     host,
     port: options.port ?? 0,
     certificate: { keyPem, chainPem: chainPem.join('') },
     services: options.services ?? [discovery],
-    tokens: callerTokens,
-    limits: options.limits ?? {},
-    logger,
+    ...common,
   });
   let resources: readonly Resource[] = [];
   let waypoints: ReadonlyMap<string, WaypointInput> = new Map();
@@ -102,6 +109,7 @@ export async function openTestServer(
     discovery,
     listener,
     tokens,
+    shortages,
     log,
     publish: (...next) => {
       resources = next;

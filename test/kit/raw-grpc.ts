@@ -104,12 +104,25 @@ export function framed(message: Uint8Array): Buffer {
 }
 
 function readMessages(stream: ClientHttp2Stream, onMessage: (bytes: Buffer) => void): void {
-  let rest = Buffer.alloc(0);
+  let chunks: Buffer[] = [];
+  let length = 0;
+  let wanted = 5;
   stream.on('data', (chunk: Buffer) => {
-    rest = Buffer.concat([rest, chunk]);
-    while (rest.length >= 5 && rest.length >= 5 + rest.readUInt32BE(1)) {
-      onMessage(rest.subarray(5, 5 + rest.readUInt32BE(1)));
-      rest = rest.subarray(5 + rest.readUInt32BE(1));
+    chunks.push(chunk);
+    length += chunk.length;
+    // A long message comes in thousands of chunks, which are put together once.
+    if (length < wanted) return;
+    let rest = Buffer.concat(chunks);
+    for (wanted = lengthOf(rest); rest.length >= wanted; wanted = lengthOf(rest)) {
+      onMessage(rest.subarray(5, wanted));
+      rest = rest.subarray(wanted);
     }
+    chunks = [rest];
+    length = rest.length;
   });
+}
+
+/** Of the message that begins there, with its head; of its head, as long as that is not whole. */
+function lengthOf(bytes: Buffer): number {
+  return bytes.length < 5 ? 5 : 5 + bytes.readUInt32BE(1);
 }
