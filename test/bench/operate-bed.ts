@@ -3,10 +3,16 @@ import { join } from 'node:path';
 import { endProcess } from '#test/kit/command.ts';
 import { eventually } from '#test/kit/eventually.ts';
 import { type Mesh, openMesh } from '#test/kit/mesh.ts';
-import { trafficServerCommand } from '#test/kit/programs/programs.ts';
-import type { TrafficKind, TrafficLine, TrafficLoop } from '#test/kit/programs/traffic-lines.ts';
-import { startTraffic, type Traffic } from '#test/kit/traffic.ts';
-import { namespaceYaml, peerAuthenticationYaml } from '#test/kit/yaml.ts';
+import type { TrafficLine, TrafficLoop } from '#test/kit/programs/traffic-lines.ts';
+import {
+  startTraffic,
+  startTrafficServers,
+  type Traffic,
+  type TrafficServers,
+  trafficLoop,
+  trafficServiceYaml,
+} from '#test/kit/traffic.ts';
+import { BEHIND_WAYPOINT, namespaceYaml, peerAuthenticationYaml, waypointYaml } from '#test/kit/yaml.ts';
 
 /**
  * The mesh under an operator's hands: `shop`, strict, of a client on n1 and three services: `catalog` on the other node, `routed`
@@ -31,32 +37,28 @@ export interface CurlAnswer {
   readonly ms: number;
 }
 
-const HTTP: readonly TrafficKind[] = ['new', 'kept', 'websocket'];
+const PAUSE_MS = 25;
 
 /** What the load does all the time; each loop's name is its service and kind. */
 export const LOOPS: readonly TrafficLoop[] = [
-  ...['catalog', 'routed', 'beside'].flatMap((service) => [
-    ...HTTP.map((kind) => ({ ...loop(service, kind, 8080), count: 2 })),
-    loop(service, 'tcp', 9000),
-    { ...loop(service, 'bulk', 9100), bytes: 256 * 2 ** 20, bytesPerSecond: 2 * 2 ** 20 },
+  ...['catalog.shop', 'routed.shop', 'beside.shop'].flatMap((service) => [
+    ...(['new', 'kept', 'websocket'] as const).map((kind) => ({
+      ...trafficLoop(service, kind, PAUSE_MS),
+      count: 2,
+    })),
+    trafficLoop(service, 'tcp', PAUSE_MS),
+    { ...trafficLoop(service, 'bulk', PAUSE_MS), bytes: 256 * 2 ** 20, bytesPerSecond: 2 * 2 ** 20 },
   ]),
   { name: 'catalog idle', kind: 'tcp', target: 'catalog.shop:9000', pauseMs: 4000, count: 2 },
-  loop('routed', 'grpc', 7070),
+  trafficLoop('routed.shop', 'grpc', PAUSE_MS),
   { name: 'dns', kind: 'dns', target: 'catalog.shop.svc.cluster.local', pauseMs: 40 },
 ];
-
-function loop(service: string, kind: TrafficKind, port: number): TrafficLoop {
-  return { name: `${service} ${kind}`, kind, target: `${service}.shop:${port}`, pauseMs: 25 };
-}
 
 /** Brings the mesh and the load up. Needs root. */
 export async function openOperateBed(flags: readonly string[]): Promise<OperateBed> {
   await using opened = new AsyncDisposableStack();
   const mesh = opened.use(await openMesh({ files: FILES, flags }));
-  for (const [name, node] of SERVERS) {
-    const options = { namespace: 'shop', name, serviceAccount: name, node, labels: { app: name } };
-    await mesh.run({ ...options, command: trafficServerCommand(name) }, true);
-  }
+  await startTrafficServers(mesh, 'shop', SERVERS);
   const at = (name: string) => ({ namespace: 'shop', name, serviceAccount: name, node: 'n1' });
   const traffic = await startTraffic(mesh, at('load'), LOOPS);
   opened.defer(traffic.end);
@@ -105,36 +107,20 @@ export function parseCurl(text: string): readonly CurlAnswer[] {
   }));
 }
 
-const SERVERS = [
-  ['catalog', 'n2'],
-  ['routed', 'n2'],
-  ['beside', 'n1'],
-] as const;
-
-const SERVICES = SERVERS.map(
-  ([name]) => `apiVersion: v1
-kind: Service
-metadata: {name: ${name}, namespace: shop${name === 'routed' ? ', labels: {istio.io/use-waypoint: waypoint}' : ''}}
-spec:
-  selector: {app: ${name}}
-  ports: [{name: http, port: 8080}, {name: tcp, port: 9000}, {name: tcp-bulk, port: 9100}, {name: grpc, port: 7070}]
----
-`,
-);
-
-const GATEWAY = `apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {name: waypoint, namespace: shop}
-spec: {gatewayClassName: tulle-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}
----
-`;
+const SERVERS: TrafficServers = [
+  ['catalog', 'catalog', 'n2'],
+  ['routed', 'routed', 'n2'],
+  ['beside', 'beside', 'n1'],
+];
 
 const FILES: Readonly<Record<string, string>> = {
   'mesh.yaml': [
     namespaceYaml('shop', true),
-    ...SERVICES,
+    trafficServiceYaml('shop', 'catalog'),
+    trafficServiceYaml('shop', 'routed', BEHIND_WAYPOINT),
+    trafficServiceYaml('shop', 'beside'),
     peerAuthenticationYaml('shop', 'default', '{mtls: {mode: STRICT}}'),
-    GATEWAY,
+    waypointYaml('shop'),
   ].join(''),
   'late.yaml': namespaceYaml('late', false),
 };

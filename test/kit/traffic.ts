@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { endProcess } from './command.ts';
 import { eventually } from './eventually.ts';
 import type { Mesh, RunOptions } from './mesh.ts';
-import { trafficCommand } from './programs/programs.ts';
+import { trafficCommand, trafficServerCommand } from './programs/programs.ts';
 import type { TrafficLine, TrafficLoop } from './programs/traffic-lines.ts';
 
 /** A client of mixed traffic (programs/traffic.ts) that runs as a workload. */
@@ -40,6 +40,41 @@ export async function startTraffic(
     read: () => [...seen.splice(0), ...read()],
     end: async () => void (await endProcess(child)),
   };
+}
+
+/** Servers of all kinds of traffic, each a name, the app that it is of, which is its account, too, and a node. */
+export type TrafficServers = readonly (readonly [name: string, app: string, node: string])[];
+
+/** Starts them one after the other, enrolled. */
+export async function startTrafficServers(
+  mesh: Mesh,
+  namespace: string,
+  servers: TrafficServers,
+): Promise<void> {
+  for (const [name, app, node] of servers) {
+    const labels = { app, version: name };
+    const command = trafficServerCommand(name);
+    await mesh.run({ namespace, name, serviceAccount: app, node, labels, command }, true);
+  }
+}
+
+/** The Service of an app of such servers. */
+export function trafficServiceYaml(namespace: string, app: string, labels = ''): string {
+  return `apiVersion: v1
+kind: Service
+metadata: {name: ${app}, namespace: ${namespace}, labels: {${labels}}}
+spec:
+  selector: {app: ${app}}
+  ports: [{name: http, port: 8080}, {name: tcp, port: 9000}, {name: tcp-bulk, port: 9100}, {name: grpc, port: 7070}]
+---
+`;
+}
+
+const PORTS = { new: 8080, kept: 8080, websocket: 8080, tcp: 9000, bulk: 9100, grpc: 7070 } as const;
+
+/** A loop of one kind to a service (`NAME.NAMESPACE`), which is named by both. */
+export function trafficLoop(service: string, kind: keyof typeof PORTS, pauseMs: number): TrafficLoop {
+  return { name: `${service.split('.')[0]} ${kind}`, kind, target: `${service}:${PORTS[kind]}`, pauseMs };
 }
 
 /** The loop that a line is about, whichever of its copies wrote it. */

@@ -6,11 +6,24 @@ export function namespaceYaml(name: string, ambient: boolean, labels = ''): stri
 }
 
 /** A Service that selects `app: NAME`, port 8080 for HTTP and 9000 for TCP. */
-export function serviceYaml(namespace: string, name: string): string {
+export function serviceYaml(namespace: string, name: string, labels = ''): string {
   return `apiVersion: v1
 kind: Service
-metadata: {name: ${name}, namespace: ${namespace}}
+metadata: {name: ${name}, namespace: ${namespace}, labels: {${labels}}}
 spec: {selector: {app: ${name}}, ports: [{name: http, port: 8080}, {name: tcp, port: 9000}]}
+---
+`;
+}
+
+/** The label of what is called through the {@link waypointYaml waypoint} of its namespace. */
+export const BEHIND_WAYPOINT = 'istio.io/use-waypoint: waypoint';
+
+/** The Gateway that has a waypoint started, `waypoint`. */
+export function waypointYaml(namespace: string): string {
+  return `apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: waypoint, namespace: ${namespace}}
+spec: {gatewayClassName: tulle-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}
 ---
 `;
 }

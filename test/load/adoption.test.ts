@@ -3,32 +3,30 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { endProcess, mustRun, runCommand } from '#test/kit/command.ts';
 import { eventually } from '#test/kit/eventually.ts';
+import { failuresOf, type LoadOptions, underLoad } from '#test/kit/load.ts';
 import { type Mesh, openMesh } from '#test/kit/mesh.ts';
-import { type LoadReport, loadCommand, serverCommand } from '#test/kit/programs/programs.ts';
-import { namespaceYaml, peerAuthenticationYaml, serviceYaml } from '#test/kit/yaml.ts';
+import { type LoadReport, serverCommand } from '#test/kit/programs/programs.ts';
+import {
+  BEHIND_WAYPOINT,
+  namespaceYaml,
+  peerAuthenticationYaml,
+  serviceYaml,
+  waypointYaml,
+} from '#test/kit/yaml.ts';
 
 /** `tulle up` is killed, alone or with all of the mesh, and another one goes on with what is left. */
 let mesh: Mesh;
 
-const WAYPOINT = `apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {name: waypoint, namespace: shop}
-spec:
-  gatewayClassName: tulle-waypoint
-  listeners: [{name: mesh, port: 15008, protocol: HBONE}]
----
-`;
-
 const ROUTED = `apiVersion: v1
 kind: Service
-metadata: {name: routed, namespace: shop, labels: {istio.io/use-waypoint: waypoint}}
+metadata: {name: routed, namespace: shop, labels: {${BEHIND_WAYPOINT}}}
 spec: {selector: {app: catalog}, ports: [{name: http, port: 8080, appProtocol: http}]}
 ---
 `;
 
 beforeAll(async () => {
   const strict = peerAuthenticationYaml('shop', 'default', '{mtls: {mode: STRICT}}');
-  const services = serviceYaml('shop', 'catalog') + ROUTED + WAYPOINT;
+  const services = serviceYaml('shop', 'catalog') + ROUTED + waypointYaml('shop');
   mesh = await openMesh({
     files: { 'mesh.yaml': namespaceYaml('shop', true) + namespaceYaml('out', false) + services + strict },
   });
@@ -49,24 +47,11 @@ afterAll(async () => {
   await mesh?.[Symbol.asyncDispose]();
 });
 
-/** Steady load from a pod of node n1 while something happens, and how it went. */
-async function underLoad(
-  name: string,
-  host: string,
-  happen: (moreCalls: (n: number) => Promise<void>) => Promise<void>,
-): Promise<LoadReport> {
-  const file = join(mesh.directory, `${name}.json`);
-  const command = loadCommand(`http://${host}:8080/`, 'catalog.shop:9000', file);
-  const load = await mesh.run({ namespace: 'shop', name, node: 'n1', command }, true);
-  const calls = (): number => (JSON.parse(readFileSync(`${file}.live`, 'utf8')) as LoadReport).short.ok;
-  await eventually('the load runs', () => calls() > 20, 30_000);
-  await happen(async (n) => {
-    const start = calls();
-    await eventually(`${n} more calls`, () => calls() >= start + n, 30_000);
-  });
-  await endProcess(load.child);
-  return JSON.parse(readFileSync(file, 'utf8')) as LoadReport;
-}
+/** A load of a service from node n1, with a long connection past the waypoint. */
+const load = (name: string, host = 'catalog.shop'): LoadOptions => ({
+  ...{ namespace: 'shop', name, node: 'n1' },
+  ...{ url: `http://${host}:8080/`, tcp: 'catalog.shop:9000' },
+});
 
 function print(what: string, outcomes: LoadReport): void {
   const lines = Object.entries(outcomes).map(
@@ -90,7 +75,7 @@ test.each(['catalog.shop', 'routed.shop'])(
   'a killed tulle up fails and cuts nothing of %s, twice in a row, and the next one takes its processes over',
   async (host) => {
     const before = await processesOf();
-    const outcomes = await underLoad(`adopted-${host.split('.')[0]}`, host, async (moreCalls) => {
+    const outcomes = await underLoad(mesh, load(`adopted-${host.split('.')[0]}`, host), async (moreCalls) => {
       for (let time = 0; time < 2; time++) {
         await endProcess(mesh.up, 'SIGKILL');
         await moreCalls(50);
@@ -99,7 +84,7 @@ test.each(['catalog.shop', 'routed.shop'])(
       }
     });
     print(host, outcomes);
-    expect(Object.values(outcomes).flatMap(({ errors }) => errors)).toEqual([]);
+    expect(failuresOf(outcomes)).toEqual([]);
     expect(await processesOf()).toEqual(before);
   },
 );
@@ -121,21 +106,21 @@ test('without descriptors the supervisor lives, gives nothing up for dead, and g
   const before = await mesh.status();
   const limit = (files: number): Promise<string> =>
     mustRun(['prlimit', '--pid', `${mesh.up.pid ?? 0}`, `--nofile=${files}:`]);
-  const outcomes = await underLoad('exhausted', 'catalog.shop', async (moreCalls) => {
+  const outcomes = await underLoad(mesh, load('exhausted'), async (moreCalls) => {
     await limit(3);
     process.kill(before.controlPlane.pid, 'SIGKILL');
     await moreCalls(400);
     await limit(4_096);
     await mesh.until('all runs again', ({ ready, problems }) => ready && problems.length === 0, 30_000);
   });
-  expect(Object.values(outcomes).flatMap(({ errors }) => errors)).toEqual([]);
+  expect(failuresOf(outcomes)).toEqual([]);
   const known = new Map((await mesh.status()).workloads.map(({ name, pid }) => [name, pid]));
   for (const { name, pid } of before.workloads) expect([name, known.get(name)]).toEqual([name, pid]);
 });
 
 test('other settings replace what runs, and fail no new connection', async () => {
   const before = await processesOf();
-  const outcomes = await underLoad('renewed', 'catalog.shop', async (moreCalls) => {
+  const outcomes = await underLoad(mesh, load('renewed'), async (moreCalls) => {
     await endProcess(mesh.up, 'SIGKILL');
     process.env['LOG_LEVEL'] = 'debug';
     await mesh.upAgain().finally(() => delete process.env['LOG_LEVEL']);

@@ -3,23 +3,23 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { endProcess, mustRun, startLogged } from '#test/kit/command.ts';
 import { eventually } from '#test/kit/eventually.ts';
+import { failuresOf, startLoad } from '#test/kit/load.ts';
 import { type Mesh, openMesh, TULLE } from '#test/kit/mesh.ts';
-import { loadCommand, serverCommand } from '#test/kit/programs/programs.ts';
-import { namespaceYaml, peerAuthenticationYaml, serviceYaml } from '#test/kit/yaml.ts';
+import { serverCommand } from '#test/kit/programs/programs.ts';
+import {
+  BEHIND_WAYPOINT,
+  namespaceYaml,
+  peerAuthenticationYaml,
+  serviceYaml,
+  waypointYaml,
+} from '#test/kit/yaml.ts';
 
 /** The control plane is away: for a while, and for longer than certificates live. */
 let mesh: Mesh;
 
-const WAYPOINT = `apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {name: waypoint, namespace: shop}
-spec:
-  gatewayClassName: tulle-waypoint
-  listeners: [{name: mesh, port: 15008, protocol: HBONE}]
----
-apiVersion: v1
+const ROUTED = `apiVersion: v1
 kind: Service
-metadata: {name: routed, namespace: shop, labels: {istio.io/use-waypoint: waypoint}}
+metadata: {name: routed, namespace: shop, labels: {${BEHIND_WAYPOINT}}}
 spec: {selector: {app: catalog}, ports: [{name: http, port: 8080, appProtocol: http}]}
 ---
 `;
@@ -29,7 +29,7 @@ const CROWD = Array.from({ length: 60 }, (_, index) => serviceYaml('shop', `othe
 
 beforeAll(async () => {
   const strict = peerAuthenticationYaml('shop', 'default', '{mtls: {mode: STRICT}}');
-  const services = serviceYaml('shop', 'catalog') + WAYPOINT + CROWD;
+  const services = serviceYaml('shop', 'catalog') + ROUTED + waypointYaml('shop') + CROWD;
   mesh = await openMesh({
     files: { 'mesh.yaml': namespaceYaml('shop', true) + services + strict },
     flags: ['--svid-ttl', '60s'],
@@ -43,13 +43,6 @@ beforeAll(async () => {
 afterAll(async () => {
   await mesh?.[Symbol.asyncDispose]();
 });
-
-interface Outcome {
-  readonly ok: number;
-  readonly errors: readonly string[];
-  readonly longestMs: number;
-}
-type Outcomes = Readonly<Record<'short' | 'keepAlive' | 'long', Outcome>>;
 
 /** Bytes of configuration that each ztunnel and waypoint has received. */
 async function bytesReceived(): Promise<ReadonlyMap<string, number>> {
@@ -67,18 +60,8 @@ const call = async (host: string): Promise<number> =>
   (await mesh.exec('shop/web-1', ['curl', '-sSf', '-m', '3', `http://${host}:8080/`])).code;
 
 test('traffic goes on, what comes meanwhile waits and gets there, and nothing is sent twice', async () => {
-  const file = join(mesh.directory, 'load.json');
-  const load = await mesh.run(
-    {
-      namespace: 'shop',
-      name: 'load',
-      node: 'n1',
-      command: loadCommand('http://routed.shop:8080/', 'catalog.shop:9000', file),
-    },
-    true,
-  );
-  const calls = (): number => (JSON.parse(readFileSync(`${file}.live`, 'utf8')) as Outcomes).short.ok;
-  await eventually('the load runs', () => calls() > 20, 30_000);
+  const to = { url: 'http://routed.shop:8080/', tcp: 'catalog.shop:9000' };
+  const load = await startLoad(mesh, { namespace: 'shop', name: 'load', node: 'n1', ...to });
   const root = readFileSync(join(mesh.state, 'ca', 'root.pem'), 'utf8');
   const before = await bytesReceived();
   expect((await mesh.tulle('stop', 'control-plane')).code).toBe(0);
@@ -100,8 +83,7 @@ test('traffic goes on, what comes meanwhile waits and gets there, and nothing is
     pending: expect.stringMatching(/^the control plane is stopped since/),
     pendingSince: expect.stringMatching(/Z$/),
   });
-  const seen = calls();
-  await eventually('calls go on', () => calls() > seen + 50, 30_000);
+  await load.moreCalls(50);
 
   expect((await mesh.tulle('start', 'control-plane')).code).toBe(0);
   await mesh.until('what waited is in the mesh', ({ ready, workloads }) => {
@@ -115,12 +97,11 @@ test('traffic goes on, what comes meanwhile waits and gets there, and nothing is
     expect(more).toBeLessThan((before.get(name) ?? 0) / 4);
   }
   await endProcess(late);
-  await endProcess(load.child);
-  const outcomes = JSON.parse(readFileSync(file, 'utf8')) as Outcomes;
+  const outcomes = await load.end();
   for (const [kind, { ok, longestMs }] of Object.entries(outcomes)) {
     process.stdout.write(`${kind}: ${ok} ok, longest stall ${longestMs} ms\n`);
   }
-  expect(Object.values(outcomes).flatMap(({ errors }) => errors)).toEqual([]);
+  expect(failuresOf(outcomes)).toEqual([]);
 });
 
 test('certificates that nobody renews are said to end before they do, and it goes on when they come', async () => {

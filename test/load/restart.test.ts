@@ -1,10 +1,8 @@
-import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { endProcess } from '#test/kit/command.ts';
 import { eventually } from '#test/kit/eventually.ts';
+import { failuresOf, type LoadOptions, underLoad } from '#test/kit/load.ts';
 import { type Mesh, openMesh } from '#test/kit/mesh.ts';
-import { type LoadOutcome, loadCommand, serverCommand } from '#test/kit/programs/programs.ts';
+import { serverCommand } from '#test/kit/programs/programs.ts';
 import { namespaceYaml, peerAuthenticationYaml, serviceYaml } from '#test/kit/yaml.ts';
 
 let mesh: Mesh;
@@ -30,27 +28,14 @@ afterAll(async () => {
   await mesh?.[Symbol.asyncDispose]();
 });
 
-/** Runs a steady load while something happens, and tells how it went. */
-async function underLoad(
-  name: string,
-  happen: (moreCalls: (n: number) => Promise<void>) => Promise<void>,
-): Promise<{ short: LoadOutcome; long: LoadOutcome }> {
-  const file = join(mesh.directory, `${name}.json`);
-  const command = loadCommand('http://catalog.shop:8080/', 'catalog.shop:9000', file);
-  const load = await mesh.run({ namespace: 'shop', name, node: 'n1', command }, true);
-  const calls = (): number =>
-    (JSON.parse(readFileSync(`${file}.live`, 'utf8')) as { short: LoadOutcome }).short.ok;
-  await eventually('the load runs', () => calls() > 20, 20_000);
-  await happen(async (n) => {
-    const start = calls();
-    await eventually(`${n} more calls`, () => calls() >= start + n, 30_000);
-  });
-  await endProcess(load.child);
-  return JSON.parse(readFileSync(file, 'utf8')) as { short: LoadOutcome; long: LoadOutcome };
-}
+/** A load of the service from another node. */
+const load = (name: string): LoadOptions => ({
+  ...{ namespace: 'shop', name, node: 'n1' },
+  ...{ url: 'http://catalog.shop:8080/', tcp: 'catalog.shop:9000' },
+});
 
 test.each(['ztunnel/n1', 'ztunnel/n2'])('restarting %s under load fails no new connection', async (name) => {
-  const { short } = await underLoad(`restart-${name.replace('/', '-')}`, async (moreCalls) => {
+  const { short } = await underLoad(mesh, load(`restart-${name.replace('/', '-')}`), async (moreCalls) => {
     expect((await mesh.tulle('restart', name)).code).toBe(0);
     await moreCalls(100);
   });
@@ -60,14 +45,14 @@ test.each(['ztunnel/n1', 'ztunnel/n2'])('restarting %s under load fails no new c
 test('traffic goes on while the control plane is stopped, and nothing is pushed twice when it is back', async () => {
   const sent = async (): Promise<number> =>
     (await mesh.status()).nodes.flatMap((node) => node.xds).reduce((sum, xds) => sum + xds.sent, 0);
-  const { short, long } = await underLoad('outage', async (moreCalls) => {
+  const report = await underLoad(mesh, load('outage'), async (moreCalls) => {
     expect((await mesh.tulle('stop', 'control-plane')).code).toBe(0);
     await moreCalls(100);
     expect((await mesh.tulle('start', 'control-plane')).code).toBe(0);
     await mesh.until('the mesh is ready again', ({ ready }) => ready, 30_000);
     await moreCalls(50);
   });
-  expect([...short.errors, ...long.errors]).toEqual([]);
+  expect(failuresOf(report)).toEqual([]);
   expect(await sent()).toBeLessThanOrEqual(4);
 });
 

@@ -1,10 +1,9 @@
-import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { endProcess, mustRun } from '#test/kit/command.ts';
 import { eventually } from '#test/kit/eventually.ts';
+import { underLoad } from '#test/kit/load.ts';
 import { type Mesh, openMesh, type WorkloadStatus } from '#test/kit/mesh.ts';
-import { loadCommand, serverCommand } from '#test/kit/programs/programs.ts';
+import { serverCommand } from '#test/kit/programs/programs.ts';
 import { namespaceYaml, peerAuthenticationYaml, policyYaml, serviceYaml } from '#test/kit/yaml.ts';
 
 /** Who calls: all on one node with two servers, of which `tunnelled-1` has asked for tunnels. */
@@ -316,17 +315,15 @@ except ConnectionResetError:
   });
 
   test('a restart of the ztunnel under load fails no new connection, and it goes on as before', async () => {
-    const file = join(mesh.directory, 'load.json');
-    const command = loadCommand('http://catalog.shop:8080/', 'catalog.shop:9000', file);
-    const load = await mesh.run({ namespace: 'shop', name: 'load-1', command }, true);
-    const calls = (): number =>
-      (JSON.parse(readFileSync(`${file}.live`, 'utf8')) as { short: { ok: number } }).short.ok;
-    await eventually('the load runs', () => calls() > 20, 20_000);
-    expect((await mesh.tulle('restart', 'ztunnel/n1')).code).toBe(0);
-    const restartedAt = calls();
-    await eventually('a hundred more', () => calls() > restartedAt + 100, 30_000);
-    await endProcess(load.child);
-    const { short } = JSON.parse(readFileSync(file, 'utf8')) as { short: { errors: readonly string[] } };
+    const to = { url: 'http://catalog.shop:8080/', tcp: 'catalog.shop:9000' };
+    const { short } = await underLoad(
+      mesh,
+      { namespace: 'shop', name: 'load-1', ...to },
+      async (moreCalls) => {
+        expect((await mesh.tulle('restart', 'ztunnel/n1')).code).toBe(0);
+        await moreCalls(100);
+      },
+    );
     expect(short.errors).toEqual([]);
     const hops = mesh
       .accessLog('n1')

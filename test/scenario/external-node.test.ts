@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { curlFrom } from '#test/kit/calls.ts';
 import { eventually } from '#test/kit/eventually.ts';
 import type { Mesh } from '#test/kit/mesh.ts';
 import { openStockBed, type StockBed } from '#test/kit/stock/bed.ts';
@@ -95,7 +96,7 @@ describe('enrolment', () => {
       ...[`-> ${second} fd`, `<- ${ACK}`],
       ...[`-> ${SNAPSHOT_SENT}`, `<- ${ACK}`],
     ]);
-    expect((await mesh.exec('depot/picker-1', ['curl', '-sS', 'http://catalog.shop:8080/'])).code).toBe(0);
+    expect((await curlFrom(mesh, 'depot/picker-1', 'http://catalog.shop:8080/')).code).toBe(0);
   });
 
   test('a node agent that was killed tells of the same pods again, and nothing is disturbed', async () => {
@@ -108,7 +109,7 @@ describe('enrolment', () => {
     expect(told[0]).toBe(`<- ${HELLO}`);
     expect(told.slice(1, 5).toSorted()).toEqual([...words, ...acks].toSorted()); // In whatever order of pods.
     expect(told.slice(5)).toEqual([`-> ${SNAPSHOT_SENT}`, `<- ${ACK}`]);
-    expect((await mesh.exec('depot/picker-1', ['curl', '-sS', 'http://catalog.shop:8080/'])).code).toBe(0);
+    expect((await curlFrom(mesh, 'depot/picker-1', 'http://catalog.shop:8080/')).code).toBe(0);
   });
 
   test('a pod that the ztunnel refuses is not in the mesh, is tried again, and the connection stays', async () => {

@@ -1,22 +1,19 @@
-import { spawn } from 'node:child_process';
-import { join } from 'node:path';
-import readline from 'node:readline';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { eventually } from '#test/kit/eventually.ts';
+import { type ForeignClient, startForeignClient } from '#test/kit/foreign-client.ts';
 import { type Mesh, openMesh, type WorkloadStatus } from '#test/kit/mesh.ts';
-import type { Answer, Question } from '#test/kit/programs/foreign-hbone.ts';
+import type { Question } from '#test/kit/programs/foreign-hbone.ts';
 import { serverCommand } from '#test/kit/programs/programs.ts';
 import { namespaceYaml, peerAuthenticationYaml, policyYaml, serviceYaml } from '#test/kit/yaml.ts';
 
-const HOUR_MS = 3_600_000;
 const WEB = 'spiffe://cluster.local/ns/shop/sa/web';
 
 describe('a foreign HBONE client, from a pod outside the mesh', () => {
   let mesh: Mesh;
   let server: WorkloadStatus;
   let outsider: WorkloadStatus;
-  let ask: (question: Partial<Question>) => Promise<Answer>;
-  let stop: () => void;
+  let client: ForeignClient;
+  const ask: ForeignClient['ask'] = (question) => client.ask(question);
 
   beforeAll(async () => {
     const policies =
@@ -45,11 +42,11 @@ describe('a foreign HBONE client, from a pod outside the mesh', () => {
       { namespace: 'outside', name: 'o', node: 'n1', command: ['sleep', 'infinity'] },
       false,
     );
-    ({ ask, stop } = startClient(mesh, outsider.netns, server.addresses[0] ?? ''));
+    client = startForeignClient(mesh.state, outsider.netns, server.addresses[0] ?? '');
   });
 
   afterAll(async () => {
-    stop?.();
+    client?.[Symbol.dispose]();
     await mesh?.[Symbol.asyncDispose]();
   });
 
@@ -138,25 +135,3 @@ describe('a foreign HBONE client, from a pod outside the mesh', () => {
     },
   );
 });
-
-/** The program runs in the pod's network, and outside its file system: it reads the mesh's CA. */
-function startClient(
-  mesh: Mesh,
-  netns: string,
-  ip: string,
-): { ask: (question: Partial<Question>) => Promise<Answer>; stop: () => void } {
-  const program = join(import.meta.dirname, '../kit/programs/foreign-hbone.ts');
-  const child = spawn('nsenter', [`--net=/run/netns/${netns}`, process.execPath, program, mesh.state, ip], {
-    stdio: ['pipe', 'pipe', 'inherit'],
-  });
-  const lines = readline.createInterface({ input: child.stdout })[Symbol.asyncIterator]();
-  return {
-    ask: async (question) => {
-      const whole: Question = { uris: [WEB], notAfterMs: Date.now() + HOUR_MS, headers: {}, ...question };
-      child.stdin.write(`${JSON.stringify(whole)}\n`);
-      const { value } = await lines.next();
-      return JSON.parse(String(value)) as Answer;
-    },
-    stop: () => child.stdin.end(),
-  };
-}

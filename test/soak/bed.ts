@@ -4,10 +4,16 @@ import { basename, dirname, join } from 'node:path';
 import { inCgroup, makeCgroup } from '#cli/local/cgroups.ts';
 import { endProcess, startLogged } from '#test/kit/command.ts';
 import { type Mesh, openMesh, TULLE } from '#test/kit/mesh.ts';
-import { trafficServerCommand } from '#test/kit/programs/programs.ts';
-import type { TrafficKind, TrafficLine, TrafficLoop } from '#test/kit/programs/traffic-lines.ts';
-import { startTraffic, type Traffic } from '#test/kit/traffic.ts';
-import { namespaceYaml, peerAuthenticationYaml } from '#test/kit/yaml.ts';
+import type { TrafficLine, TrafficLoop } from '#test/kit/programs/traffic-lines.ts';
+import {
+  startTraffic,
+  startTrafficServers,
+  type Traffic,
+  type TrafficServers,
+  trafficLoop,
+  trafficServiceYaml,
+} from '#test/kit/traffic.ts';
+import { BEHIND_WAYPOINT, namespaceYaml, peerAuthenticationYaml, waypointYaml } from '#test/kit/yaml.ts';
 import { heapProbed } from './heap-probed.ts';
 import type { KernelPlaces } from './kernel.ts';
 import type { Sampled } from './sampler.ts';
@@ -33,11 +39,7 @@ export async function openSoakBed(probes: string): Promise<SoakBed> {
   const mesh = opened.use(await openMesh({ files: FILES, flags, by: probe }));
   const external = await startExternal(mesh, probe);
   opened.defer(async () => void (await endProcess(external)));
-  for (const [name, app, node] of SERVERS) {
-    const labels = { app, version: name };
-    const options = { namespace: 'soak', name, serviceAccount: app, node, labels };
-    await mesh.run({ ...options, command: trafficServerCommand(name) }, true);
-  }
+  await startTrafficServers(mesh, 'soak', SERVERS);
   const clients: { readonly name: string; readonly traffic: Traffic }[] = [];
   for (const [name, node, loops] of CLIENTS) {
     const at = { namespace: 'soak', name, serviceAccount: name, node };
@@ -106,28 +108,27 @@ async function whatIsSampled(mesh: Mesh, external: ChildProcess, probes: string)
   };
 }
 
-const SERVERS = [
+const SERVERS: TrafficServers = [
   ['plain-1', 'plain', 'n2'],
   ['beside-1', 'beside', 'n1'],
   ['ruled-1', 'ruled', EXTERNAL],
   ['v1', 'routed', 'n2'],
   ['v2', 'routed', 'n2'],
   ['guarded-1', 'guarded', 'n2'],
-] as const;
+];
 
 const MIB = 2 ** 20;
 
-function loop(service: string, kind: TrafficKind, port: number, pauseMs = 60): TrafficLoop {
-  return { name: `${service} ${kind}`, kind, target: `${service}.soak:${port}`, pauseMs };
-}
+const PAUSE_MS = 60;
 
-function mixed(service: string): readonly TrafficLoop[] {
+function mixed(name: string): readonly TrafficLoop[] {
+  const service = `${name}.soak`;
   return [
-    loop(service, 'new', 8080),
-    loop(service, 'kept', 8080),
-    loop(service, 'websocket', 8080),
-    loop(service, 'tcp', 9000, 500),
-    { ...loop(service, 'bulk', 9100), bytes: 64 * MIB, bytesPerSecond: 2 * MIB },
+    trafficLoop(service, 'new', PAUSE_MS),
+    trafficLoop(service, 'kept', PAUSE_MS),
+    trafficLoop(service, 'websocket', PAUSE_MS),
+    trafficLoop(service, 'tcp', 500),
+    { ...trafficLoop(service, 'bulk', PAUSE_MS), bytes: 64 * MIB, bytesPerSecond: 2 * MIB },
   ];
 }
 
@@ -142,22 +143,15 @@ const CLIENTS: readonly (readonly [string, string, readonly TrafficLoop[]])[] = 
   [
     'web',
     'n1',
-    [...['plain', 'beside', 'ruled', 'routed'].flatMap(mixed), loop('routed', 'grpc', 7070), dns],
+    [
+      ...['plain', 'beside', 'ruled', 'routed'].flatMap(mixed),
+      trafficLoop('routed.soak', 'grpc', PAUSE_MS),
+      dns,
+    ],
   ],
   ['desk', EXTERNAL, [...['plain', 'ruled'].flatMap(mixed), dns]],
-  ['guard', 'n1', [loop('guarded', 'new', 8080, 20)]],
+  ['guard', 'n1', [trafficLoop('guarded.soak', 'new', 20)]],
 ];
-
-function service(name: string, labels = ''): string {
-  return `apiVersion: v1
-kind: Service
-metadata: {name: ${name}, namespace: soak${labels}}
-spec:
-  selector: {app: ${name}}
-  ports: [{name: http, port: 8080}, {name: tcp, port: 9000}, {name: tcp-bulk, port: 9100}, {name: grpc, port: 7070}]
----
-`;
-}
 
 const VERSIONS = ['v1', 'v2'].map(
   (version) => `apiVersion: v1
@@ -167,13 +161,6 @@ spec: {selector: {app: routed, version: ${version}}, ports: [{name: http, port: 
 ---
 `,
 );
-
-const GATEWAY = `apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {name: waypoint, namespace: soak}
-spec: {gatewayClassName: tulle-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}
----
-`;
 
 /** The route with these weights, for the file `route.yaml`. */
 export function routeYaml(v1: number, v2: number): string {
@@ -190,10 +177,10 @@ spec:
 const FILES: Readonly<Record<string, string>> = {
   'mesh.yaml': [
     namespaceYaml('soak', true),
-    ...['plain', 'beside', 'ruled', 'guarded'].map((name) => service(name)),
-    service('routed', ', labels: {istio.io/use-waypoint: waypoint}'),
+    ...['plain', 'beside', 'ruled', 'guarded'].map((name) => trafficServiceYaml('soak', name)),
+    trafficServiceYaml('soak', 'routed', BEHIND_WAYPOINT),
     ...VERSIONS,
-    GATEWAY,
+    waypointYaml('soak'),
     peerAuthenticationYaml('soak', 'default', '{mtls: {mode: STRICT}}'),
   ].join(''),
   'route.yaml': routeYaml(50, 50),
