@@ -1,9 +1,9 @@
 import { execFileSync } from 'node:child_process';
-import { once } from 'node:events';
 import { readdirSync } from 'node:fs';
-import { connect, createServer, type Server, type Socket } from 'node:net';
+import { connect, type Socket } from 'node:net';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test, vi } from 'vitest';
 import { type TemporaryAuthority, temporaryAuthority } from '#certs/testing.ts';
+import { type Application, startApplication } from '#test/kit/application.ts';
 import { type CarrierProcess, startCarrierProcess } from '#test/kit/carrier-process.ts';
 import { eventually } from '#test/kit/eventually.ts';
 import { workload } from '#test/kit/resources.ts';
@@ -22,27 +22,22 @@ const other = workload({ name: 'other', serviceAccount: 'other', node: 'n1', add
 vi.setConfig({ testTimeout: 60_000, hookTimeout: 60_000 });
 
 let ca: TemporaryAuthority;
-let application: Server;
+let application: Application;
 let carrier: CarrierProcess;
 let sockets: Socket[];
 
 beforeAll(async () => {
   ca = await temporaryAuthority();
-  application = createServer((socket) => {
-    socket.on('error', () => undefined);
-    socket.pipe(socket);
-  });
-  application.listen({ host: '0.0.0.0', port: 0, backlog: 4096 });
-  await once(application, 'listening');
+  application = await startApplication('0.0.0.0');
 });
 afterAll(async () => {
-  application.close();
+  application[Symbol.dispose]();
   await ca[Symbol.asyncDispose]();
 });
 beforeEach(async () => {
   sockets = [];
   const identities = ['web', 'cart', 'other'];
-  const port = (application.address() as { readonly port: number }).port;
+  const { port } = application;
   carrier = await startCarrierProcess({
     node: 'n1',
     resources: [web, cart, other],

@@ -1,16 +1,16 @@
 import { once } from 'node:events';
-import { connect as connectTcp, createServer, type Server, type Socket } from 'node:net';
+import { connect as connectTcp, type Socket } from 'node:net';
 import { connect as connectTls } from 'node:tls';
 import { afterAll, afterEach, beforeAll, expect, test, vi } from 'vitest';
 import { clientTlsOptions } from '#certs/peer.ts';
 import type { Svid } from '#certs/svid.ts';
 import { type TemporaryAuthority, temporaryAuthority } from '#certs/testing.ts';
-import { type CarrierProcess, startCarrierProcess } from '#test/kit/carrier-process.ts';
+import type { CarrierProcess } from '#test/kit/carrier-process.ts';
+import { type CartProcess, startCartProcess } from '#test/kit/cart-process.ts';
 import { eventually } from '#test/kit/eventually.ts';
 import { answeredTunnel, openHostileSession } from '#test/kit/hostile-session.ts';
 import { frame, many } from '#test/kit/raw-frames.ts';
 import { HELLO, openRawClient, type RawClient } from '#test/kit/raw-hbone.ts';
-import { workload } from '#test/kit/resources.ts';
 import type { Connection } from './hbone/connection.ts';
 import {
   FLAG,
@@ -34,17 +34,15 @@ const MIB = 1024 * 1024;
 /** What the heap of a process may grow by while it is busy, whatever comes. */
 const MOST_GROWTH = 96 * MIB;
 
-const cart = workload({ name: 'cart', serviceAccount: 'cart', node: 'n2', addresses: [CART] });
 // A process starts, and much comes at once, on a machine that may have much else to do.
 vi.setConfig({ testTimeout: 60_000, hookTimeout: 60_000 });
 
 let ca: TemporaryAuthority;
 let web: Svid;
-let application: Server;
+let cart: CartProcess;
 let carrier: CarrierProcess;
 let session: Connection;
 let echo: Echo;
-const accepted = new Set<Socket>();
 const mine: Socket[] = [];
 
 interface Echo {
@@ -55,26 +53,13 @@ interface Echo {
 beforeAll(async () => {
   ca = await temporaryAuthority();
   web = await ca.svid('spiffe://cluster.local/ns/default/sa/web');
-  application = createServer({ noDelay: true }, (socket) => {
-    accepted.add(socket);
-    socket.on('error', () => undefined);
-    socket.on('close', () => accepted.delete(socket));
-    socket.pipe(socket);
-  });
-  application.listen(0, CART);
-  await once(application, 'listening');
-  const { port } = application.address() as { readonly port: number };
-  carrier = await startCarrierProcess({
-    node: 'n2',
-    resources: [cart],
-    svids: [await ca.svid('spiffe://cluster.local/ns/default/sa/cart')],
-    pods: [cart],
-    applications: [{ at: { ip: CART, port: 8080 }, port }],
+  cart = await startCartProcess(ca, CART, {
     settings: {
       limits: { ...podLimits(20_000, 1), sessionsOfPeer: 40, resetsOfPeer: { burst: 3_200, perSecond: 100 } },
     },
   });
-  session = await openHostileSession(hbone(), web);
+  carrier = cart.carrier;
+  session = await openHostileSession(cart.hbone, web);
   echo = await openEcho();
 });
 afterEach(() => {
@@ -83,15 +68,9 @@ afterEach(() => {
 });
 afterAll(async () => {
   session?.close('done');
-  await carrier?.[Symbol.asyncDispose]();
-  for (const socket of accepted) socket.destroy();
-  application?.close();
+  await cart?.[Symbol.asyncDispose]();
   await ca?.[Symbol.asyncDispose]();
 });
-
-function hbone(): { readonly ip: string; readonly port: number } {
-  return { ip: CART, port: carrier.portOf({ ip: CART, port: 15008 }) };
-}
 
 async function openEcho(): Promise<Echo> {
   const stream = await answeredTunnel(session, AUTHORITY);
@@ -120,7 +99,7 @@ async function goesOn(): Promise<void> {
 }
 
 async function attacker(...bytes: readonly Buffer[]): Promise<RawClient> {
-  const client = await openRawClient(hbone(), web, attackerIp());
+  const client = await openRawClient(cart.hbone, web, attackerIp());
   mine.push(client.socket);
   for (const each of [HELLO, ...bytes]) client.socket.write(each);
   return client;
@@ -132,7 +111,7 @@ function open(streamId: number, authority: string = AUTHORITY): Buffer {
 }
 
 async function plainTcp(localAddress: string): Promise<Socket> {
-  const socket = connectTcp({ host: CART, port: hbone().port, localAddress });
+  const socket = connectTcp({ host: CART, port: cart.hbone.port, localAddress });
   socket.on('error', () => undefined);
   mine.push(socket);
   await Promise.race([once(socket, 'connect'), once(socket, 'close')]).catch(() => undefined);
@@ -181,7 +160,7 @@ test.each<{ readonly what: string; readonly options: object }>([
 ])('a client with $what is refused', async ({ options }) => {
   const expected = [{ trustDomain: 'cluster.local', namespace: 'default', serviceAccount: 'cart' }];
   const { secureContext: _context, ...tls } = clientTlsOptions(web, expected);
-  const socket = connectTls({ host: CART, port: hbone().port, ...tls, ...options });
+  const socket = connectTls({ host: CART, port: cart.hbone.port, ...tls, ...options });
   mine.push(socket);
   const [first] = await Promise.race([
     once(socket, 'error'),
@@ -199,7 +178,7 @@ test.each([
   { what: 'a name as long as can be', servername: 'a'.repeat(255) },
 ])('$what as server name changes nothing', async ({ servername }) => {
   const expected = [{ trustDomain: 'cluster.local', namespace: 'default', serviceAccount: 'cart' }];
-  const near = connectTcp({ host: CART, port: hbone().port });
+  const near = connectTcp({ host: CART, port: cart.hbone.port });
   const socket = connectTls({ socket: near, ...clientTlsOptions(web, expected), servername });
   mine.push(socket);
   await Promise.race([once(socket, 'secureConnect'), once(socket, 'close')]).catch(() => undefined);
@@ -281,7 +260,7 @@ test('a client may have so many sessions and no more', async () => {
 
 test('a client opens no more tunnels when its certificate has ended', async () => {
   const brief = await ca.svid('spiffe://cluster.local/ns/default/sa/web', 3_000);
-  const client = await openRawClient(hbone(), brief, attackerIp());
+  const client = await openRawClient(cart.hbone, brief, attackerIp());
   mine.push(client.socket);
   client.socket.write(HELLO);
   client.socket.write(open(1));
@@ -309,11 +288,11 @@ test('bytes before the answer reach the application once it is there, and nobody
 });
 
 test('a client that dies in the middle of a frame is a reset to the application', async () => {
-  const before = new Set(accepted);
+  const before = new Set(cart.application.connections);
   const half = frame(0, FLAG.END_STREAM, 1, Buffer.alloc(1_000, 'h')).subarray(0, 500);
   const client = await attacker(open(1), half);
   await eventually('half of it came', () => client.frames.some(({ type }) => type === 0));
-  const [socket] = [...accepted].filter((each) => !before.has(each));
+  const [socket] = [...cart.application.connections].filter((each) => !before.has(each));
   if (socket === undefined) throw new Error('no connection');
   const gone = once(socket, 'error');
   client.socket.destroy();

@@ -1,13 +1,11 @@
-import { once } from 'node:events';
-import { createServer, type Server } from 'node:net';
 import { afterAll, beforeAll, expect, test, vi } from 'vitest';
 import type { Svid } from '#certs/svid.ts';
 import { type TemporaryAuthority, temporaryAuthority } from '#certs/testing.ts';
-import { type CarrierProcess, startCarrierProcess } from '#test/kit/carrier-process.ts';
+import type { CarrierProcess } from '#test/kit/carrier-process.ts';
+import { type CartProcess, startCartProcess } from '#test/kit/cart-process.ts';
 import { eventually } from '#test/kit/eventually.ts';
 import { answeredTunnel, openHostileSession } from '#test/kit/hostile-session.ts';
 import { openRawClient } from '#test/kit/raw-hbone.ts';
-import { workload } from '#test/kit/resources.ts';
 import type { Connection } from '#ztunnel/hbone/connection.ts';
 import { fuzzConfig } from './config.ts';
 import { FrameMaker } from './frame-maker.ts';
@@ -27,45 +25,27 @@ vi.setConfig({ testTimeout: 60_000, hookTimeout: 60_000 });
 
 let ca: TemporaryAuthority;
 let web: Svid;
-let application: Server;
+let cart: CartProcess;
 let carrier: CarrierProcess;
 let live: Connection;
 
 beforeAll(async () => {
   ca = await temporaryAuthority();
   web = await ca.svid('spiffe://cluster.local/ns/default/sa/web');
-  application = createServer({ noDelay: true }, (socket) => {
-    socket.on('error', () => undefined);
-    socket.pipe(socket);
-  });
-  application.listen(0, CART);
-  await once(application, 'listening');
-  const { port } = application.address() as { readonly port: number };
-  const cart = workload({ name: 'cart', serviceAccount: 'cart', node: 'n2', addresses: [CART] });
-  carrier = await startCarrierProcess({
-    node: 'n2',
-    resources: [cart],
-    svids: [await ca.svid('spiffe://cluster.local/ns/default/sa/cart')],
-    pods: [cart],
-    applications: [{ at: { ip: CART, port: 8080 }, port }],
-  });
-  live = await openHostileSession(hbone(), web);
+  cart = await startCartProcess(ca, CART);
+  carrier = cart.carrier;
+  live = await openHostileSession(cart.hbone, web);
 });
 afterAll(async () => {
   live?.close('done');
-  await carrier?.[Symbol.asyncDispose]();
-  application?.close();
+  await cart?.[Symbol.asyncDispose]();
   await ca?.[Symbol.asyncDispose]();
 });
-
-function hbone(): { readonly ip: string; readonly port: number } {
-  return { ip: CART, port: carrier.portOf({ ip: CART, port: 15008 }) };
-}
 
 /** A session of a client that sends what the seed makes, until it is closed or has sent all. */
 async function attack(seed: number): Promise<void> {
   // From many addresses, or what one may reset would be used up soon.
-  const client = await openRawClient(hbone(), web, `127.0.68.${1 + (seed % 250)}`);
+  const client = await openRawClient(cart.hbone, web, `127.0.68.${1 + (seed % 250)}`);
   const maker = new FrameMaker(seed, `${CART}:8080`);
   for (const piece of maker.session()) {
     if (client.isClosed()) break;

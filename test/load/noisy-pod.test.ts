@@ -1,11 +1,11 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
-import { createServer, type Server } from 'node:net';
 import os from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import type { Svid } from '#certs/svid.ts';
 import { type TemporaryAuthority, temporaryAuthority } from '#certs/testing.ts';
+import { type Application, startApplication } from '#test/kit/application.ts';
 import { type CarrierProcess, startCarrierProcess } from '#test/kit/carrier-process.ts';
 import { answeredTunnel, openHostileSession } from '#test/kit/hostile-session.ts';
 import { percentile } from '#test/kit/latency.ts';
@@ -25,7 +25,7 @@ const PROGRAM = join(import.meta.dirname, '../kit/programs/noise.ts');
 
 let ca: TemporaryAuthority;
 let web: Svid;
-let application: Server;
+let application: Application;
 let carrier: CarrierProcess;
 let noise: ChildProcess;
 let noisyPort: number;
@@ -52,12 +52,7 @@ function goBefore(pid: number, priority: number): void {
 beforeAll(async () => {
   ca = await temporaryAuthority();
   web = await ca.svid('spiffe://cluster.local/ns/default/sa/web');
-  application = createServer({ noDelay: true }, (socket) => {
-    socket.on('error', () => undefined);
-    socket.pipe(socket);
-  });
-  application.listen(0, QUIET);
-  await once(application, 'listening');
+  application = await startApplication(QUIET);
   noise = fork(PROGRAM, [], { serialization: 'advanced', stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
   const listening = await tell({ kind: 'listen', ip: NOISY });
   if (listening.kind !== 'listening') throw new Error(listening.kind);
@@ -69,7 +64,7 @@ beforeAll(async () => {
     pods: [quiet, noisy],
     aims: [{ podIp: NOISY, to: { ip: NOISY, port: 8080 } }],
     applications: [
-      { at: { ip: QUIET, port: 8080 }, port: (application.address() as { readonly port: number }).port },
+      { at: { ip: QUIET, port: 8080 }, port: application.port },
       { at: { ip: NOISY, port: 8080 }, port: noisyPort },
     ],
   });
@@ -80,7 +75,7 @@ beforeAll(async () => {
 afterAll(async () => {
   noise?.kill();
   await carrier?.[Symbol.asyncDispose]();
-  application?.close();
+  application?.[Symbol.dispose]();
   await ca?.[Symbol.asyncDispose]();
 });
 

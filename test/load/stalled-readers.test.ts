@@ -1,12 +1,11 @@
-import { once } from 'node:events';
-import { createServer, type Server, type Socket } from 'node:net';
+import type { Socket } from 'node:net';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { type TemporaryAuthority, temporaryAuthority } from '#certs/testing.ts';
-import { type CarrierProcess, startCarrierProcess } from '#test/kit/carrier-process.ts';
+import type { CarrierProcess } from '#test/kit/carrier-process.ts';
+import { type CartProcess, startCartProcess } from '#test/kit/cart-process.ts';
 import { eventually } from '#test/kit/eventually.ts';
 import { answeredTunnel, openHostileSession } from '#test/kit/hostile-session.ts';
 import { percentile } from '#test/kit/latency.ts';
-import { workload } from '#test/kit/resources.ts';
 import type { Connection } from '#ztunnel/hbone/connection.ts';
 import type { TunnelStream } from '#ztunnel/hbone/stream.ts';
 
@@ -16,16 +15,12 @@ const MIB = 1024 * 1024;
 const BUDGET = 256 * MIB;
 const MOST_GROWTH = BUDGET * 1.25;
 
-const cart = workload({ name: 'cart', serviceAccount: 'cart', node: 'n2', addresses: [CART] });
 let ca: TemporaryAuthority;
-let application: Server;
+let cart: CartProcess;
 let carrier: CarrierProcess;
-let sockets: Socket[];
 
 /** An application that echoes what begins with `e`; does not read of what begins with `s`; and sends without end for a `d`. */
 function serve(socket: Socket): void {
-  sockets.push(socket);
-  socket.on('error', () => undefined);
   socket.once('data', (first: Buffer) => {
     if (first[0] === 0x73) socket.pause();
     else if (first[0] === 0x64) flood(socket);
@@ -53,31 +48,14 @@ afterAll(async () => {
 });
 
 async function open(memoryBytes: number): Promise<AsyncDisposable> {
-  sockets = [];
-  application = createServer({ noDelay: true }, serve);
-  application.listen(0, CART);
-  await once(application, 'listening');
-  const { port } = application.address() as { readonly port: number };
-  carrier = await startCarrierProcess({
-    node: 'n2',
-    resources: [cart],
-    svids: [await ca.svid('spiffe://cluster.local/ns/default/sa/cart')],
-    pods: [cart],
-    applications: [{ at: { ip: CART, port: 8080 }, port }],
-    memoryBytes,
-  });
-  return {
-    [Symbol.asyncDispose]: async () => {
-      await carrier[Symbol.asyncDispose]();
-      for (const socket of sockets) socket.destroy();
-      application.close();
-    },
-  };
+  cart = await startCartProcess(ca, CART, { serve, memoryBytes });
+  carrier = cart.carrier;
+  return cart;
 }
 
 async function session(): Promise<Connection> {
   const svid = await ca.svid('spiffe://cluster.local/ns/default/sa/web');
-  return openHostileSession({ ip: CART, port: carrier.portOf({ ip: CART, port: 15008 }) }, svid);
+  return openHostileSession(cart.hbone, svid);
 }
 
 /** Milliseconds that round trips on a stream take, one after the other. */
