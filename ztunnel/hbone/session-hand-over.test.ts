@@ -34,6 +34,7 @@ class End {
   end: SpliceEnd | undefined;
   settled: (Settled & { readonly socket: DetachedSocket }) | undefined;
   proceeded: string | undefined;
+  halts = 0;
   aborted: string | undefined;
   stream: TunnelStream | undefined;
   #leg: Leg;
@@ -53,6 +54,7 @@ class End {
       id,
       stream,
       halt: (halted) => {
+        this.halts += 1;
         joined.halt(this.tunnelSide);
         halted();
       },
@@ -299,6 +301,9 @@ test('a peer that knows no hand-over keeps what it has', async () => {
     onAbort: () => undefined,
   });
   await eventually('its bytes', () => stream.bytesRead() === 10);
+  // What was given up has been counted as that.
+  await foreignControl({ pair });
+  expect([pair.server.handOver.isOpen, end.halts]).toEqual([true, 0]);
 });
 
 /** A session whose client speaks on the control stream whatever the test wants. */

@@ -183,9 +183,15 @@ export class SessionHandOver {
     this.#isRetiring = true;
     if (this.#isOpen) this.#announce([...this.#entries.values()]);
     else await this.#untilOpen();
-    if (!this.#isOpen) for (const { tunnel } of this.#entries.values()) tunnel.proceed('no_control', true);
+    if (!this.#isOpen) for (const entry of [...this.#entries.values()]) this.#giveUp(entry);
     const isUnderWay = ({ state }: Entry): boolean => state.kind !== 'open';
     while ([...this.#entries.values()].some(isUnderWay)) await this.#untilChange();
+  }
+
+  /** For good: also when there is a control stream later. */
+  #giveUp(entry: Entry): void {
+    this.#remove(entry);
+    entry.tunnel.proceed('no_control', true);
   }
 
   /** In one message; what follows from it comes after. */
