@@ -11,11 +11,14 @@ export type WorkerRequest = ToWorker extends infer Message
 /** A message that is not answered. */
 export type WorkerNotice = Exclude<ToWorker, { readonly request: number }>;
 
+/** One that carries descriptors. */
+export type Entrusted = Extract<ToWorker, { readonly entrusted?: number }>;
+
 export interface ByteWorkerOptions {
   /** The thread's module. */
   readonly url: URL;
   readonly config: WorkerConfig;
-  readonly onNotice: (notice: Exclude<FromWorker, { readonly kind: 'done' }>) => void;
+  readonly onNotice: (notice: Exclude<FromWorker, { readonly kind: 'done' | 'has' }>) => void;
   /** The thread has ended, with what it threw, if it did. Called once. */
   readonly onEnd: (error: Error | undefined) => void;
 }
@@ -36,7 +39,10 @@ export class ByteWorker {
   readonly index: number;
   readonly #thread: Worker;
   readonly #waiting = new Map<number, PromiseWithResolvers<unknown>>();
+  /** What to do with what it has been sent and does not have yet, when it crashes. */
+  readonly #entrusted = new Map<number, () => void>();
   #requests = 0;
+  #entrustments = 0;
   #hasEnded = false;
   #error: Error | undefined;
 
@@ -48,6 +54,7 @@ export class ByteWorker {
     });
     this.#thread.on('message', (message: FromWorker) => {
       if (message.kind === 'done') this.#settle(message);
+      else if (message.kind === 'has') this.#entrusted.delete(message.entrusted);
       else options.onNotice(message);
     });
     this.#thread.on('error', (error) => {
@@ -58,12 +65,20 @@ export class ByteWorker {
       for (const { reject } of this.#waiting.values()) reject(this.#goneError());
       this.#waiting.clear();
       options.onEnd(this.#error);
+      for (const onLost of this.#entrusted.values()) onLost();
     });
   }
 
   /** Tells it something. */
   notify(message: WorkerNotice): void {
     this.#thread.postMessage(message);
+  }
+
+  /** Gives it descriptors. @param onLost it has ended without having them: they are the callee's */
+  entrust(message: Entrusted, onLost: () => void): void {
+    this.#entrustments += 1;
+    this.#entrusted.set(this.#entrustments, onLost);
+    this.#thread.postMessage({ ...message, entrusted: this.#entrustments });
   }
 
   /**

@@ -2,7 +2,7 @@ import type { Socket } from 'node:net';
 import pino from 'pino';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { eventually } from '#test/kit/eventually.ts';
-import type { WorkerNotice } from './byte-worker.ts';
+import type { Entrusted } from './byte-worker.ts';
 import { closeDescriptor } from './capture/in-pod-sockets.ts';
 import type { CarriedConnection } from './hand-over/carried.ts';
 import { duplicate } from './hand-over/descriptors.ts';
@@ -15,16 +15,20 @@ import { NodeHandOver } from './node-hand-over.ts';
 const OWNER = 'spiffe://cluster.local/ns/shop/sa/web';
 const OTHER = 'spiffe://cluster.local/ns/shop/sa/other';
 
-let told: [worker: number, notice: WorkerNotice][];
+let told: [worker: number, notice: Entrusted][];
 let handOver: NodeHandOver;
 let sockets: Socket[];
 let parked: string[];
+let lose: () => void;
 
 beforeEach(() => {
   [told, sockets, parked] = [[], [], []];
   handOver = new NodeHandOver({
     workers: () => ({
-      tell: (worker, notice) => told.push([worker, notice]) > 0,
+      tell: (worker, notice, onLost) => {
+        told.push([worker, notice]);
+        lose = onLost;
+      },
       adopt: () => false,
       parked: (uid, count) => parked.push(`${uid} ${count}`),
     }),
@@ -78,6 +82,20 @@ test('what a worker claimed before it crashed is not for the one that replaces i
     { kind: 'claimed', claim: 7, answer: { kind: 'claimed', connection: { id: mine } } },
   ]);
   expect(told).toHaveLength(1);
+  expect(application.destroyed).toBe(false);
+  for (const socket of connection.sockets) attachSocket(socket).abort();
+});
+
+test('what a worker claimed, and crashed before it had it, waits for its owner again', async () => {
+  const { application, connection } = await carried('a'.repeat(32));
+  handOver.hear(0, { kind: 'park', connection });
+  handOver.hear(0, { kind: 'claim', claim: 0, id: connection.id, claimant: OWNER });
+  await eventually('an answer', () => told.length === 1);
+  handOver.workerCrashed(0);
+  lose();
+  handOver.hear(1, { kind: 'claim', claim: 0, id: connection.id, claimant: OWNER });
+  await eventually('another', () => told.length === 2);
+  expect(told[1]).toMatchObject([1, { kind: 'claimed', answer: { kind: 'claimed' } }]);
   expect(application.destroyed).toBe(false);
   for (const socket of connection.sockets) attachSocket(socket).abort();
 });

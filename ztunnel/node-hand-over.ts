@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net';
 import type { Logger } from 'pino';
 import type { AccessRecord } from './access-log.ts';
-import type { WorkerNotice } from './byte-worker.ts';
+import type { Entrusted } from './byte-worker.ts';
 import { type Failure, strandedRecords } from './connection-record.ts';
 import type { CarriedConnection, CarriedKind } from './hand-over/carried.ts';
 import { resetDescriptor } from './hand-over/descriptors.ts';
@@ -135,7 +135,7 @@ export class NodeHandOver {
   }
 
   #adopt(connection: CarriedConnection): void {
-    if (this.#options.workers().adopt(connection)) return;
+    if (this.#options.workers().adopt(connection, () => this.#adopt(connection))) return;
     const error = 'connection not taken over: no worker is there';
     this.#strand(connection, { error, flags: '-' }, 'reset_no_worker');
   }
@@ -158,22 +158,27 @@ export class NodeHandOver {
   async #offer(worker: number, connection: CarriedConnection): Promise<void> {
     const tell = this.#toThreadOf(worker);
     const outcome = await this.#giver.offer(connection);
-    const isTold = tell({ kind: 'settled', id: connection.id, outcome });
-    if (!isTold && outcome === 'kept') resetAll(connection);
+    tell({ kind: 'settled', id: connection.id, outcome }, () => {
+      if (outcome === 'kept') resetAll(connection);
+    });
   }
 
   /** If who asked has gone, its caller asks again by another. */
   async #claim(worker: number, { claim, id, claimant }: HandOverNotice & { kind: 'claim' }): Promise<void> {
     const tell = this.#toThreadOf(worker);
     const answer = await this.#parked.claim(id, claimant);
-    const isTold = tell({ kind: 'claimed', claim, answer });
-    if (!isTold && answer.kind === 'claimed') this.#park(answer.connection);
+    tell({ kind: 'claimed', claim, answer }, () => {
+      if (answer.kind === 'claimed') this.#park(answer.connection);
+    });
   }
 
-  /** Tells a worker something, as long as its thread is the one that it is now; false: it is not. */
-  #toThreadOf(worker: number): (notice: WorkerNotice) => boolean {
+  /** Tells a worker something, if its thread is the one that it is now. */
+  #toThreadOf(worker: number): (notice: Entrusted, onLost: () => void) => void {
     const crashes = this.#crashes.get(worker);
-    return (notice) => this.#crashes.get(worker) === crashes && this.#options.workers().tell(worker, notice);
+    return (notice, onLost) => {
+      if (this.#crashes.get(worker) === crashes) this.#options.workers().tell(worker, notice, onLost);
+      else onLost();
+    };
   }
 
   /** Thousands may come at once: told together. */

@@ -64,8 +64,11 @@ port.on('message', (message: ToWorker) => {
     case 'parked':
       told.push(`parked ${message.uid} ${message.sockets}`);
       break;
-    case 'settled':
     case 'adopt':
+      if (message.entrusted !== undefined) send({ kind: 'has', entrusted: message.entrusted });
+      told.push(`adopt ${message.connection.podUid}`);
+      break;
+    case 'settled':
     case 'claimed':
       throw new TypeError(`it carries nothing: ${message.kind}`);
   }

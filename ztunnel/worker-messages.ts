@@ -51,6 +51,11 @@ export interface WorkerConfig {
   };
 }
 
+/** A message with descriptors, which are the worker's once it has said that it `has` the number: one that crashes before has not. */
+interface Entrusted {
+  readonly entrusted?: number;
+}
+
 /** Main thread to byte worker. Every `request` is answered by one `done` with the same number. */
 export type ToWorker =
   | { readonly kind: 'tables'; readonly update: ResourceUpdate }
@@ -78,19 +83,21 @@ export type ToWorker =
       readonly handOver?: boolean;
     }
   /** What has come of a connection that was `carried`: taken by the successor, or the worker's again. */
-  | { readonly kind: 'settled'; readonly id: string; readonly outcome: 'taken' | 'kept' }
+  | ({ readonly kind: 'settled'; readonly id: string; readonly outcome: 'taken' | 'kept' } & Entrusted)
   /** A connection of another process's; it and its descriptors are the worker's from here on. */
-  | { readonly kind: 'adopt'; readonly connection: CarriedConnection }
+  | ({ readonly kind: 'adopt'; readonly connection: CarriedConnection } & Entrusted)
   /** So many sockets of a pod wait at the main thread, by this worker's share: they count as its own. */
   | { readonly kind: 'parked'; readonly uid: string; readonly sockets: number }
   /** The answer to a `claim`. */
-  | { readonly kind: 'claimed'; readonly claim: number; readonly answer: Claim }
+  | ({ readonly kind: 'claimed'; readonly claim: number; readonly answer: Claim } & Entrusted)
   /** Ask for the live connections, for admin. */
   | { readonly kind: 'list-connections'; readonly request: number };
 
 /** Byte worker to main thread. */
 export type FromWorker =
   | { readonly kind: 'ready' }
+  /** Said before anything is done with what was `entrusted`. */
+  | { readonly kind: 'has'; readonly entrusted: number }
   | { readonly kind: 'done'; readonly request: number; readonly error?: string; readonly value?: unknown }
   /** A connection needs an SVID that the worker lacks. */
   | { readonly kind: 'need-svid'; readonly identity: string }

@@ -18,6 +18,7 @@ const carrier = new Carrier({
 // The thread has crashed: what is no handle of its event loop's would stay open as long as the process.
 process.once('exit', () => carrier.closeMaps());
 port.on('message', (message: ToWorker) => {
+  if ('entrusted' in message) port.postMessage({ kind: 'has', entrusted: message.entrusted });
   // Whatever a request meets becomes its answer; an error here is ours, and ends the thread.
   carrier.handle(message).catch((error: unknown) => {
     throw error;

@@ -4,6 +4,7 @@ import { ADDRESS_TYPE } from '#api/resource.ts';
 import type { Svid } from '#certs/svid.ts';
 import { eventually } from '#test/kit/eventually.ts';
 import { policy, service, tablesOf, workload } from '#test/kit/resources.ts';
+import type { CarriedConnection } from './hand-over/carried.ts';
 import { createTables } from './tables/store.ts';
 import type { Tables } from './tables/tables.ts';
 import type { PodInfo } from './worker-messages.ts';
@@ -141,6 +142,37 @@ test('who waits for a worker that crashes does not wait for ever', async () => {
   await removed;
   expect(await setup.workers.connections()).toEqual([]);
 });
+
+test("what a worker did not come to have before it crashed is somebody else's to do, once", async () => {
+  await using setup = start(2);
+  await eventually('both', () => setup.workers.areReady());
+  const lost: string[] = [];
+  const adopt = (podUid: string): boolean =>
+    setup.workers.adopt(connectionOf(podUid), () => {
+      lost.push(podUid);
+      adopt(podUid);
+    });
+  expect(['first', 'second'].map(adopt)).toEqual([true, true]);
+  await setup.told();
+  setup.workers.forgetIdentity('crash-0');
+  adopt('third');
+  await eventually('the crash', () => setup.crashed.length === 1);
+  expect(lost).toEqual(['third']);
+  expect(await setup.told()).toEqual(['adopt second', 'forget crash-0', 'adopt third']);
+});
+
+function connectionOf(podUid: string): CarriedConnection {
+  const peer = { address: '10.0.0.1:1' };
+  return {
+    ...{ id: 'a'.repeat(32), kind: 'passthrough', podUid, sockets: [] },
+    record: {
+      facts: { direction: 'outbound', source: peer, destination: peer, security: 'unknown' },
+      info: { podUid, direction: 'outbound', source: '', destination: '', protocol: 'TCP' },
+      openedAtMs: 1,
+      told: { received: 0, sent: 0 },
+    },
+  };
+}
 
 test('a worker says which certificate it lacks', async () => {
   await using setup = start(1);

@@ -3,7 +3,7 @@ import { ADDRESS_TYPE, AUTHORIZATION_TYPE, type ResourceUpdate } from '#api/reso
 import type { RevocationList } from '#certs/revoked.ts';
 import type { Svid } from '#certs/svid.ts';
 import type { AccessRecord } from './access-log.ts';
-import { ByteWorker, WorkerError, type WorkerNotice } from './byte-worker.ts';
+import { ByteWorker, type Entrusted, WorkerError, type WorkerNotice } from './byte-worker.ts';
 import type { ConnectionInfo } from './connection-record.ts';
 import type { CarriedConnection } from './hand-over/carried.ts';
 import { shareOf } from './hand-over/offer.ts';
@@ -58,12 +58,12 @@ export interface Workers {
   readonly connections: () => Promise<readonly ConnectionInfo[]>;
   /** Whether every worker has started. */
   readonly areReady: () => boolean;
-  /** Tells one worker something; false: it is gone. */
-  readonly tell: (worker: number, notice: WorkerNotice) => boolean;
+  /** Tells one worker what has come of a connection; `onLost`: it is gone, or goes before it has heard. */
+  readonly tell: (worker: number, notice: Entrusted, onLost: () => void) => void;
   /** So many sockets of a pod wait at the main thread: has them count for it. */
   readonly parked: (uid: string, sockets: number) => void;
-  /** Has some worker take up a connection, each at its turn; false: there is none. */
-  readonly adopt: (connection: CarriedConnection) => boolean;
+  /** Has some worker take up a connection, each at its turn; false: there is none. `onLost`: it has gone before it had it. */
+  readonly adopt: (connection: CarriedConnection, onLost: () => void) => boolean;
   /**
    * Takes no new connections, ends the threads when the last has ended or been given up to a successor (`handOver`), at the
    * latest after that time.
@@ -167,10 +167,10 @@ class WorkerSet implements Workers {
     return this.#ready.size === this.#options.count;
   }
 
-  tell(index: number, notice: WorkerNotice): boolean {
+  tell(index: number, notice: Entrusted, onLost: () => void): void {
     const worker = this.#workers.get(index);
-    worker?.notify(notice);
-    return worker !== undefined;
+    if (worker === undefined) onLost();
+    else worker.entrust(notice, onLost);
   }
 
   parked(uid: string, sockets: number): void {
@@ -181,10 +181,10 @@ class WorkerSet implements Workers {
     this.#tellAll({ kind: 'parked', uid, sockets: share });
   }
 
-  adopt(connection: CarriedConnection): boolean {
+  adopt(connection: CarriedConnection, onLost: () => void): boolean {
     const workers = [...this.#workers.values()];
     const worker = workers[this.#adopted++ % workers.length];
-    worker?.notify({ kind: 'adopt', connection });
+    worker?.entrust({ kind: 'adopt', connection }, onLost);
     return worker !== undefined;
   }
 
