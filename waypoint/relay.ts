@@ -91,7 +91,7 @@ function relayCarrier(
   },
 ): Carrier {
   return {
-    isReady: () => !client.leg.isOver && client.leg.stream !== undefined,
+    isReady: () => !client.leg.isOver,
     upstream: client,
     describe: () => {
       const { frontend: _, ...record } = relay.record();

@@ -45,8 +45,6 @@ export interface Serving {
   readonly mirrors: () => { readonly active: number; readonly sent: number; readonly dropped: number };
   /** Goes on with what the process before this one had between two tunnels. */
   readonly goOn: (downstream: Downstream, tunnel: ServerTunnel, relay: CarriedRelay) => void;
-  /** Has the tunnels to destinations handed over. */
-  readonly retire: () => Promise<void>;
   readonly close: () => void;
 }
 
@@ -82,7 +80,6 @@ export function createServing(options: ServingOptions): Serving {
       goOn({ downstream, tunnel, client, record: { ...relay.record, frontend: downstream.frontend } }, deps);
       void client.resume();
     },
-    retire: () => upstream.retire(),
     close: () => upstream.close(),
   };
 }

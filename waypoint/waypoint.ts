@@ -14,7 +14,7 @@ import { createSvidManager, type SvidManager } from '#certs/svid-manager.ts';
 import { createAccessLogWriter } from '#ztunnel/access-log-writer.ts';
 import { FailureLimit } from '#ztunnel/failure-limit.ts';
 import type { Offer } from '#ztunnel/hand-over/offer.ts';
-import type { Connection, ConnectionSettings } from '#ztunnel/hbone/connection.ts';
+import type { ConnectionSettings } from '#ztunnel/hbone/connection.ts';
 import { watchWaiting } from '#ztunnel/hbone/memory-budget.ts';
 import { Shedding } from '#ztunnel/shedding.ts';
 import {
@@ -213,18 +213,23 @@ export class Waypoint {
     this.#tunnels.drain();
     this.#listener.drain();
     const successor = this.#successor;
-    if (successor?.isThere() === true) {
-      const sessions = (): readonly Connection[] => this.#listener.connections;
-      await this.#handOver.retire(successor, { retireUpstream: () => this.#serving.retire(), sessions });
-    }
+    if (successor?.isThere() === true) this.#handOver.retire(successor);
     const { promise, resolve } = Promise.withResolvers<void>();
     const timer = setTimeout(resolve, timerMs(this.#options.settings.drainMs));
-    await Promise.race([this.#listener.untilIdle(), promise]);
+    await Promise.race([this.#untilIdle(), promise]);
     clearTimeout(timer);
     await successor?.finish();
     const left = this.#listener.streamCount;
     for (let each = left; each > 0; each -= 1) this.#handOver.count('tunnel', 'reset_drain_over');
     return left;
+  }
+
+  /** Who waits for its caller has no session, and may come to have one. */
+  async #untilIdle(): Promise<void> {
+    do {
+      await this.#listener.untilIdle();
+      if (this.#handOver.isRetiring) await this.#handOver.untilNoneWaits();
+    } while (this.#listener.sessionCount > 0);
   }
 
   /** What became of tunnels that a restart met, by kind and outcome. */
@@ -239,6 +244,7 @@ export class Waypoint {
 
   /** Goes on with a tunnel of the process before this one. */
   adopt(carried: CarriedTunnel): void {
+    if (this.#handOver.passOn(carried)) return;
     const { caller, authority, use } = carried;
     const frontend = this.configuration.current.frontends.named(carried.frontend);
     if (frontend === undefined) {

@@ -51,6 +51,14 @@ test.each([
     what: 'restarts of the ztunnels at both of its sides',
     rounds: [['ztunnel/n1'], ['ztunnel/n2'], ['ztunnel/n1', 'ztunnel/n2']],
   },
+  {
+    what: 'restarts of the waypoint and the ztunnels at once',
+    rounds: Array.from({ length: 2 }, () => [
+      [WAYPOINT, 'ztunnel/n1'],
+      [WAYPOINT, 'ztunnel/n2'],
+      [WAYPOINT, 'ztunnel/n1', 'ztunnel/n2'],
+    ]).flat(),
+  },
 ])('$what cut no connection, and no request fails', { timeout: 600_000 }, async ({ what, rounds }) => {
   const at = { namespace: 'shop', node: 'n1' };
   const run = rounds.length;

@@ -4,7 +4,7 @@ import type { HostPort } from '#api/address.ts';
 import type { Svid } from '#certs/svid.ts';
 import type { Offer } from '#ztunnel/hand-over/offer.ts';
 import { canonicalIp } from '#ztunnel/hbone/authority.ts';
-import type { Connection, ConnectionSettings } from '#ztunnel/hbone/connection.ts';
+import type { ConnectionSettings } from '#ztunnel/hbone/connection.ts';
 import { HandshakeGate, type HandshakeGateOptions } from '#ztunnel/hbone/handshake-gate.ts';
 import { handshakeText } from '#ztunnel/hbone/handshake-text.ts';
 import { createHboneServer, type HboneServer, type ServerSession } from '#ztunnel/hbone/server.ts';
@@ -117,11 +117,6 @@ export class HboneListener {
 
   get sessionCount(): number {
     return this.#sessions.size;
-  }
-
-  /** Callers' sessions. */
-  get connections(): readonly Connection[] {
-    return [...this.#sessions].map(({ connection }) => connection);
   }
 
   get streamCount(): number {

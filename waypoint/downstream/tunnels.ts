@@ -134,7 +134,7 @@ export class Tunnels implements Disposable {
   #awaitFirst({ caller, authority, frontend, tunnel }: Downstream, kind: 'fresh' | 'http1'): void {
     if (tunnel === undefined) return;
     const carrier: Carrier = {
-      isReady: () => tunnel.leg.bytesRead() === 0,
+      isReady: () => tunnel.leg.isUntouched,
       describe: () => ({ caller, authority, frontend: frontend.name, use: { kind } }),
       leave: () => undefined,
     };
@@ -151,7 +151,7 @@ export class Tunnels implements Disposable {
     }
     if (claim.kind === 'claimed') {
       accept(connection, stream, baggage, id);
-      claim.connection.attach(connection, stream);
+      handOver.attach(claim.connection, connection, stream);
       handOver.count('downstream', 'handed_over');
       return;
     }

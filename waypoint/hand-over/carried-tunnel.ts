@@ -70,12 +70,17 @@ function formatRelay(relay: CarriedRelay): object {
   };
 }
 
-function formatState({ early, pending, hasEnded }: LegState): object {
-  return { early: early.toString('base64'), pending: pending.toString('base64'), hasEnded };
+function formatState({ early, pending, ...ends }: LegState): object {
+  return { early: early.toString('base64'), pending: pending.toString('base64'), ...ends };
 }
 
 const bytes = z.base64().transform((text) => Buffer.from(text, 'base64'));
-const state = z.object({ early: bytes, pending: bytes, hasEnded: z.boolean() });
+const state = z.object({
+  early: bytes,
+  pending: bytes,
+  hasEnded: z.boolean(),
+  isEnding: z.boolean().default(false),
+});
 const identity = z.string().transform((text, { addIssue }) => {
   try {
     return parseIdentity(text);

@@ -16,6 +16,14 @@ export interface ClientTunnelOptions {
   readonly onResumed: (isResumed: boolean) => void;
 }
 
+/** Told what becomes of a tunnel that is to go to another process. */
+export interface Departure {
+  /** It has left its stream: {@link ClientTunnel.isAway}. */
+  readonly onAway: () => void;
+  /** It goes on here after all. */
+  readonly onStays: () => void;
+}
+
 /** How long it is tried to take a tunnel up again, and how long to wait after a try in vain. */
 const RESUME_MS = 10_000;
 const RETRY_MS = 100;
@@ -28,7 +36,9 @@ export class ClientTunnel {
   readonly way: TunnelWay;
   readonly leg: LastingLeg;
   readonly #options: ClientTunnelOptions;
-  #release: (() => void) | undefined;
+  /** Where it is, if its server can hand over. */
+  #opened: OpenTunnel | undefined;
+  #departure: Departure | undefined;
   #isAway = false;
 
   /** @param from an answered CONNECT, whose server can hand over; or what another process had in hand */
@@ -37,14 +47,11 @@ export class ClientTunnel {
     this.way = options.way;
     this.#options = options;
     this.leg = new LastingLeg('stream' in from ? from.stream : from, {
-      onAway: ({ isRetiring }) => {
-        this.#isAway = true;
-        if (!isRetiring) void this.resume();
-      },
+      onAway: () => this.#onAway(),
+      onStays: () => this.#onStays(),
     });
     TUNNELS.set(this.leg, this);
-    if ('stream' in from) this.#hold(from);
-    else this.#isAway = true;
+    if ('stream' in from) this.#onOpened(from);
   }
 
   /** Without a stream: ready to go to another process. */
@@ -52,14 +59,21 @@ export class ClientTunnel {
     return this.#isAway && !this.leg.isOver;
   }
 
-  /** It is to end where it is. */
-  release(): void {
-    this.#release?.();
-    this.leg.thaw();
+  /** Whether it could go to another process now: its destination's ztunnel would take part. */
+  get canGo(): boolean {
+    return this.#opened?.connection.handOver.isLost === false && !this.leg.isOver;
+  }
+
+  /** It is to go to another process; harmless when it is on its way. To be called when it {@link canGo}. */
+  go(departure: Departure): void {
+    if (this.#opened === undefined || this.#departure !== undefined) return;
+    this.#departure = departure;
+    this.#opened.connection.handOver.depart(this.#opened.stream);
   }
 
   /** Asks its destination for it, and goes on; what cannot be had is reset. Never rejects. */
   async resume(): Promise<void> {
+    this.#isAway = false;
     try {
       const opened = await this.#ask();
       const status = fieldOf(opened.fields, ':status') ?? 'none';
@@ -67,10 +81,9 @@ export class ClientTunnel {
         opened.stream.abort('CANCEL');
         throw new HboneError(`status ${status}`, { code: 'BAD_STATUS' });
       }
-      this.#isAway = false;
       this.leg.attach(opened.stream);
       if (this.leg.isOver) return;
-      if (canMove(opened, this.id)) this.#hold(opened);
+      if (canMove(opened, this.id)) this.#onOpened(opened);
       this.#options.onResumed(true);
     } catch (error) {
       const why = error instanceof Error ? error.message : String(error);
@@ -92,9 +105,28 @@ export class ClientTunnel {
     }
   }
 
-  #hold({ connection: { handOver }, stream }: OpenTunnel): void {
-    handOver.hold(this.leg.asHeldTunnel(this.id, stream));
-    this.#release = () => handOver.forget(stream);
+  #onOpened(opened: OpenTunnel): void {
+    const { connection, stream } = opened;
+    this.#opened = opened;
+    connection.handOver.hold(this.leg.asHeldTunnel(this.id, stream));
+  }
+
+  #onAway(): void {
+    const departure = this.#departure;
+    this.#opened = undefined;
+    this.#departure = undefined;
+    if (departure === undefined) {
+      void this.resume();
+      return;
+    }
+    this.#isAway = true;
+    departure.onAway();
+  }
+
+  #onStays(): void {
+    const departure = this.#departure;
+    this.#departure = undefined;
+    departure?.onStays();
   }
 }
 

@@ -1,9 +1,9 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import { type Claim, Parked, type ParkedOptions } from '#ztunnel/hand-over/parked.ts';
 import type { Connection } from '#ztunnel/hbone/connection.ts';
 import type { TunnelStream } from '#ztunnel/hbone/stream.ts';
 import type { CarriedTunnel } from './carried-tunnel.ts';
-import type { ClientTunnel } from './client-tunnel.ts';
-import { ServerTunnel } from './server-tunnel.ts';
+import { type Carrier, ServerTunnel } from './server-tunnel.ts';
 
 /** What has become of a tunnel that a restart met: of this waypoint, or of a ztunnel at one of its ends. */
 export type HandOverOutcome = 'handed_over' | `drained_${string}` | `reset_${string}`;
@@ -20,22 +20,20 @@ export interface Successor {
   readonly finish: () => Promise<void>;
 }
 
-/** What retires with a waypoint. */
-export interface RetiringSessions {
-  /** Has the tunnels to destinations handed over; resolves when it is known of each what becomes of it. */
-  readonly retireUpstream: () => Promise<void>;
-  /** Callers' sessions. */
-  readonly sessions: () => readonly Connection[];
-}
+/** How often what could not go yet is looked at again. */
+const LOOK_MS = 50;
 
 /** The tunnels of this process that can go on without one of the processes that they are made of. */
 export class HandOver {
   readonly #parked: Parked<ServerTunnel>;
   readonly #tunnels = new Set<ServerTunnel>();
-  readonly #clients = new Set<ClientTunnel>();
   readonly #counts = new Map<string, number>();
+  /** Those that are asked to leave their ends, and those that stay here after all, to their end. */
+  readonly #going = new Set<ServerTunnel>();
+  readonly #staying = new Set<ServerTunnel>();
   #successor: Successor | undefined;
   #isRetiring = false;
+  #timer: NodeJS.Timeout | undefined;
 
   /** @param limit of tunnels, and of claims, that may wait at a time */
   constructor({ limit }: Pick<ParkedOptions, 'limit'> = {}) {
@@ -61,10 +59,23 @@ export class HandOver {
   /** A CONNECT that was answered, with its ID said back: the tunnel can be handed over from now on. */
   accept(session: Connection, stream: TunnelStream, id: string, claimant: string): ServerTunnel {
     const tunnel = this.#open(stream, id, claimant);
-    // One that comes while this process retires may go when it is idle.
-    if (this.#isRetiring) tunnel.attachLater(session);
-    else tunnel.hold(session);
+    this.attach(tunnel, session, stream);
     return tunnel;
+  }
+
+  /** A CONNECT was answered that takes up a tunnel which was claimed. */
+  attach(tunnel: ServerTunnel, session: Connection, stream: TunnelStream): void {
+    tunnel.attach(session, stream);
+    // What comes now may never be able to go: it is held when it is.
+    if (!this.#isRetiring) tunnel.hold();
+  }
+
+  /** Passes on what the process before this one has given up, where this one does so itself. @returns whether it did */
+  passOn(tunnel: CarriedTunnel): boolean {
+    if (!this.#isRetiring || this.#successor?.isThere() !== true) return false;
+    this.#successor.send(tunnel);
+    this.count('tunnel', 'handed_over');
+    return true;
   }
 
   /** A tunnel of the process before this one: it waits for its caller's ztunnel to take it up. */
@@ -72,12 +83,6 @@ export class HandOver {
     const tunnel = this.#open(downstream, id, claimant);
     this.#parked.park(tunnel);
     return tunnel;
-  }
-
-  /** A tunnel to a destination, until it is over. */
-  addClient(tunnel: ClientTunnel): void {
-    this.#clients.add(tunnel);
-    tunnel.leg.whenOver(() => this.#clients.delete(tunnel));
   }
 
   /** Who claimed it has gone before it came; it waits for whoever asks again. */
@@ -90,33 +95,41 @@ export class HandOver {
     return this.#parked.claim(id, claimant);
   }
 
+  /** Whether this process is about to end, and another takes its place. */
+  get isRetiring(): boolean {
+    return this.#isRetiring;
+  }
+
   /** Whether a tunnel need not end when this process does. */
   mayOutlive(tunnel: ServerTunnel | undefined): boolean {
-    return tunnel?.isMovable === true && this.#successor?.isThere() === true;
+    return tunnel?.canGo === true && !this.#staying.has(tunnel) && this.#successor?.isThere() === true;
   }
 
   /**
-   * Hands over what can be, now and, of HTTP/1.1 that is busy, later. To be called when callers open no more tunnels.
-   * @returns when all that could be has gone
+   * Hands over what can be: now, or when it can be, also what waits here for its caller. To be called when callers open no more
+   * tunnels.
    */
-  async retire(successor: Successor, { retireUpstream, sessions }: RetiringSessions): Promise<void> {
+  retire(successor: Successor): void {
     this.#successor = successor;
     this.#isRetiring = true;
-    const going = [...this.#tunnels].filter((tunnel) => this.#prepare(tunnel));
-    const upstreams = new Set(going.map(({ carrier }) => carrier?.upstream));
-    for (const client of this.#clients) if (!upstreams.has(client)) client.release();
-    await retireUpstream();
-    for (const tunnel of going) {
-      const { upstream } = tunnel.carrier ?? {};
-      if (upstream === undefined || upstream.isAway) continue;
-      tunnel.release();
-      tunnel.leg.thaw();
-      this.count('tunnel', 'drained_upstream_stays');
-    }
-    await Promise.all(sessions().map(({ handOver }) => handOver.retire()));
+    // What cannot go is not to be left here by its caller's ztunnel, which could not come back for it.
+    for (const tunnel of this.#tunnels) if (tunnel.carrier === undefined) tunnel.release();
+    // Whoever asks for one that is not here is sent on; one that has to stay can still be had.
+    for (const tunnel of this.#parked.move()) this.#parked.park(tunnel);
+    const look = (): void => {
+      for (const tunnel of [...this.#tunnels]) this.#advance(tunnel);
+    };
+    look();
+    this.#timer = setInterval(look, LOOK_MS).unref();
+  }
+
+  /** Resolves when no tunnel waits here for its caller, or for its turn to go. */
+  async untilNoneWaits(): Promise<void> {
+    while ([...this.#tunnels].some(({ leg }) => leg.stream === undefined)) await delay(LOOK_MS);
   }
 
   close(): void {
+    clearInterval(this.#timer);
     this.#parked.close();
   }
 
@@ -124,49 +137,62 @@ export class HandOver {
     const tunnel = new ServerTunnel(from, {
       id,
       claimant,
-      onAway: (each, isRetiring) => {
-        if (isRetiring) this.#send(each);
-        else this.#parked.park(each);
+      onAway: (each) => {
+        this.#parked.park(each);
+        this.#advance(each);
       },
-      onStays: (each) => this.#stay(each),
-      onReady: (each) => {
-        if (this.#isRetiring && this.mayOutlive(each) && each.carrier?.upstream === undefined) {
-          each.leg.freeze();
-          each.holdAgain();
-        }
+      onStays: (each) => {
+        if (this.#going.has(each)) this.#stay(each, 'drained_downstream_stays');
       },
+      onReady: (each) => this.#advance(each),
     });
     this.#tunnels.add(tunnel);
-    tunnel.leg.whenOver(() => this.#tunnels.delete(tunnel));
+    tunnel.leg.whenOver(() => {
+      this.#tunnels.delete(tunnel);
+      this.#going.delete(tunnel);
+      this.#staying.delete(tunnel);
+    });
     return tunnel;
   }
 
-  /** Whether it goes; what does not ends here, and is not to be disturbed. */
-  #prepare(tunnel: ServerTunnel): boolean {
-    const isReady = tunnel.carrier?.isReady() === true && this.mayOutlive(tunnel);
-    if (isReady) tunnel.leg.freeze();
-    else tunnel.release();
-    return isReady;
+  /** Has a tunnel do the next step on its way to the successor: the application's end leaves first, then the caller's. */
+  #advance(tunnel: ServerTunnel): void {
+    const { carrier, leg } = tunnel;
+    const upstream = carrier?.upstream;
+    if (!this.#isRetiring || leg.isOver || this.#staying.has(tunnel)) return;
+    if (carrier?.isReady() !== true || !this.mayOutlive(tunnel)) {
+      if (this.#going.has(tunnel)) this.#stay(tunnel, 'drained_downstream_stays');
+    } else if (upstream === undefined || upstream.isAway) {
+      leg.freeze();
+      this.#going.add(tunnel);
+      if (leg.stream === undefined) this.#send(tunnel, carrier);
+      else tunnel.go();
+    } else if (upstream.canGo) {
+      leg.freeze();
+      this.#going.add(tunnel);
+      upstream.go({
+        onAway: () => this.#advance(tunnel),
+        onStays: () => this.#stay(tunnel, 'drained_upstream_stays'),
+      });
+    }
   }
 
-  #send(tunnel: ServerTunnel): void {
-    const { carrier, id, claimant, leg } = tunnel;
-    if (carrier === undefined || this.#successor?.isThere() !== true) {
-      this.count('tunnel', 'reset_no_successor');
-      leg.lose('the next waypoint has gone');
-      return;
-    }
-    const described = carrier.describe();
-    this.#successor.send({ id, claimant, ...described, downstream: leg.takeState() });
+  #send(tunnel: ServerTunnel, carrier: Carrier): void {
+    const { id, claimant, leg } = tunnel;
+    // Whoever claims it at this moment goes on with it here.
+    if (!this.#parked.take(tunnel)) return;
+    this.#successor?.send({ id, claimant, ...carrier.describe(), downstream: leg.takeState() });
     carrier.leave();
     this.count('tunnel', 'handed_over');
   }
 
   /** Its upstream end may have gone before it: then that comes back. */
-  #stay(tunnel: ServerTunnel): void {
+  #stay(tunnel: ServerTunnel, outcome: HandOverOutcome): void {
     const { upstream } = tunnel.carrier ?? {};
-    if (!this.#isRetiring) return;
-    this.count('tunnel', 'drained_downstream_stays');
+    this.#staying.add(tunnel);
+    this.count('tunnel', outcome);
+    tunnel.release();
+    tunnel.leg.thaw();
     if (upstream?.isAway === true) void upstream.resume();
   }
 }

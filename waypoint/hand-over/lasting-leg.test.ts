@@ -53,12 +53,26 @@ test('what is written while there is no stream goes out on the next, in order', 
   const { leg, owner, peer } = await moved(
     () => undefined,
     (each) => {
-      expect(each.write(Buffer.from('one '))).toBe(false);
-      each.write(Buffer.from('two '));
+      expect(each.write(Buffer.from('one '))).toBe(true);
+      expect(each.write(Buffer.from('two '))).toBe(true);
     },
   );
   leg.write(Buffer.from('three'));
   await eventually('all of it', () => peer.text() === 'one two three');
+  expect(owner.events).toEqual([]);
+});
+
+test('who writes much while there is no stream has to wait for the next', async () => {
+  const { owner, peer } = await moved(
+    () => undefined,
+    (each) => {
+      let written = 0;
+      while (each.write(Buffer.alloc(64 * 1024))) written += 64 * 1024;
+      expect(written).toBe(256 * 1024);
+    },
+  );
+  await eventually('all of it', () => peer.bytes() === 320 * 1024);
+  await owner.until('drain');
   expect(owner.events).toEqual(['drain']);
 });
 
@@ -132,6 +146,22 @@ test('what it has in hand can be taken out, and put into another', async () => {
   const [peer, reader] = [watch(next.far), watch(other)];
   other.attach(next.near);
   await eventually('both ways', () => peer.text() === 'from the last' && reader.text() === 'for the next');
+});
+
+test('its end goes along with what it has in hand', async () => {
+  const first = await stream();
+  const leg = new LastingLeg(first.near, { onAway: () => undefined });
+  const held = leg.asHeldTunnel(ID, first.near);
+  held.halt(() => undefined);
+  leg.write(Buffer.from('last words'));
+  leg.end();
+  held.settle({ isRetiring: true, sent: 0, received: 0 });
+  const other = new LastingLeg(leg.takeState(), { onAway: () => undefined });
+  const next = await stream();
+  const peer = watch(next.far);
+  other.attach(next.near);
+  await peer.until('end');
+  expect(peer.text()).toBe('last words');
 });
 
 test('one that does not come back is a reset', async () => {

@@ -20,10 +20,14 @@ export interface LegState {
   readonly pending: Buffer;
   /** Nothing more will come in. */
   readonly hasEnded: boolean;
+  /** Nothing more will be written. */
+  readonly isEnding: boolean;
 }
 
 /** What a peer may have sent before it heard that it has to stop: its window, and what it had queued. */
 const MOST_AFTER_HALT = 8 * 1024 * 1024;
+/** What is taken without a stream before who writes has to wait: an answer that is whole lets its tunnel go. */
+const ROOM_WITHOUT_STREAM = 256 * 1024;
 
 /**
  * A CONNECT stream that may be replaced by another when the process at its other end is: whoever reads and writes sees that it
@@ -48,6 +52,7 @@ export class LastingLeg implements TunnelLeg {
   /** A writer was asked to wait. */
   #owesDrain = false;
   #bytesRead = 0;
+  #isUntouched = true;
   #failure: string | undefined;
   #onOver: (() => void)[] = [];
 
@@ -63,11 +68,17 @@ export class LastingLeg implements TunnelLeg {
     if (stream.pending.length > 0) this.#pending.push(stream.pending);
     this.#owesDrain = stream.pending.length > 0;
     this.#hasEnded = stream.hasEnded;
+    this.#isEnding = stream.isEnding;
   }
 
   /** The stream that it has now. */
   get stream(): TunnelStream | undefined {
     return this.#stream;
+  }
+
+  /** Nothing of what came in has been handed out. */
+  get isUntouched(): boolean {
+    return this.#isUntouched;
   }
 
   /** Broken, or given up by its owner. */
@@ -98,19 +109,16 @@ export class LastingLeg implements TunnelLeg {
     };
   }
 
-  /**
-   * Hands out nothing more that comes in, as this process is about to go away: it is for the next one. Ends when it goes on with
-   * its stream after all.
-   */
+  /** Hands out nothing more that comes in, as this process is about to go away: it is for the next one. */
   freeze(): void {
     this.#isFrozen = true;
   }
 
-  /** Goes on with its stream, whatever was begun: it does not go away after all. */
+  /** Hands out what comes in, and has come meanwhile: it does not go away after all. */
   thaw(): void {
+    if (!this.#isFrozen) return;
     this.#isFrozen = false;
-    if (this.#isHalted && this.#stream !== undefined) this.#proceed();
-    else if (!this.#isPaused) this.resume();
+    if (!this.#isPaused) this.resume();
   }
 
   /** Goes on with another stream, which has not been started. */
@@ -143,7 +151,8 @@ export class LastingLeg implements TunnelLeg {
   /** Takes out what it has in hand, for another process: it is over here, and nobody is told. */
   takeState(): LegState {
     this.#events = undefined;
-    const state = { early: drain(this.#early), pending: drain(this.#pending), hasEnded: this.#hasEnded };
+    const [hasEnded, isEnding] = [this.#hasEnded, this.#isEnding];
+    const state = { early: drain(this.#early), pending: drain(this.#pending), hasEnded, isEnding };
     this.#over('another process has it');
     return state;
   }
@@ -159,8 +168,10 @@ export class LastingLeg implements TunnelLeg {
   }
 
   write(bytes: Buffer): boolean {
-    if (this.#stream === undefined || this.#isHalted) this.#pending.push(bytes);
-    else if (this.#stream.write(bytes)) return true;
+    if (this.#stream === undefined || this.#isHalted) {
+      this.#pending.push(bytes);
+      if (this.#pending.length <= ROOM_WITHOUT_STREAM) return true;
+    } else if (this.#stream.write(bytes)) return true;
     this.#owesDrain = true;
     return false;
   }
@@ -183,8 +194,7 @@ export class LastingLeg implements TunnelLeg {
 
   resume(): void {
     this.#isPaused = false;
-    while (!this.#holdsBack && this.#early.length > 0)
-      this.#early.shift((piece) => this.#events?.onData(piece));
+    while (!this.#holdsBack && this.#early.length > 0) this.#early.shift((piece) => this.#handOut(piece));
     this.#tellEnd();
     if (!this.#isPaused) this.#stream?.resume();
   }
@@ -230,11 +240,16 @@ export class LastingLeg implements TunnelLeg {
   #receive(bytes: Buffer, stream: TunnelStream): void {
     this.#bytesRead += bytes.length;
     if (!this.#holdsBack && this.#early.length === 0) {
-      this.#events?.onData(bytes);
+      this.#handOut(bytes);
       return;
     }
     this.#early.push(bytes);
     if (this.#early.length > MOST_AFTER_HALT) stream.pause();
+  }
+
+  #handOut(bytes: Buffer): void {
+    this.#isUntouched = false;
+    this.#events?.onData(bytes);
   }
 
   #tellEnd(): void {

@@ -11,7 +11,7 @@ export interface ServerTunnelOptions {
   /** Who alone may take it up again. */
   readonly claimant: string;
   /** It has lost its stream, for another that is to come. */
-  readonly onAway: (tunnel: ServerTunnel, isRetiring: boolean) => void;
+  readonly onAway: (tunnel: ServerTunnel) => void;
   /** It was to lose its stream, and keeps it. */
   readonly onStays: (tunnel: ServerTunnel) => void;
   /** It may have become one that could go to another process. */
@@ -48,45 +48,41 @@ export class ServerTunnel {
     this.claimant = options.claimant;
     this.#options = options;
     this.leg = new LastingLeg(from, {
-      onAway: ({ isRetiring }) => options.onAway(this, isRetiring),
+      onAway: () => options.onAway(this),
       onStays: () => options.onStays(this),
     });
   }
 
-  /** Whether its caller's ztunnel would take part in a hand-over now. */
-  get isMovable(): boolean {
-    return this.#session?.handOver.isOpen === true && this.leg.stream !== undefined && !this.leg.isOver;
+  /** Whether it could go to another process now: its caller's ztunnel would take part, or has done so. */
+  get canGo(): boolean {
+    if (this.leg.isOver) return false;
+    return this.leg.stream === undefined || this.#session?.handOver.isOpen === true;
   }
 
-  /** From now on it can be handed over: its ztunnel has been told so, in the answer to its CONNECT. */
-  hold(session: Connection): void {
-    const { stream } = this.leg;
-    this.#session = session;
-    if (stream !== undefined && !this.leg.isOver)
-      session.handOver.hold(this.leg.asHeldTunnel(this.id, stream));
-  }
-
-  /** Its session is known; it is held by {@link holdAgain}. */
-  attachLater(session: Connection): void {
-    this.#session = session;
-  }
-
-  /** Goes on with the stream of a CONNECT that was answered. */
+  /** Goes on with the stream of a CONNECT that was answered, if it has none. It is not held yet. */
   attach(session: Connection, stream: TunnelStream): void {
-    this.leg.attach(stream);
-    this.hold(session);
+    this.#session = session;
+    if (this.leg.stream === undefined) this.leg.attach(stream);
   }
 
-  /** It is to end where it is. Until {@link holdAgain}. */
+  /** From now on it is handed over when an end of its session goes away: its ztunnel has been told that it can be. */
+  hold(): void {
+    const { stream } = this.leg;
+    if (stream !== undefined && !this.leg.isOver)
+      this.#session?.handOver.hold(this.leg.asHeldTunnel(this.id, stream));
+  }
+
+  /** This process goes away: it is handed over. To be called when it {@link canGo}. */
+  go(): void {
+    const { stream } = this.leg;
+    this.hold();
+    if (stream !== undefined) this.#session?.handOver.depart(stream);
+  }
+
+  /** It is not to be handed over, unless that has begun. Until {@link go}. */
   release(): void {
     const { stream } = this.leg;
-    if (stream !== undefined) this.#session?.handOver.forget(stream);
-    this.leg.thaw();
-  }
-
-  /** It may go after all; at once, if the tunnels of its session are on their way. */
-  holdAgain(): void {
-    if (this.#session !== undefined) this.hold(this.#session);
+    if (stream !== undefined) this.#session?.handOver.letGo(stream);
   }
 
   /** To be called when its carrier may have become ready. */

@@ -26,7 +26,6 @@ export interface Upstream {
   readonly openLeg: (target: UpstreamTarget, signal: AbortSignal) => Promise<TunnelLeg>;
   /** See {@link Wires}. */
   readonly adopt: Wires['adopt'];
-  readonly retire: Wires['retire'];
   /** The endpoints that there are now: connections to others end when they are free. */
   readonly keepOnly: (endpoints: Iterable<Endpoint>) => void;
   readonly size: () => { readonly sessions: number; readonly http1: number; readonly http2: number };
@@ -95,7 +94,6 @@ export function createUpstream(deps: UpstreamDeps): Upstream {
     send: (protocol, target, request, handlers) => groupOf(target)[protocol].send(target, request, handlers),
     openLeg: async (target, signal) => asLeg(await wires.open(target, [], signal)),
     adopt: (relay) => wires.adopt(relay),
-    retire: () => wires.retire(),
     keepOnly: (endpoints) => {
       const kept = new Set<string>();
       for (const endpoint of endpoints) kept.add(keyOfEndpoint(endpoint));

@@ -63,8 +63,6 @@ export interface Wires {
   readonly onBytes: WireDeps['onBytes'];
   /** A tunnel that the process before this one had; to be resumed. */
   readonly adopt: (relay: Pick<CarriedRelay, 'id' | 'way' | 'upstream'>) => ClientTunnel;
-  /** Has the tunnels of all sessions handed over; resolves when it is known of each what becomes of it. */
-  readonly retire: () => Promise<void>;
   /** HBONE sessions that are open. */
   readonly sessions: () => number;
   /** Opens no more; what is open ends by itself. */
@@ -120,7 +118,6 @@ export function createWires(deps: WireDeps): Wires {
     },
     onBytes: deps.onBytes,
     adopt: ({ id, way, upstream }) => tunnelOf(upstream, { id, way, deps, pool }),
-    retire: () => pool.retire(),
     sessions: () => pool.size,
     close: () => pool.close(),
   };
@@ -186,7 +183,7 @@ function tunnelOf(
   },
 ): ClientTunnel {
   const { id, way, deps, pool } = options;
-  const tunnel = new ClientTunnel(from, {
+  return new ClientTunnel(from, {
     id,
     way,
     reopen: () =>
@@ -196,8 +193,6 @@ function tunnelOf(
     onResumed: (isResumed) =>
       deps.handOver?.count('upstream', isResumed ? 'handed_over' : 'reset_not_resumed'),
   });
-  deps.handOver?.addClient(tunnel);
-  return tunnel;
 }
 
 function nameOf({ workload: { namespace, name } }: Endpoint): string {

@@ -132,6 +132,13 @@ export class Parked<Connection extends Claimable = CarriedConnection> {
     return { kind: 'claimed', connection: waiting.connection };
   }
 
+  /** Takes back one that waits: it is the caller's again. @returns whether it does wait */
+  take(connection: Connection): boolean {
+    if (this.#waiting.get(connection.id)?.connection !== connection) return false;
+    this.#remove(connection);
+    return true;
+  }
+
   /** Gives up those that wait, which are the caller's then, to another process; whoever claims one is sent there, too. */
   move(): readonly Connection[] {
     this.#isMoving = true;

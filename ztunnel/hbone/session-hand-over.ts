@@ -123,6 +123,11 @@ export class SessionHandOver {
     return this.#isOpen;
   }
 
+  /** Whether tunnels of this session can no longer be handed over: its peer does not take part, or has made no sense. */
+  get isLost(): boolean {
+    return this.#isLost;
+  }
+
   /** The stream of control itself, which carries nobody's bytes. */
   get control(): TunnelStream | undefined {
     return this.#control;
@@ -164,6 +169,26 @@ export class SessionHandOver {
   forget({ connectionId }: TunnelStream): void {
     const entry = connectionId === undefined ? undefined : this.#entries.get(connectionId);
     if (entry !== undefined) this.#remove(entry);
+  }
+
+  /** This end goes away, for one of its tunnels: has it handed over. What is not held stays as it is. */
+  depart({ connectionId }: TunnelStream): void {
+    const entry = connectionId === undefined ? undefined : this.#entries.get(connectionId);
+    if (entry === undefined) return;
+    entry.isRetiring = true;
+    if (this.#isOpen) {
+      this.#announce([entry]);
+      return;
+    }
+    setTimeout(() => {
+      if (!this.#isOpen && this.#entries.get(entry.tunnel.id) === entry) this.#giveUp(entry);
+    }, this.#haltMs).unref();
+  }
+
+  /** Has a tunnel go on where it is, whoever goes away. One of which a hand-over has begun comes to the end of that. */
+  letGo({ connectionId }: TunnelStream): void {
+    const entry = connectionId === undefined ? undefined : this.#entries.get(connectionId);
+    if (entry?.state.kind === 'open') this.#remove(entry);
   }
 
   /** For a server: takes the client's control stream, which has been answered. False: there is one. */
@@ -234,7 +259,8 @@ export class SessionHandOver {
       onFinish: () => undefined,
       onAbort: () => this.lose(),
     });
-    if (this.#isRetiring) this.#announce([...this.#entries.values()]);
+    const retiring = [...this.#entries.values()].filter((each) => this.#isRetiring || each.isRetiring);
+    if (retiring.length > 0) this.#announce(retiring);
     this.#changed();
   }
 
