@@ -21,15 +21,18 @@ export interface StockBed extends AsyncDisposable {
   readonly outsider: WorkloadStatus;
 }
 
-/** Brings it up, with `depot.yaml` holding the namespace `depot` alone; all of it ends with the bed. */
-export async function openStockBed(): Promise<StockBed> {
+/**
+ * Brings it up, with `depot.yaml` holding the namespace `depot` alone; all of it ends with the bed.
+ * @param flags further ones of `tulle up`
+ */
+export async function openStockBed(flags: readonly string[] = []): Promise<StockBed> {
   const namespaces = namespaceYaml('shop', true) + namespaceYaml('outside', false);
   const mesh = await openMesh({
     files: {
       'mesh.yaml': namespaces + serviceYaml('shop', 'catalog') + serviceYaml('depot', 'store'),
       'depot.yaml': namespaceYaml('depot', true),
     },
-    flags: ['--nodes', 'n1', '--external-node', 'n3'],
+    flags: ['--nodes', 'n1', '--external-node', 'n3', ...flags],
   });
   const started: StockZtunnel[] = [];
   const dispose = async (): Promise<void> => {

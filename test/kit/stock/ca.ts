@@ -1,3 +1,4 @@
+import { X509Certificate } from 'node:crypto';
 import { encodeStruct } from './ads.ts';
 import { connectGrpc, type GrpcStatus } from './grpc.ts';
 import { CSR } from './recording.ts';
@@ -31,7 +32,7 @@ export async function requestCertificate(
   identity: string,
   token: string = settings.token(),
 ): Promise<CertificateAnswer> {
-  const channel = await connectGrpc(settings.caAddress, settings.caRoots);
+  const channel = await connectGrpc(settings.caAddress, settings.caRoots());
   try {
     const { keyPem, csrPem } = makeSigningRequest(identity);
     const chain: string[] = [];
@@ -52,6 +53,18 @@ export function readSvid(identity: string, { status, chain, keyPem }: Certificat
   const roots = chain.at(-1);
   if (chain.length < 2 || roots === undefined) throw new Error('no root certificate present');
   return { identity, key: keyPem, chain: chain.slice(0, -1).join(''), roots };
+}
+
+/** Serial numbers of those with which it verifies peers, lower-case hexadecimal. */
+export function rootSerials({ roots }: Svid): readonly string[] {
+  const pems = roots.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g) ?? [];
+  return pems.map((pem) => new X509Certificate(pem).serialNumber.toLowerCase());
+}
+
+/** Milliseconds until a stock ztunnel asks for the next one: at half of its life. */
+export function renewalDelayMs({ chain }: Svid, nowMs: number): number {
+  const { validFromDate, validToDate } = new X509Certificate(chain);
+  return Math.max((validFromDate.getTime() + validToDate.getTime()) / 2 - nowMs, 0);
 }
 
 /** The bytes of an IstioCertificateRequest, with the metadata key that was recorded. */

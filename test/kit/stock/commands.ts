@@ -19,6 +19,8 @@ export type Command =
   | { readonly do: 'connect-ads' }
   /** Asks for configuration with another token; empty: none. */
   | { readonly do: 'try-ads'; readonly token: string }
+  /** Renews no certificate, or does again. */
+  | { readonly do: 'hold-renewals'; readonly hold: boolean }
   | { readonly do: 'try-certificate'; readonly identity: string; readonly token?: string }
   /** Sends requests over one session from a pod (by name) to an address. */
   | {
@@ -50,6 +52,7 @@ export interface Results {
   readonly 'disconnect-ads': null;
   readonly 'connect-ads': null;
   readonly 'try-ads': GrpcStatus;
+  readonly 'hold-renewals': null;
   readonly 'try-certificate': GrpcStatus & { readonly chain: readonly string[] };
   readonly ask: readonly HboneAnswer[];
 }
@@ -61,6 +64,7 @@ export interface Commanded {
   readonly parts: NodeParts;
   readonly connect: () => Promise<void>;
   readonly disconnect: () => void;
+  readonly holdRenewals: (hold: boolean) => void;
 }
 
 /** Runs one command to its end. */
@@ -83,6 +87,9 @@ export async function runCommand(command: Command, on: Commanded): Promise<Resul
       return null;
     case 'try-ads':
       return tryAds(on.settings, command.token);
+    case 'hold-renewals':
+      on.holdRenewals(command.hold);
+      return null;
     case 'try-certificate': {
       const { status, chain } = await requestCertificate(on.settings, command.identity, command.token);
       return { ...status, chain };
@@ -93,7 +100,7 @@ export async function runCommand(command: Command, on: Commanded): Promise<Resul
 }
 
 async function tryAds(settings: Settings, token: string): Promise<GrpcStatus> {
-  const channel = await connectGrpc(settings.xdsAddress, settings.xdsRoots);
+  const channel = await connectGrpc(settings.xdsAddress, settings.xdsRoots());
   const path = '/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources';
   const call = channel.call(path, callMetadata(settings, token), () => call.cancel());
   const [first] = ADS_REQUESTS;

@@ -16,7 +16,13 @@ export type Entry =
       readonly errors: readonly string[];
     }
   | { readonly event: 'ads end'; readonly code: number; readonly message: string }
-  | { readonly event: 'certificate'; readonly identity: string; readonly error: string | null }
+  | {
+      readonly event: 'certificate';
+      readonly identity: string;
+      readonly error: string | null;
+      /** Serial numbers of the roots that came with it, lower-case hexadecimal. */
+      readonly roots: readonly string[];
+    }
   | {
       readonly event: 'tls';
       /** Which end of the handshake was played here. */

@@ -4,9 +4,9 @@ import { existsSync, readFileSync } from 'node:fs';
 export interface Settings {
   readonly xdsAddress: string;
   readonly caAddress: string;
-  readonly xdsRoots: string;
-  readonly caRoots: string;
-  /** Read anew for each request. */
+  /** Files are read anew: roots for each connection, the token for each request. */
+  readonly xdsRoots: () => string;
+  readonly caRoots: () => string;
   readonly token: () => string;
   readonly nodeName: string;
   readonly clusterId: string;
@@ -25,13 +25,16 @@ export function readSettings(environment: Readonly<Record<string, string | undef
     return value;
   };
   if (environment['PROXY_MODE'] !== 'shared') throw new Error('PROXY_MODE has to be "shared"');
-  const token = get('AUTH_TOKEN');
+  const fileOf = (name: string): (() => string) => {
+    const value = get(name);
+    return () => textOrFile(value);
+  };
   return {
     xdsAddress: httpsAddress(get('XDS_ADDRESS')),
     caAddress: httpsAddress(get('CA_ADDRESS')),
-    xdsRoots: textOrFile(get('XDS_ROOT_CA')),
-    caRoots: textOrFile(get('CA_ROOT_CA')),
-    token: () => textOrFile(token),
+    xdsRoots: fileOf('XDS_ROOT_CA'),
+    caRoots: fileOf('CA_ROOT_CA'),
+    token: fileOf('AUTH_TOKEN'),
     nodeName: get('NODE_NAME'),
     clusterId: environment['CLUSTER_ID'] ?? 'Kubernetes',
     zdsPath: get('INPOD_UDS'),
