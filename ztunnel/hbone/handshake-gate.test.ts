@@ -26,6 +26,7 @@ let left: { count: number };
 let accepted: Map<number, Socket>;
 let clients: Socket[];
 let onAccepted: (socket: Socket) => void;
+let onConnection: (socket: Socket) => void;
 
 beforeAll(async () => {
   ca = await temporaryAuthority();
@@ -36,10 +37,13 @@ afterAll(async () => {
 beforeEach(async () => {
   [shed, left, accepted, clients] = [[], { count: 0 }, new Map(), []];
   onAccepted = () => undefined;
+  onConnection = (socket) => {
+    if (gate.enter(socket)) onAccepted(socket);
+  };
   listener = createServer((socket) => {
     socket.on('error', () => undefined);
     accepted.set(socket.remotePort ?? 0, socket);
-    if (gate.enter(socket)) onAccepted(socket);
+    onConnection(socket);
   });
   listener.listen(0, '127.0.0.1');
   await once(listener, 'listening');
@@ -50,10 +54,11 @@ afterEach(() => {
   listener.close();
 });
 
-function open(limits: HandshakeLimits = LIMITS): HandshakeGate {
+function open(limits: HandshakeLimits = LIMITS, longestWaitMs = 2000): HandshakeGate {
   const ofThis = left;
   gate = new HandshakeGate({
     limits,
+    longestWaitMs,
     onShed: (limit, error) => shed.push(`${limit}: ${error}`),
     onLeave: () => {
       ofThis.count += 1;
@@ -125,6 +130,34 @@ test('when all have as many, nobody takes anybody’s place', async () => {
   await eventually('the reset', () => late.end() === 'ECONNRESET');
   expect(shed).toEqual(['pod-handshakes: too many TLS handshakes under way, the last of 127.0.0.5']);
   expect(gate.size).toBe(3);
+});
+
+test('one that may wait has its turn when a place is free, and is reset when none is in time', async () => {
+  open({ handshakes: 2, handshakesOfPeer: 2 }, 300);
+  const turns: boolean[] = [];
+  onConnection = (socket) => void gate.enterInTurn(socket).then((mayBegin) => turns.push(mayBegin));
+  const [first] = await enterAll(A, 1);
+  await enterAll(B, 1);
+  const waiting = await enterAll(C, 1);
+  const gone = await enterAll('127.0.0.5', 1);
+  const late = await enterAll('127.0.0.6', 1);
+  // Three wait in a place for two.
+  await eventually('the reset', () => late[0]?.end() === 'ECONNRESET');
+  expect([turns, gate.size]).toEqual([[true, true, false], 4]);
+  gone[0]?.socket.resetAndDestroy();
+  await eventually('who is gone waits no longer', () => turns.length === 4);
+  first?.socket.destroy();
+  await eventually('its turn', () => turns.at(-1) === true);
+  expect([waiting[0]?.end(), gate.size]).toEqual(['', 2]);
+  const [last] = await enterAll('127.0.0.7', 1);
+  await eventually('the wait is over', () => last?.end() === 'ECONNRESET');
+  expect(turns).toEqual([true, true, false, false, true, false]);
+  expect(shed).toEqual(
+    ['127.0.0.6', '127.0.0.7'].map(
+      (peer) => `pod-handshakes: too many TLS handshakes under way, the last of ${peer}`,
+    ),
+  );
+  expect(gate.size).toBe(2);
 });
 
 test('a handshake that is under way is reset for a newcomer, and a session has no place any more', async () => {
