@@ -8,7 +8,14 @@ import { type Mesh, openMesh, type WorkloadStatus } from '#test/kit/mesh.ts';
 import { ca, processesFolder, processIds, processIdsBelow, rotated } from '#test/kit/operator.ts';
 import { serverCommand } from '#test/kit/programs/programs.ts';
 import { PYTHON } from '#test/kit/socket-calls.ts';
-import { namespaceYaml, peerAuthenticationYaml, policyYaml, serviceYaml } from '#test/kit/yaml.ts';
+import {
+  BEHIND_WAYPOINT,
+  namespaceYaml,
+  peerAuthenticationYaml,
+  policyYaml,
+  serviceYaml,
+  waypointYaml,
+} from '#test/kit/yaml.ts';
 
 /** The runbook of docs/operations.md: each failure is brought about, and its lines are looked for where they are said to be. */
 let mesh: Mesh;
@@ -266,13 +273,6 @@ const MESH = [
   namespaceYaml('shop', true),
   peerAuthenticationYaml('shop', 'default', '{mtls: {mode: STRICT}}'),
   serviceYaml('shop', 'catalog'),
-  serviceYaml('shop', 'echo').replace(
-    'name: echo,',
-    'name: echo, labels: {istio.io/use-waypoint: waypoint},',
-  ),
-  `apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {name: waypoint, namespace: shop}
-spec: {gatewayClassName: tulle-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}
-`,
+  serviceYaml('shop', 'echo', BEHIND_WAYPOINT),
+  waypointYaml('shop'),
 ].join('');
