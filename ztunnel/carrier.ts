@@ -138,6 +138,7 @@ export class Carrier {
         if (message.connection.kind === 'outbound-tunnel')
           await adoptOutbound(this.#path, message.connection);
         else await adopt(this.#path, message.connection);
+        this.#path.handOver.decided(message.connection.id);
         break;
       case 'add-pod':
       case 'remove-pod':

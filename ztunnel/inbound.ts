@@ -12,6 +12,7 @@ import {
 import { denial, type LiveConnection, type Opening } from './connections.ts';
 import { CONNECT_TIMEOUT_MS, type DataPath, type ServedPod } from './data-path.ts';
 import { dialled, GIVEN_UP } from './dial.ts';
+import type { CarriedConnection } from './hand-over/carried.ts';
 import { attachSocket } from './hbone/attach-socket.ts';
 import { parseAuthority } from './hbone/authority.ts';
 import {
@@ -148,7 +149,7 @@ function join(call: KnownCall, target: Target, live: LiveConnection, leg: Leg): 
 
 /** Takes up a connection that another session has carried, as if it were a new one in all but the application's socket. */
 async function takeUp(call: KnownCall, target: Target, id: string): Promise<void> {
-  const { path, pod, workload } = call;
+  const { path, pod } = call;
   const answered = await path.handOver.claim(id, claimantOf(call, target));
   if (answered.kind === 'moved') {
     // Not looked at: it may be asked again, where the next ztunnel answers.
@@ -167,18 +168,24 @@ async function takeUp(call: KnownCall, target: Target, id: string): Promise<void
     path.handOver.park(answered.connection);
     return;
   }
-  const leg = attachSocket(socket, pod.sockets);
+  await goOn(call, target, answered.connection, attachSocket(socket, pod.sockets));
+  path.handOver.decided(id);
+}
+
+/** @param leg the application's end */
+async function goOn(call: KnownCall, target: Target, carried: CarriedConnection, leg: Leg): Promise<void> {
+  const { path, workload } = call;
   const giveUp = (): void => {
     answer(call, '503');
     leg.abort();
   };
-  const live = open(call, target, giveUp, answered.connection.record);
+  const live = open(call, target, giveUp, carried.record);
   const verdict = await authorizeWhenKnown(path, workload, connectionOf(call, target, call.claim));
   live.decided(verdict);
   if (live.isOver) return;
   if (verdict.kind === 'allow') {
     join(call, target, live, leg);
-    if (isOfRestart(answered.connection)) path.handOver.count('inbound-tunnel', 'handed_over');
+    if (isOfRestart(carried)) path.handOver.count('inbound-tunnel', 'handed_over');
     return;
   }
   answer(call, '401');

@@ -6,6 +6,7 @@ import type { Entrusted } from './byte-worker.ts';
 import { closeDescriptor } from './capture/in-pod-sockets.ts';
 import type { CarriedConnection } from './hand-over/carried.ts';
 import { duplicate } from './hand-over/descriptors.ts';
+import type { Predecessor } from './hand-over/predecessor.ts';
 import type { ReceiverOptions } from './hand-over/receive.ts';
 import { attachSocket } from './hbone/attach-socket.ts';
 import { SocketLeg } from './hbone/socket-leg.ts';
@@ -20,16 +21,18 @@ let handOver: NodeHandOver;
 let sockets: Socket[];
 let parked: string[];
 let lose: () => void;
+let hasWorker: boolean;
 
 beforeEach(() => {
   [told, sockets, parked] = [[], [], []];
+  hasWorker = false;
   handOver = new NodeHandOver({
     workers: () => ({
       tell: (worker, notice, onLost) => {
         told.push([worker, notice]);
         lose = onLost;
       },
-      adopt: () => false,
+      adopt: () => hasWorker,
       parked: (uid, count) => parked.push(`${uid} ${count}`),
     }),
     whyNot: () => undefined,
@@ -148,4 +151,29 @@ test("sockets that wait here count for their pod, until each is somebody else's"
   handOver.close();
   await eventually('none is', () => parked.at(-1) === 'pod 0');
   for (const socket of one.connection.sockets) attachSocket(socket).abort();
+});
+
+test('a restart is over when its predecessor has ended and all that came from it is decided', async () => {
+  expect(handOver.met()).toEqual({ isOver: true, met: {} });
+  let predecessor: Parameters<Predecessor['receive']>[0] | undefined;
+  await handOver.receiveFrom({
+    receive: async (options) => {
+      predecessor = options;
+    },
+  });
+  const connection = { ...(await carried('a'.repeat(32))).connection, kind: 'plaintext' as const };
+  const { claimant: _, ...unclaimed } = connection;
+  hasWorker = true;
+  predecessor?.onConnection(unclaimed);
+  predecessor?.onOutcome('plaintext', 'drained_closing');
+  handOver.hear(0, { kind: 'hand-over', of: 'plaintext', outcome: 'handed_over' });
+  const met = { plaintext: { drained_closing: 1, handed_over: 1 } };
+  handOver.hear(0, { kind: 'decided', id: unclaimed.id });
+  expect(handOver.met()).toEqual({ isOver: false, met });
+  hasWorker = false;
+  predecessor?.onConnection(connection);
+  predecessor?.onEnd();
+  expect(handOver.met()).toEqual({ isOver: false, met });
+  handOver.close();
+  expect(handOver.met()).toMatchObject({ isOver: true, met: { plaintext: { reset_late: 1 } } });
 });

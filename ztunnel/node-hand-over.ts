@@ -23,6 +23,14 @@ export interface NodeHandOverOptions {
   readonly logger: Logger;
 }
 
+/** What became of the connections that a restart met. */
+export interface MetConnections {
+  /** The predecessor has said its last word, and what came from it goes on or has ended. */
+  readonly isOver: boolean;
+  /** How many, by kind and outcome. */
+  readonly met: Readonly<Record<string, Readonly<Record<string, number>>>>;
+}
+
 /** Connections that change hands, as the main thread sees to it: to a successor, from a predecessor, between workers. */
 export class NodeHandOver {
   readonly #options: NodeHandOverOptions;
@@ -38,6 +46,9 @@ export class NodeHandOver {
   readonly #parkedOf = new Map<string, number>();
   /** Pods whose number the workers have not been told. */
   readonly #untold = new Set<string>();
+  /** IDs of those that came from the predecessor, and of which it is not known yet what becomes of them. */
+  readonly #undecided = new Set<string>();
+  #isReceiving = false;
   #isRetiring = false;
   #isClosed = false;
 
@@ -63,6 +74,7 @@ export class NodeHandOver {
   /** Has connections that the predecessor gives up taken over here, when it does. */
   async receiveFrom(predecessor: Pick<Predecessor, 'receive'>): Promise<void> {
     const { whyNot } = this.#options;
+    this.#isReceiving = true;
     await predecessor.receive({
       whyNot: ({ podUid, otherPodUid }) => {
         if (this.#isRetiring) return 'this process is about to end itself';
@@ -70,6 +82,9 @@ export class NodeHandOver {
       },
       onConnection: (connection) => this.#receive(connection),
       onOutcome: (of, outcome) => this.#note(of, outcome),
+      onEnd: () => {
+        this.#isReceiving = false;
+      },
     });
   }
 
@@ -85,6 +100,9 @@ export class NodeHandOver {
       case 'claim':
         void this.#claim(worker, notice);
         break;
+      case 'decided':
+        this.#undecided.delete(notice.id);
+        break;
       case 'hand-over':
         this.#count(notice.of, notice.outcome);
     }
@@ -93,11 +111,13 @@ export class NodeHandOver {
   /** A thread has ended, and another takes its number: what the first one asked for is nobody's. */
   workerCrashed(worker: number): void {
     this.#crashes.set(worker, (this.#crashes.get(worker) ?? 0) + 1);
+    this.#undecided.clear(); // nobody says any more of which it was the one
   }
 
-  /** What became of the connections that the restart met with which this process began: how many, by kind and outcome. */
-  met(): Readonly<Record<string, Readonly<Record<string, number>>>> {
-    return Object.fromEntries([...this.#met].map(([of, counts]) => [of, Object.fromEntries(counts)]));
+  /** What became of the connections that the restart met with which this process began. */
+  met(): MetConnections {
+    const met = Object.fromEntries([...this.#met].map(([of, counts]) => [of, Object.fromEntries(counts)]));
+    return { isOver: !this.#isReceiving && this.#undecided.size === 0, met };
   }
 
   /** Begins to give connections up; whether there is anybody to take them. */
@@ -125,6 +145,7 @@ export class NodeHandOver {
 
   /** What comes when this process is about to end itself goes on to its successor. */
   #receive(connection: CarriedConnection): void {
+    if (!this.#isRetiring) this.#undecided.add(connection.id);
     if (connection.claimant !== undefined) this.#park(connection);
     else if (this.#isRetiring) this.#track(this.#passOn(connection));
     else this.#adopt(connection);
@@ -211,6 +232,7 @@ export class NodeHandOver {
   /** Ends what nobody can go on with. */
   #strand(connection: CarriedConnection, failure: Failure, outcome: `reset_${string}`): void {
     resetAll(connection);
+    this.#undecided.delete(connection.id);
     this.#options.onRecords(strandedRecords(connection.record, failure));
     this.#count(connection.kind, outcome);
   }

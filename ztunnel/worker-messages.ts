@@ -111,6 +111,8 @@ export type FromWorker =
   | { readonly kind: 'park'; readonly connection: CarriedConnection }
   /** A connection that was, or will be, parked; answered by one `claimed` with the same number. */
   | { readonly kind: 'claim'; readonly claim: number; readonly id: string; readonly claimant: string }
+  /** What became of one that was adopted or claimed has been counted, if it was to be. */
+  | { readonly kind: 'decided'; readonly id: string }
   /** What has become of a connection that a restart met. */
   | { readonly kind: 'hand-over'; readonly of: CarriedKind; readonly outcome: HandOverOutcome };
 

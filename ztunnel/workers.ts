@@ -15,7 +15,7 @@ import type { FromWorker, OpenedListeners, PodInfo, WorkerConfig } from './worke
 /** What a worker says of connections that change hands. */
 export type HandOverNotice = Extract<
   FromWorker,
-  { readonly kind: 'carried' | 'park' | 'claim' | 'hand-over' }
+  { readonly kind: 'carried' | 'park' | 'claim' | 'decided' | 'hand-over' }
 >;
 
 export interface WorkersOptions {

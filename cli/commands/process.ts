@@ -6,6 +6,8 @@ import { stateOption } from './options.ts';
 
 /** Each replica of a waypoint may take a minute to start and to drain, one after the other. */
 const TIMEOUT_MS = 30 * 60_000;
+/** Beyond what a connection may wait for its other end. */
+const LAST_WORD_MS = 12_000;
 
 export function registerStop(program: Command): void {
   register(program, 'stop', 'stop a process of the mesh, until it is started again');
@@ -35,17 +37,13 @@ function register(program: Command, verb: string, description: string): void {
     });
 }
 
-/** Says what became of the connections that were there: when the old process has ended, its last words may be on the way still. */
+/** Says what became of the connections that were there, as soon as the new process knows it. */
 async function tellHandedOver(state: string, node: string): Promise<void> {
-  const ask = async (): Promise<string | undefined> => {
-    const handedOver = await askHandedOver(getState(state), node);
-    return handedOver && handedOverText(handedOver);
-  };
-  let text = await ask();
-  for (let before: string | undefined = ''; text !== before; ) {
-    before = text;
+  const deadline = performance.now() + LAST_WORD_MS;
+  let met = await askHandedOver(getState(state), node);
+  while (met?.isOver === false && performance.now() < deadline) {
     await delay(100);
-    text = await ask();
+    met = await askHandedOver(getState(state), node);
   }
-  if (text !== undefined) console.log(`connections: ${text}`);
+  if (met !== undefined) console.log(`connections: ${handedOverText(met.handedOver)}`);
 }

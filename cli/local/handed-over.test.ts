@@ -28,15 +28,18 @@ async function answered(status: number, body: string): Promise<unknown> {
 
 test('kinds are added up', async () => {
   const body = JSON.stringify({
-    plaintext: { handed_over: 2 },
-    'same-node': { handed_over: 3, drained_closing: 1 },
+    isOver: true,
+    met: { plaintext: { handed_over: 2 }, 'same-node': { handed_over: 3, drained_closing: 1 } },
   });
-  expect(await answered(200, body)).toEqual({ handed_over: 5, drained_closing: 1 });
+  expect(await answered(200, body)).toEqual({
+    isOver: true,
+    handedOver: { handed_over: 5, drained_closing: 1 },
+  });
 });
 
 test.for([
   { when: 'it is of another make', status: 404, body: 'not found' },
-  { when: 'it says something else', status: 200, body: '{"plaintext": "many"}' },
+  { when: 'it says something else', status: 200, body: '{"isOver": true, "met": {"plaintext": "many"}}' },
 ])('nothing is known when $when', async ({ status, body }) => {
   expect(await answered(status, body)).toBeUndefined();
 });

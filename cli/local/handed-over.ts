@@ -7,18 +7,27 @@ import { nodeRunFolder, type StateFolder } from './state-folder.ts';
 /** How many of the connections that a ztunnel's last restart met came to what: `handed_over`, `drained_…`, `reset_…`. */
 export type HandedOver = Readonly<Record<string, number>>;
 
-const ANSWER: z.ZodType<Readonly<Record<string, HandedOver>>> = z.record(
-  z.string(),
-  z.record(z.string(), z.number()),
-);
+/** What a restart met. */
+export interface LastRestart {
+  /** It is known of all connections what became of them. */
+  readonly isOver: boolean;
+  readonly handedOver: HandedOver;
+}
+
+const ANSWER: z.ZodType<{
+  readonly isOver: boolean;
+  readonly met: Readonly<Record<string, HandedOver>>;
+}> = z.object({ isOver: z.boolean(), met: z.record(z.string(), z.record(z.string(), z.number())) });
 const TIMEOUT_MS = 2_000;
 
 /** Asks the ztunnel of a node. Undefined: it does not answer, or knows no hand-over. */
-export async function askHandedOver(state: StateFolder, node: string): Promise<HandedOver | undefined> {
+export async function askHandedOver(state: StateFolder, node: string): Promise<LastRestart | undefined> {
   const socketPath = join(nodeRunFolder(state, node), 'ztunnel.sock');
   try {
     const { status, body } = await callSocket({ socketPath, path: '/hand-over', timeoutMs: TIMEOUT_MS });
-    return status === 200 ? overAllKinds(ANSWER.parse(body)) : undefined;
+    if (status !== 200) return undefined;
+    const { isOver, met } = ANSWER.parse(body);
+    return { isOver, handedOver: overAllKinds(met) };
   } catch {
     return undefined; // It is down, which its process state shows, or of another make.
   }
@@ -31,7 +40,9 @@ export async function askAllHandedOver(
 ): Promise<ReadonlyMap<string, HandedOver>> {
   const own = nodes.filter(({ external }) => !external);
   const answers = await Promise.all(own.map(({ name }) => askHandedOver(state, name)));
-  return new Map(own.flatMap(({ name }, at) => (answers[at] === undefined ? [] : [[name, answers[at]]])));
+  return new Map(
+    own.flatMap(({ name }, at) => (answers[at] === undefined ? [] : [[name, answers[at].handedOver]])),
+  );
 }
 
 /** `54 handed over`; `52 handed over, 2 left to end (kernel_splice 2), 1 reset (denied 1)`. */

@@ -91,9 +91,9 @@ export function errorsOf(seen: SeenLongLived): readonly string[] {
 export async function handedOver(mesh: Mesh, node: string): Promise<Readonly<Record<string, number>>> {
   const socketPath = join(mesh.state, 'run', node, 'ztunnel.sock');
   const { body } = await callSocket({ socketPath, path: '/hand-over' });
-  const met = Object.entries(body as Record<string, Record<string, number>>);
+  const { met } = body as { readonly met: Record<string, Record<string, number>> };
   return Object.fromEntries(
-    met.flatMap(([kind, counts]) =>
+    Object.entries(met).flatMap(([kind, counts]) =>
       Object.entries(counts).map(([outcome, count]) => [`${kind} ${outcome}`, count]),
     ),
   );

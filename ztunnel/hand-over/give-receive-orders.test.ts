@@ -162,6 +162,7 @@ class World {
       },
       onConnection: (connection) => this.#deliver(connection),
       onOutcome: () => undefined,
+      onEnd: () => undefined,
     });
   }
 

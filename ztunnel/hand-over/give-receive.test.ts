@@ -26,13 +26,14 @@ let giver: Giver;
 let listener: HttpListener;
 let arrived: CarriedConnection[];
 let outcomes: string[];
+let ends: string[];
 let receivers: Disposable[];
 let sockets: Socket[];
 
 beforeEach(async () => {
   folder = mkdtempSync(join(tmpdir(), 'give-'));
   giver = new Giver({ logger, answerMs: ANSWER_MS });
-  [arrived, outcomes, receivers, sockets] = [[], [], [], []];
+  [arrived, outcomes, ends, receivers, sockets] = [[], [], [], [], []];
   const upgrade = handOverUpgrade((socket) => giver.accept(socket));
   listener = await listenHttp({ path: join(folder, 'orders') }, [], () => undefined, [upgrade]);
 });
@@ -56,6 +57,7 @@ async function receiveFrom(
     whyNot,
     onConnection: (connection) => arrived.push(connection),
     onOutcome: (of, outcome) => outcomes.push(`${of} ${outcome}`),
+    onEnd: () => ends.push('over'),
   });
   receivers.push(receiver);
   return receiver;
@@ -122,6 +124,9 @@ test('a connection that is taken lives on at the successor, and is known there b
   const { application, connection } = await carried();
   expect(await giver.offer(connection)).toBe('taken');
   const taken = await eventually('it has arrived', () => arrived[0]);
+  expect(ends).toEqual([]);
+  giver.close();
+  await eventually('the last word', () => ends.length === 1);
   expect({ ...taken, sockets: [] }).toEqual({ ...connection, sockets: [] });
   expect([...giver.counts]).toEqual([['passthrough handed_over', 1]]);
   await expectAlive(application, taken);

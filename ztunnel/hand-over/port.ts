@@ -50,6 +50,11 @@ export class HandOverPort {
     this.#send({ kind: 'hand-over', of, outcome });
   }
 
+  /** What became of one that was adopted or claimed here is known, and counted. */
+  decided(id: string): void {
+    this.#send({ kind: 'decided', id });
+  }
+
   /** The main thread's answer to an offer. */
   settled(id: string, outcome: Settled): void {
     const settle = this.#offers.get(id);

@@ -60,12 +60,16 @@ export function openPredecessor(path: string, logger: Logger): Predecessor {
   let receiver: Disposable | undefined;
   return {
     receive: async (options) => {
-      if (place === undefined) return;
+      if (place === undefined) {
+        options.onEnd();
+        return;
+      }
       try {
         receiver = await receiveConnections(`/proc/self/fd/${place}`, { ...options, logger });
       } catch (error) {
         const reason = error instanceof Error ? error.message : String(error);
         logger.warn({ path, reason }, 'predecessor hands no connections over, they end with it');
+        options.onEnd();
       }
     },
     withSockets: async (uid, netns, work) => {

@@ -19,6 +19,8 @@ export interface ReceiverOptions {
   readonly onConnection: (connection: CarriedConnection) => void;
   /** What became of one that stayed where it was. */
   readonly onOutcome: (of: string, outcome: string) => void;
+  /** Nothing more comes. */
+  readonly onEnd: () => void;
   /** Default: the kernel. */
   readonly system?: HandOverSystem;
 }
@@ -158,6 +160,7 @@ export class Receiver implements Disposable {
     this.#pidfd = undefined;
     const fields = { connections: this.#taken, ...(error !== undefined && { reason: error.message }) };
     this.#options.logger.info(fields, 'predecessor hands nothing more over');
+    this.#options.onEnd();
   }
 
   /** Where there is no socket left to ask, there are no bytes to move either. */

@@ -5,7 +5,7 @@ import type { Offer } from './offer.ts';
 /**
  * `POST /hand-over?pod=UID`: what a successor asks for. It says which of this process's descriptors are the pod's listening
  * sockets, and has it mind from then on that somebody else may read them, too.
- * `GET /hand-over`: what became of the connections that it met when it was the successor.
+ * `GET /hand-over`: what became of the connections that it met when it was the successor, and whether that is the last word.
  * @param offer undefined: the pod is not served here
  */
 export function handOverRoutes(
