@@ -52,7 +52,7 @@ export class PodSessions {
 
   /** Takes a socket; its end is a session's, or written down as failed. Resolves when the handshake may begin. */
   async accept(socket: Socket): Promise<void> {
-    if (!(await this.#gate.enterInTurn(socket))) return;
+    if (!(await this.#gate.enter(socket))) return;
     this.#failed.arrived(socket);
     const workload = await workloadOf(this.#path, this.#pod);
     const svid = workload && (await this.#path.svids.until(identityOf(workload), CONFIGURATION_WAIT_MS));

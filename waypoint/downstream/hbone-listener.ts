@@ -64,7 +64,7 @@ export class HboneListener {
       keepAliveInitialDelay: KEEPALIVE_MS,
       highWaterMark: SOCKET_BUFFER_BYTES,
     });
-    this.#server.on('connection', (socket) => this.#accept(socket));
+    this.#server.on('connection', (socket) => void this.#accept(socket));
     this.#server.on('error', (error) => options.onFailure({ remote: undefined, reason: error.message }));
   }
 
@@ -123,15 +123,16 @@ export class HboneListener {
     return [...this.#sessions].reduce((sum, { connection }) => sum + connection.streamCount, 0);
   }
 
-  #accept(socket: Socket): void {
+  async #accept(socket: Socket): Promise<void> {
     // Until a session listens, and for what it does not hear after its end.
     socket.on('error', () => undefined);
     const remote = remoteOf(socket);
     if (remote !== undefined) this.#remotes.set(socket, remote);
-    if (!this.#gate.enter(socket)) {
-      this.#report(socket, 'too many TLS handshakes at a time');
+    if (!(await this.#gate.enter(socket))) {
+      this.#report(socket, 'no place for its TLS handshake');
       return;
     }
+    if (socket.destroyed) return;
     const svid = this.#options.svid();
     if (svid === undefined) {
       this.#report(socket, 'the waypoint has no certificate');

@@ -26,7 +26,7 @@ let left: { count: number };
 let accepted: Map<number, Socket>;
 let clients: Socket[];
 let onAccepted: (socket: Socket) => void;
-let onConnection: (socket: Socket) => void;
+let onConnection: (socket: Socket) => Promise<unknown>;
 
 beforeAll(async () => {
   ca = await temporaryAuthority();
@@ -37,13 +37,13 @@ afterAll(async () => {
 beforeEach(async () => {
   [shed, left, accepted, clients] = [[], { count: 0 }, new Map(), []];
   onAccepted = () => undefined;
-  onConnection = (socket) => {
-    if (gate.enter(socket)) onAccepted(socket);
+  onConnection = async (socket) => {
+    if (await gate.enter(socket)) onAccepted(socket);
   };
   listener = createServer((socket) => {
     socket.on('error', () => undefined);
     accepted.set(socket.remotePort ?? 0, socket);
-    onConnection(socket);
+    void onConnection(socket);
   });
   listener.listen(0, '127.0.0.1');
   await once(listener, 'listening');
@@ -124,7 +124,7 @@ test('when all places are taken, a newcomer takes the oldest of who has most', a
 });
 
 test('when all have as many, nobody takes anybody’s place', async () => {
-  open({ handshakes: 3, handshakesOfPeer: 3 });
+  open({ handshakes: 3, handshakesOfPeer: 3 }, 50);
   for (const address of [A, B, C]) await enterAll(address, 1);
   const late = await enter('127.0.0.5');
   await eventually('the reset', () => late.end() === 'ECONNRESET');
@@ -135,7 +135,7 @@ test('when all have as many, nobody takes anybody’s place', async () => {
 test('one that may wait has its turn when a place is free, and is reset when none is in time', async () => {
   open({ handshakes: 2, handshakesOfPeer: 2 }, 300);
   const turns: boolean[] = [];
-  onConnection = (socket) => void gate.enterInTurn(socket).then((mayBegin) => turns.push(mayBegin));
+  onConnection = (socket) => gate.enter(socket).then((mayBegin) => turns.push(mayBegin));
   const [first] = await enterAll(A, 1);
   await enterAll(B, 1);
   const waiting = await enterAll(C, 1);

@@ -9,7 +9,7 @@ export interface HandshakeLimits {
 
 export interface HandshakeGateOptions {
   readonly limits: HandshakeLimits;
-  /** How long {@link HandshakeGate.enterInTurn} waits. Default 2000 ms, well below what callers wait for. */
+  /** How long {@link HandshakeGate.enter} waits. Default 2000 ms, well below what callers wait for. */
   readonly longestWaitMs?: number;
   /** A client was reset. @param error for people, with its address */
   readonly onShed: (limit: 'peer-handshakes' | 'pod-handshakes', error: string) => void;
@@ -44,20 +44,10 @@ export class HandshakeGate {
   }
 
   /**
-   * A client that was accepted wants to begin.
-   * @returns whether it may; if not, it has been reset. It counts until {@link leave}, or until its socket has closed
+   * A client that was accepted wants to begin. Where only the places are taken it waits for one: many may come at the same moment.
+   * @returns whether it may; if not, it has been reset, or has left. It counts until {@link leave}, or until its socket has closed
    */
-  enter(socket: Socket): boolean {
-    const peer = this.#peerOf(socket);
-    if (peer === undefined) return false;
-    const limit = this.#limitFor(peer);
-    if (limit === undefined) this.#begin(socket, peer);
-    else this.#refuse(socket, limit, peer);
-    return limit === undefined;
-  }
-
-  /** As {@link enter}, but where only the places are taken, it waits for one: many clients may come at the same moment. */
-  async enterInTurn(socket: Socket): Promise<boolean> {
+  async enter(socket: Socket): Promise<boolean> {
     const peer = this.#peerOf(socket);
     if (peer === undefined) return false;
     const limit = this.#limitFor(peer);
