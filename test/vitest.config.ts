@@ -1,3 +1,4 @@
+import { availableParallelism } from 'node:os';
 import { defineConfig, type ViteUserConfig } from 'vitest/config';
 
 /**
@@ -15,6 +16,8 @@ const config: ViteUserConfig = defineConfig({
           include: ['**/*.test.ts'],
           exclude: ['node_modules/**', 'test/scenario/**', 'test/load/**', 'test/interop/**'],
           pool: 'forks',
+          // Vitest leaves a processor free; many of these wait for a time to pass.
+          maxWorkers: Math.max(2, availableParallelism()),
           testTimeout: 20_000,
         },
       },

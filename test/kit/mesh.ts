@@ -2,6 +2,7 @@ import type { ChildProcess } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { callSupervisor } from '#cli/supervisor-client.ts';
 import { type CommandResult, endProcess, mustRun, runCommand, startLogged } from './command.ts';
 import { eventually } from './eventually.ts';
 
@@ -146,6 +147,8 @@ export interface MeshOptions {
   readonly by?: readonly string[];
 }
 
+const STATUS_MS = 30_000;
+
 /** Brings a mesh up in a temporary folder; resolves at its line `mesh ready`. */
 export async function openMesh(options: MeshOptions = {}): Promise<Mesh> {
   const directory = mkdtempSync(join(tmpdir(), 'tulle-test-'));
@@ -225,8 +228,9 @@ interface Parts {
 function wire({ directory, state, folder, ups, children, write, dispose }: Parts): Mesh {
   const tulle: Mesh['tulle'] = (command, ...args) =>
     runCommand([TULLE, command, '--state', state, ...args], 60_000);
+  // As `tulle status` does, without a process for each look.
   const status = async (): Promise<MeshStatus> =>
-    JSON.parse(await mustRun([TULLE, 'status', '--state', state, '-o', 'json'])) as MeshStatus;
+    (await callSupervisor(state, { path: '/status', timeoutMs: STATUS_MS })) as MeshStatus;
   return {
     directory,
     state,

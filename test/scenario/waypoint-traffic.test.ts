@@ -13,19 +13,18 @@ let mesh: Mesh;
 
 beforeAll(async () => {
   mesh = await openMesh({ files: { 'mesh.yaml': MESH, 'routes.yaml': '', 'policy.yaml': '' } });
-  for (const version of ['v1', 'v2'])
-    await mesh.run(
-      {
-        namespace: 'shop',
-        name: `echo-${version}`,
-        serviceAccount: 'echo',
-        labels: { app: 'echo', version },
-        command: echoCommand(`echo-${version}`),
-      },
-      true,
-    );
-  for (const name of ['web', 'chaos'])
-    await mesh.run({ namespace: 'shop', name, serviceAccount: name, command: ['sleep', 'infinity'] }, true);
+  const echo = { namespace: 'shop', serviceAccount: 'echo' };
+  await Promise.all([
+    ...['v1', 'v2'].map((version) => {
+      const name = `echo-${version}`;
+      const labels = { app: 'echo', version };
+      return mesh.run({ ...echo, name, labels, command: echoCommand(name) }, true);
+    }),
+    ...['web', 'chaos'].map((name) => {
+      const command = ['sleep', 'infinity'];
+      return mesh.run({ namespace: 'shop', name, serviceAccount: name, command }, true);
+    }),
+  ]);
   await expectReplies([{ url: ECHO }], ([reply]) => expect(reply?.status).toBe(200));
 });
 afterAll(async () => {

@@ -5,8 +5,10 @@ export interface Call {
   readonly method?: string;
   readonly headers?: Readonly<Record<string, string>>;
   readonly body?: string;
-  /** How often, one after the other. */
+  /** How often; default: once. */
   readonly count?: number;
+  /** How many of them are on their way at a time; default: one after the other. */
+  readonly atOnce?: number;
   /** `echo.Echo/Unary`: a gRPC call. */
   readonly grpc?: string;
 }

@@ -1,6 +1,6 @@
 /**
  * A client inside a workload: `node client.ts`, with a JSON list of {@link Call}s as argument. Prints a JSON list of {@link Reply}s,
- * one for each request sent, in order; redirects are not followed.
+ * one for each request sent, in the order of the calls; redirects are not followed.
  */
 import http from 'node:http';
 import { Client, credentials, Metadata, type ServiceError } from '@grpc/grpc-js';
@@ -12,8 +12,15 @@ const agent = new http.Agent({ keepAlive: true });
 const replies: Reply[] = [];
 for (const call of calls) {
   const channel = call.grpc === undefined ? undefined : new Client(call.url, credentials.createInsecure());
-  for (let count = 0; count < (call.count ?? 1); count += 1)
-    replies.push(channel === undefined ? await send(call) : await invoke(channel, call));
+  const { count = 1, atOnce = 1 } = call;
+  let next = 0;
+  const sendInTurn = async (): Promise<void> => {
+    while (next < count) {
+      next += 1;
+      replies.push(channel === undefined ? await send(call) : await invoke(channel, call));
+    }
+  };
+  await Promise.all(Array.from({ length: atOnce }, sendInTurn));
   channel?.close();
 }
 agent.destroy();

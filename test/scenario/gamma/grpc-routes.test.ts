@@ -26,7 +26,8 @@ test('MeshGRPCRouteWeight: 70 to 30, and a backend without weight that does not 
   const backends =
     'backendRefs: [{name: echo-v1, port: 7070, weight: 70}, {name: echo-v2, port: 7070, weight: 30}, {name: echo-v3, port: 7070, weight: 0}]';
   gamma.routes(routeYaml('weight', `{${parent('echo', 7070)}, rules: [{${backends}}]}`, 'GRPCRoute'));
-  await gamma.expectReplies([{ url: 'echo:7070', grpc: 'echo.Echo/Unary', count: 500 }], (replies) => {
+  const call = { url: 'echo:7070', grpc: 'echo.Echo/Unary', count: 500, atOnce: 10 };
+  await gamma.expectReplies([call], (replies) => {
     const hits = replies.filter((reply) => seen(reply).name === 'echo-v1').length;
     expect(Math.abs(hits - 350)).toBeLessThanOrEqual(1);
   });

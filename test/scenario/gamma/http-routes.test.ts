@@ -215,7 +215,7 @@ describe('MeshHTTPRouteWeight', () => {
     const backends = `backendRefs: [{name: echo-v1, port: 80, weight: ${first}}, {name: echo-v2, port: 80, weight: ${second}}, {name: nowhere, port: 80, weight: 0}]`;
     gamma.routes(routeYaml('weight', `{${parent('echo')}, rules: [{${backends}}]}`));
     const share = (500 * first) / (first + second);
-    await gamma.expectReplies([{ url: 'http://echo/', count: 500 }], (replies) => {
+    await gamma.expectReplies([{ url: 'http://echo/', count: 500, atOnce: 10 }], (replies) => {
       expect(replies.map(({ status }) => status).filter((status) => status !== 200)).toEqual([]);
       const hits = replies.filter((reply) => seenBy(reply).name === 'echo-v1').length;
       expect(Math.abs(hits - share)).toBeLessThanOrEqual(1);

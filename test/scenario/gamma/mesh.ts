@@ -36,9 +36,7 @@ export async function openGammaMesh(): Promise<GammaMesh> {
     const command = echoCommand(name, [8080, 8090], 7070);
     await mesh.run({ namespace, name, serviceAccount: name, labels, command }, true);
   };
-  await echo(MESH, 'v1');
-  await echo(MESH, 'v2');
-  await echo(CONSUMER, 'v1');
+  await Promise.all([echo(MESH, 'v1'), echo(MESH, 'v2'), echo(CONSUMER, 'v1')]);
   return {
     mesh,
     routes: (yaml) => mesh.write('routes.yaml', yaml),
