@@ -7,7 +7,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { Explanation } from '#cli/explain/explanation.ts';
 import { endProcess, runCommand } from '#test/kit/command.ts';
 import { eventually } from '#test/kit/eventually.ts';
-import { type Mesh, openMesh, TULLE } from '#test/kit/mesh.ts';
+import { type Mesh, type MeshStatus, openMesh, TULLE } from '#test/kit/mesh.ts';
 import { serverCommand } from '#test/kit/programs/programs.ts';
 import { namespaceYaml, policyYaml, serviceYaml } from '#test/kit/yaml.ts';
 
@@ -148,7 +148,9 @@ describe('the command line with a mesh that runs', () => {
         'id -un; grep CapEff /proc/self/status; echo $HOME',
       ]);
       expect(stdout).toBe('nobody\nCapEff:\t0000000000002400\n/nonexistent\n');
-      const found = (await mesh.status()).workloads.find(({ name }) => name === 'as-nobody');
+      const status = await mesh.tulle('status', '-o', 'json');
+      const { workloads } = JSON.parse(status.stdout) as MeshStatus;
+      const found = workloads.find(({ name }) => name === 'as-nobody');
       expect(found).toMatchObject({ capabilities: ['NET_RAW'], labels: { a: 'b' } });
     } finally {
       await endProcess(child);

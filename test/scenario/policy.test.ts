@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { eventually } from '#test/kit/eventually.ts';
-import { type Mesh, openMesh } from '#test/kit/mesh.ts';
+import { type Mesh, openMesh, type RunOptions } from '#test/kit/mesh.ts';
 import { serverCommand } from '#test/kit/programs/programs.ts';
 import { namespaceYaml, peerAuthenticationYaml, policyYaml, serviceYaml } from '#test/kit/yaml.ts';
 
@@ -119,24 +119,22 @@ describe('who may call shop/catalog', () => {
     });
     const sleep = { command: ['sleep', 'infinity'] };
     const labels = { app: 'catalog' };
-    await mesh.run(
-      {
-        namespace: 'shop',
-        name: 'catalog-1',
-        serviceAccount: 'catalog',
-        node: 'n2',
-        labels,
-        command: serverCommand('c'),
-      },
-      true,
-    );
-    await mesh.run({ namespace: 'shop', name: 'web-1', serviceAccount: 'web', node: 'n1', ...sleep }, true);
-    await mesh.run(
-      { namespace: 'shop', name: 'other-1', serviceAccount: 'other', node: 'n2', ...sleep },
-      true,
-    );
-    await mesh.run({ namespace: 'pay', name: 'pay-1', serviceAccount: 'pay', node: 'n1', ...sleep }, true);
-    await mesh.run({ namespace: 'outside', name: 'outsider', node: 'n1', ...sleep }, false);
+    const run = (
+      namespace: string,
+      name: string,
+      node: string,
+      more: Partial<RunOptions> = {},
+    ): Promise<unknown> => {
+      const serviceAccount = name.replace(/-1$/, '');
+      return mesh.run({ namespace, name, serviceAccount, node, ...sleep, ...more }, namespace !== 'outside');
+    };
+    await Promise.all([
+      run('shop', 'catalog-1', 'n2', { labels, command: serverCommand('c') }),
+      run('shop', 'web-1', 'n1'),
+      run('shop', 'other-1', 'n2'),
+      run('pay', 'pay-1', 'n1'),
+      run('outside', 'outsider', 'n1'),
+    ]);
   });
 
   afterAll(async () => {

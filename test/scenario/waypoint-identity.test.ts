@@ -16,11 +16,14 @@ const CALLERS = ['web', 'other'] as const;
 beforeAll(async () => {
   mesh = await openMesh({ files: { 'mesh.yaml': MESH, 'policy.yaml': '' } });
   const echo = { namespace: 'shop', serviceAccount: 'echo', labels: { app: 'echo' } };
-  const { addresses } = await mesh.run({ ...echo, name: 'echo', command: echoCommand('echo') }, true);
+  const [{ addresses }] = await Promise.all([
+    mesh.run({ ...echo, name: 'echo', command: echoCommand('echo') }, true),
+    mesh.run({ namespace: 'outside', name: 'outsider', command: SLEEP }, false),
+    ...CALLERS.map((name) =>
+      mesh.run({ namespace: 'shop', name, serviceAccount: name, command: SLEEP }, true),
+    ),
+  ]);
   echoIp = addresses[0] ?? '';
-  for (const name of CALLERS)
-    await mesh.run({ namespace: 'shop', name, serviceAccount: name, command: SLEEP }, true);
-  await mesh.run({ namespace: 'outside', name: 'outsider', command: SLEEP }, false);
 });
 afterAll(async () => {
   await mesh[Symbol.asyncDispose]();
