@@ -12,6 +12,7 @@ import { attachSocket } from './hbone/attach-socket.ts';
 import { SocketLeg } from './hbone/socket-leg.ts';
 import { socketPair } from './hbone/testing.ts';
 import { NodeHandOver } from './node-hand-over.ts';
+import { isOfRestart } from './resume/inbound-tunnel.ts';
 
 const OWNER = 'spiffe://cluster.local/ns/shop/sa/web';
 const OTHER = 'spiffe://cluster.local/ns/shop/sa/other';
@@ -151,6 +152,25 @@ test("sockets that wait here count for their pod, until each is somebody else's"
   handOver.close();
   await eventually('none is', () => parked.at(-1) === 'pod 0');
   for (const socket of one.connection.sockets) attachSocket(socket).abort();
+});
+
+test('what waited for its caller in the process before is of the restart, and what came to wait here is not', async () => {
+  let received: ReceiverOptions['onConnection'] = () => undefined;
+  await handOver.receiveFrom({
+    receive: async ({ onConnection }) => {
+      received = onConnection;
+    },
+  });
+  const [before, here] = [await carried('a'.repeat(32)), await carried('b'.repeat(32))];
+  received(before.connection);
+  handOver.hear(0, { kind: 'park', connection: here.connection });
+  for (const { connection } of [before, here])
+    handOver.hear(0, { kind: 'claim', claim: 0, id: connection.id, claimant: OWNER });
+  await eventually('both', () => told.length === 2);
+  const answers = told.flatMap(([, notice]) => (notice.kind === 'claimed' ? notice.answer : []));
+  const connections = answers.flatMap((each) => (each.kind === 'claimed' ? each.connection : []));
+  expect(connections.map(isOfRestart)).toEqual([true, false]);
+  for (const { sockets: own } of connections) for (const socket of own) attachSocket(socket).abort();
 });
 
 test('a restart is over when its predecessor has ended and all that came from it is decided', async () => {

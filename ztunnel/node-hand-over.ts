@@ -8,6 +8,7 @@ import { resetDescriptor } from './hand-over/descriptors.ts';
 import { Giver } from './hand-over/give.ts';
 import { Parked } from './hand-over/parked.ts';
 import type { Predecessor } from './hand-over/predecessor.ts';
+import { ofRestart } from './resume/inbound-tunnel.ts';
 import type { HandOverNotice, Workers } from './workers.ts';
 
 export interface NodeHandOverOptions {
@@ -146,7 +147,7 @@ export class NodeHandOver {
   /** What comes when this process is about to end itself goes on to its successor. */
   #receive(connection: CarriedConnection): void {
     if (!this.#isRetiring) this.#undecided.add(connection.id);
-    if (connection.claimant !== undefined) this.#park(connection);
+    if (connection.claimant !== undefined) this.#park(ofRestart(connection));
     else if (this.#isRetiring) this.#track(this.#passOn(connection));
     else this.#adopt(connection);
   }

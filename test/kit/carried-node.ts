@@ -6,6 +6,7 @@ import { Carrier } from '#ztunnel/carrier.ts';
 import type { CarriedConnection } from '#ztunnel/hand-over/carried.ts';
 import { Parked } from '#ztunnel/hand-over/parked.ts';
 import { attachSocket } from '#ztunnel/hbone/attach-socket.ts';
+import { ofRestart } from '#ztunnel/resume/inbound-tunnel.ts';
 import type { ShedReport } from '#ztunnel/shedding.ts';
 import type { FromWorker, ToWorker, WorkerConfig } from '#ztunnel/worker-messages.ts';
 import { eventually } from './eventually.ts';
@@ -113,7 +114,9 @@ export class CarriedNode {
   /** What a main thread does. */
   async #onHandOver(message: FromWorker): Promise<void> {
     if (message.kind === 'hand-over') this.outcomes.push(`${message.of} ${message.outcome}`);
-    else if (message.kind === 'park') (this.#successor ?? this).take(message.connection);
+    else if (message.kind === 'park' && this.#successor !== undefined)
+      this.#successor.take(message.connection);
+    else if (message.kind === 'park') this.parked.park(message.connection);
     else if (message.kind === 'claim') {
       const answer = await this.parked.claim(message.id, message.claimant);
       await this.tell({ kind: 'claimed', claim: message.claim, answer });
@@ -134,7 +137,7 @@ export class CarriedNode {
 
   /** Takes what another node has given up. */
   take(connection: CarriedConnection): void {
-    if (connection.kind === 'inbound-tunnel') this.parked.park(connection);
+    if (connection.kind === 'inbound-tunnel') this.parked.park(ofRestart(connection));
     else this.tell({ kind: 'adopt', connection }).catch(fail);
   }
 }

@@ -30,7 +30,12 @@ export function holdInbound(end: InboundEnd): void {
   });
 }
 
-/** Whether a restart of this node's ztunnel is why it changed hands, and not one of its caller's. */
+/** One that came from the process before this one, as `isOfRestart` knows it. */
+export function ofRestart(connection: CarriedConnection): CarriedConnection {
+  return { ...connection, tunnel: { isOfRestart: true } };
+}
+
+/** Whether it came through a restart of this node's ztunnel, and not of its caller's alone. */
 export function isOfRestart({ tunnel }: CarriedConnection): boolean {
   return (
     typeof tunnel === 'object' && tunnel !== null && 'isOfRestart' in tunnel && tunnel.isOfRestart === true
@@ -50,7 +55,6 @@ async function leave(
     kind: 'inbound-tunnel',
     podUid: pod.info.uid,
     sockets: [socket],
-    tunnel: { isOfRestart: isRetiring },
   } as const;
   if (!isRetiring) {
     live.leave();
