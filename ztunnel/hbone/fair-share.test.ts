@@ -36,12 +36,12 @@ test('beside another party it reads a quarter of a MiB in a turn; sockets beyond
   expect(seen.slice(6)).toEqual(['e goes on', 'f goes on']);
 });
 
-test('beside another party it does four pieces of work in a turn, and the rest in the order in which they came', async () => {
+test('beside another party it does one piece of work in a turn, and the rest in the order in which they came', async () => {
   const [noisy, quiet] = [new FairShare(), new FairShare()];
   quiet.run(() => undefined);
   const seen: number[] = [];
   for (let index = 0; index < 10; index++) noisy.run(() => seen.push(index));
-  expect(seen).toEqual([0, 1, 2, 3]);
+  expect(seen).toEqual([0]);
   const done: string[] = [];
   quiet.run(() => done.push('quiet'));
   expect(done).toEqual(['quiet']);

@@ -5,7 +5,7 @@ import { atTurnEnd, currentTurn } from './turn.ts';
 const TURN_BYTES = 256 * 1024;
 /** Of those that have to wait for their turn, how many sockets read in one, and how many pieces of work are done. */
 const READERS_A_TURN = 2;
-const WORKS_A_TURN = 4;
+const WORKS_A_TURN = 1;
 /** How long ago another party may have been there for there to be others at all. */
 const CONTENDED_MS = 200;
 

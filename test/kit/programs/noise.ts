@@ -33,6 +33,8 @@ export type NoiseReport =
 
 const PIECE = Buffer.alloc(64 * 1024, 'n');
 let isOn = false;
+/** Connections are over when a byte has come. */
+let isShort = false;
 let counts = { bytes: 0, opened: 0, failed: 0 };
 let sessions: Connection[] = [];
 let sockets = new Set<Socket>();
@@ -47,7 +49,9 @@ async function listen(ip: string): Promise<void> {
     socket.on('data', (bytes) => {
       counts.bytes += bytes.length;
     });
-    socket.on('end', () => socket.end());
+    // Who ends first keeps the port for a minute: not the ztunnel, whose ports are few for one destination.
+    if (isShort) socket.once('data', () => socket.end());
+    else socket.on('end', () => socket.end());
   });
   server.listen({ host: ip, port: 0, backlog: 4096 });
   await once(server, 'listening');
@@ -60,6 +64,7 @@ async function begin(order: Begin): Promise<void> {
   isOn = true;
   counts = { bytes: 0, opened: 0, failed: 0 };
   const { noise, connections } = order;
+  isShort = noise.startsWith('new');
   if (noise.endsWith('tunnels')) {
     sessions = await Promise.all(
       Array.from({ length: 8 }, () => openHostileSession(order.hbone, order.svid)),
@@ -126,7 +131,7 @@ function churn(order: Begin): void {
       const done = (): void => {
         underWay -= 1;
       };
-      if (order.noise === 'new connections') plain(order).once('close', done).once('connect', close);
+      if (order.noise === 'new connections') plain(order).once('close', done).once('connect', touch);
       else void tunnel(order, begun).then(done);
     }
     if (underWay >= 200) begun = Math.max(begun, Math.floor(due));
@@ -135,8 +140,8 @@ function churn(order: Begin): void {
   tick();
 }
 
-function close(this: Socket): void {
-  this.end('x');
+function touch(this: Socket): void {
+  this.write('x');
   this.resume();
 }
 
@@ -146,9 +151,12 @@ async function tunnel({ application }: Begin, index: number): Promise<void> {
   try {
     const stream = await answeredTunnel(session, `${application.ip}:${application.port}`);
     const { promise, resolve } = Promise.withResolvers<void>();
-    start(stream, () => undefined, resolve);
+    const onEnd = (): void => {
+      stream.end();
+      resolve();
+    };
+    start(stream, () => undefined, onEnd);
     stream.write(Buffer.from('x'));
-    stream.end();
     counts.opened += 1;
     await promise;
   } catch {
