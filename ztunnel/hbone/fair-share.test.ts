@@ -39,6 +39,7 @@ test('beside another party it reads a quarter of a MiB in a turn; sockets beyond
 test('beside another party it does one piece of work in a turn, and the rest in the order in which they came', async () => {
   const [noisy, quiet] = [new FairShare(), new FairShare()];
   quiet.run(() => undefined);
+  await nextTurn();
   const seen: number[] = [];
   for (let index = 0; index < 10; index++) noisy.run(() => seen.push(index));
   expect(seen).toEqual([0]);
