@@ -215,7 +215,9 @@ test('everything that the sample mesh promises holds', async () => {
   const { code, stdout, stderr } = await runCommand([TULLE, 'demo', '--check'], 100_000);
   const failed = stdout.split('\n').filter((line) => line.startsWith('FAILED'));
   // On a machine that has much else to do, pods say that they wait.
-  const said = stderr.split('\n').filter((line) => line !== '' && !line.includes(' waits to be in the mesh: '));
+  const said = stderr
+    .split('\n')
+    .filter((line) => line !== '' && !line.includes(' waits to be in the mesh: '));
   expect({ code, failed, said }).toEqual({ code: 0, failed: [], said: [] });
   expect(stdout).toMatch(/all \d\d promises held/);
 });
