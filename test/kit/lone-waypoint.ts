@@ -25,7 +25,7 @@ export interface LoneWaypoint extends AsyncDisposable {
   readonly child: ChildProcess;
   /** A caller's session: each has its own TCP connection. @param name service account of the caller, in namespace `shop` */
   readonly session: (name: string) => Promise<Connection>;
-  /** A tunnel in a session; a session of its own by default. */
+  /** A tunnel in a session; by default in one of its own, which ends with it. */
   readonly tunnel: (name: string, session?: Connection) => Promise<TunnelDuplex>;
   /** A TCP connection without anything on it. */
   readonly socket: () => Promise<Socket>;
@@ -78,11 +78,13 @@ export async function openLoneWaypoint(application: Server, memory = '256Mi'): P
     child,
     session,
     tunnel: async (name, given) => {
-      const { stream, answer } = ask(given ?? (await session(name)), '10.96.0.1:80');
+      const connection = given ?? (await session(name));
+      const { stream, answer } = ask(connection, '10.96.0.1:80');
       const { status } = await answer;
       if (status !== '200') throw new Error(`CONNECT: ${status}`);
       const duplex = new TunnelDuplex(stream);
       duplex.on('error', () => undefined);
+      if (given === undefined) duplex.once('close', () => connection.close('its tunnel is over'));
       return duplex;
     },
     socket: async () => {
