@@ -34,7 +34,11 @@ export async function startLoad(mesh: Mesh, options: LoadOptions): Promise<Load>
   const { child } = await mesh.run({ ...at, command: loadCommand(url, tcp, file) }, enrolled);
   const read = (path: string): LoadReport => JSON.parse(readFileSync(path, 'utf8')) as LoadReport;
   const live = (): LoadReport => read(`${file}.live`);
-  const runs = (): boolean => live().short.ok > 20 && (tcp === '' || live().long.ok > 5);
+  const runs = (): boolean => {
+    const soFar = live();
+    if (soFar.short.ok > 20 && (tcp === '' || soFar.long.ok > 5)) return true;
+    throw new Error(`so far ${JSON.stringify(soFar)}`);
+  };
   await eventually(`the load ${at.name} runs`, runs, STARTS_WITHIN_MS);
   return {
     live,
