@@ -1,6 +1,7 @@
 import type { Logger } from 'pino';
 import type { HostPort } from '#api/address.ts';
 import type { ResourceUpdate } from '#api/resource.ts';
+import type { Workload } from '#api/workload.ts';
 import { FirstRevocations, REVOCATIONS_GRACE_MS } from '#certs/first-revocations.ts';
 import { formatIdentity, type Identity, parseIdentity } from '#certs/identity.ts';
 import { type RevocationList, setRevoked } from '#certs/revoked.ts';
@@ -9,6 +10,7 @@ import { createSvidManager, type SvidManager } from '#certs/svid-manager.ts';
 import type { AccessRecord } from './access-log.ts';
 import { formatAccessRecord } from './access-log-format.ts';
 import { type AccessLogWriter, createAccessLogWriter } from './access-log-writer.ts';
+import type { AwaitedClient } from './awaited-client.ts';
 import { descriptorLimit } from './capture/native.ts';
 import { OwnSockets } from './capture/own-sockets.ts';
 import type { ZtunnelConfig } from './config.ts';
@@ -31,8 +33,9 @@ import { type PodDnsOptions, systemNameServers } from './pod-dns.ts';
 import type { ReadinessFacts } from './readiness.ts';
 import { ServedPods } from './served-pods.ts';
 import { Shortages } from './shortages.ts';
+import { TableWaits } from './table-waits.ts';
 import { createTables } from './tables/store.ts';
-import type { MutableTables } from './tables/tables.ts';
+import type { MutableTables, Tables } from './tables/tables.ts';
 import type { PodInfo } from './worker-messages.ts';
 import { startWorkers, type Workers } from './workers.ts';
 
@@ -61,6 +64,7 @@ const SVID_PATIENCE_MS = 5000;
  */
 export class Node {
   readonly tables: MutableTables = createTables();
+  readonly #waits = new TableWaits(this.tables);
   readonly metrics: ZtunnelMetrics;
   readonly pods: ServedPods;
   readonly svids: SvidManager;
@@ -129,6 +133,7 @@ export class Node {
   /** Takes what the control plane says, and tells it on. */
   apply(update: ResourceUpdate): void {
     this.tables.apply(update);
+    this.#waits.notify();
     this.workers.apply(update);
     this.#identities.afterUpdate(update);
     this.#missing.afterUpdate();
@@ -267,12 +272,20 @@ export class Node {
       identities: this.#identities,
       ...(dns !== undefined && { dns }),
       ...(predecessor !== undefined && { predecessor }),
-      workloadOf: ({ name, namespace, serviceAccount }: PodInfo) =>
-        this.tables.workloadByName(name, namespace, serviceAccount, this.#options.config.node),
+      clientOf: (pod) => this.#clientOf(pod),
       onStarted: this.metrics.podStarted,
       onStopped: this.metrics.podStopped,
       logger: this.#options.logger,
     });
+  }
+
+  #clientOf({ name, namespace, serviceAccount }: PodInfo): AwaitedClient {
+    const find = (tables: Tables): Workload | undefined =>
+      tables.workloadByName(name, namespace, serviceAccount, this.#options.config.node);
+    return {
+      now: () => find(this.tables),
+      until: (timeoutMs) => this.#waits.until(find, timeoutMs),
+    };
   }
 
   #dnsOptions(): PodDnsOptions {

@@ -2,12 +2,13 @@ import { readFileSync } from 'node:fs';
 import type { Logger } from 'pino';
 import { type HostPort, isIp, parseIp } from '#api/address.ts';
 import type { Workload } from '#api/workload.ts';
+import { type AwaitedClient, awaitClient } from './awaited-client.ts';
 import { PORT_DNS } from './capture/capture.ts';
 import { bindUdp, closeDescriptor, listenInNamespace, type SocketTag } from './capture/in-pod-sockets.ts';
 import { hasCode } from './capture/native.ts';
 import { createForwarder, type Forwarder } from './dns/forward.ts';
 import { answerName } from './dns/resolve.ts';
-import type { QueryReport } from './dns/respond.ts';
+import type { ClientAnswer, ClientQuestion, QueryReport } from './dns/respond.ts';
 import { type DnsServer, serveDns } from './dns/serve.ts';
 import { type OfferedSockets, SharedSockets } from './hand-over/take.ts';
 import type { Tables } from './tables/tables.ts';
@@ -50,27 +51,33 @@ export interface PodDns {
 
 /**
  * Answers the DNS queries of one pod, on port 15053 of its loopback addresses, where capture leads them.
- * @param client the pod's workload, as far as it is known.
+ * @param client the pod's workload: while it is not known, queries wait for it
  * @throws NativeError when the sockets cannot be made
  */
 export async function servePodDns(
   options: PodDnsOptions,
-  client: () => Workload | undefined,
+  client: AwaitedClient,
   { netnsFd, offered }: DnsPlace,
 ): Promise<PodDns> {
   const { nameServers, logger, tag } = options;
   const { udp, tcp, shared, left } = openSockets(netnsFd, options, offered);
+  const untilKnown = awaitClient(client);
+  const answer = ({ name, type }: ClientQuestion, asks: Workload | undefined): ClientAnswer => {
+    if (asks === undefined) return { kind: 'unknown-client' };
+    const { namespace: clientNamespace } = asks;
+    return answerName({ ...options, name, type, clientNamespace, random: Math.random });
+  };
   const server = await serveDns({
     ...{ udp, tcp },
-    resolve: ({ name, type }) => {
-      const workload = client();
-      if (workload === undefined) return { kind: 'unknown-client' };
-      const { namespace: clientNamespace } = workload;
-      return answerName({ ...options, name, type, clientNamespace, random: Math.random });
+    resolve: (question) => {
+      const known = client.now();
+      return known === undefined
+        ? untilKnown().then((workload) => answer(question, workload))
+        : answer(question, known);
     },
     forwarder: options.egressForwarder ?? createForwarder({ nameServers, netnsFd, ...(tag && { tag }) }),
     logger,
-    onQuery: (report) => options.onQuery(report, client()),
+    onQuery: (report) => options.onQuery(report, client.now()),
   });
   return { server, shared, left };
 }

@@ -1,5 +1,5 @@
 import type { Logger } from 'pino';
-import type { Workload } from '#api/workload.ts';
+import type { AwaitedClient } from './awaited-client.ts';
 import { PORT_DNS } from './capture/capture.ts';
 import { closeDescriptor, namespaceId, openNamespace } from './capture/in-pod-sockets.ts';
 import { describeSocket } from './hand-over/descriptors.ts';
@@ -18,8 +18,8 @@ export interface ServedPodsOptions {
   readonly dns?: PodDnsOptions;
   /** The ztunnel that this one replaces, whose listening sockets it shares. */
   readonly predecessor?: Predecessor;
-  /** The workload that a pod is, as far as it is known. */
-  readonly workloadOf: (pod: PodInfo) => Workload | undefined;
+  /** The workload that a pod is. */
+  readonly clientOf: (pod: PodInfo) => AwaitedClient;
   readonly onStarted: () => void;
   readonly onStopped: () => void;
   readonly logger: Logger;
@@ -155,9 +155,9 @@ export class ServedPods {
     netnsFd: number,
     offered: OfferedSockets | undefined,
   ): Promise<PodDns | undefined> {
-    const { dns: dnsOptions, workers, workloadOf, predecessor } = this.#options;
+    const { dns: dnsOptions, workers, clientOf, predecessor } = this.#options;
     const place = { netnsFd, offered: offered && only(offered, isOfDns) };
-    const dns = dnsOptions && (await servePodDns(dnsOptions, () => workloadOf(pod), place));
+    const dns = dnsOptions && (await servePodDns(dnsOptions, clientOf(pod), place));
     try {
       const left = await workers.addPod(pod, netnsFd, offered && only(offered, isOfWorkers));
       predecessor?.left(pod.uid, [...left, ...(dns?.left ?? [])]);

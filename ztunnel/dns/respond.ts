@@ -24,10 +24,13 @@ export interface QueryReport {
   readonly error?: string;
 }
 
+/** What a client is told. */
+export type ClientAnswer = NameAnswer | { readonly kind: 'unknown-client' };
+
 /** Who answers. */
 export interface Responder {
-  /** Answers from the tables; `unknown-client` becomes SERVFAIL. */
-  readonly resolve: (question: ClientQuestion) => NameAnswer | { readonly kind: 'unknown-client' };
+  /** Answers from the tables, when it is known who asks; `unknown-client` becomes SERVFAIL. */
+  readonly resolve: (question: ClientQuestion) => ClientAnswer | Promise<ClientAnswer>;
   readonly forwarder: Forwarder;
   readonly logger: Logger;
   readonly onQuery?: (report: QueryReport) => void;
@@ -83,7 +86,7 @@ async function answer(
   if (!query.isStandard) return { response: encodeError(query, RCODE.NOTIMP), outcome: 'not-implemented' };
   const limit = protocol === 'tcp' ? TCP_PAYLOAD : payloadLimit(query);
   const type = query.type === 'A' || query.type === 'AAAA' ? query.type : 'other';
-  const found = options.resolve({ name: query.name, type, clientIp });
+  const found = await options.resolve({ name: query.name, type, clientIp });
   switch (found.kind) {
     case 'unknown-client':
       return { response: encodeError(query, RCODE.SERVFAIL), outcome: 'unknown-client' };

@@ -38,7 +38,7 @@ async function serve(forwarding: Partial<ForwarderOptions> = {}, udpPort = 0): P
     tcp: [listenInNamespace(undefined, { ...LOOPBACK, transparent: false, backlog: 16 })],
     resolve: ({ name, type }) =>
       name === 'nobody.asks'
-        ? { kind: 'unknown-client' }
+        ? Promise.resolve({ kind: 'unknown-client' })
         : answerName({
             tables,
             name,
